@@ -10,7 +10,8 @@ LL: the reconstruction from the Haar low-frequency band alone, which is the mean
 Here: each channel's [min, max] of the case maps to [0, 1], and w = arctanh((2x - 1)(1 - 1e-6)) keeps it finite. f is taken per sliding window, pooled
 globally and over the foreground (the label at bottleneck resolution); windows without any use global pooling only; the mean of both losses. The
 negative of a window is the least similar other clean window; with one window in all, s_p alone is minimised (with s_n = s_p the
-gradient dies at s = 0.7). L_lf is on the whole case and lambda is scaled by 224 * 224 * 3 / numel. The size of the perturbation is an
+gradient dies at s = 0.7). With detached weights the value of L does not say how far its descent came (raising s_n past 0.6 raises L), so
+iterates are ranked by the function whose gradient it is, 1/2 [s_p - m]_+^2 + 1/2 [1 + m - s_n]_+^2, gated like L where L is 0. L_lf is on the whole case and lambda is scaled by 224 * 224 * 3 / numel. The size of the perturbation is an
 outcome; `project=True` clips the returned iterate into the epsilon ball and is a variant of its own (`ssah_project`).
 """
 
@@ -24,6 +25,7 @@ from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 PUBLISHED_NUMEL = 224 * 224 * 3
+SADDLE_JITTER = 0.02  # standard deviation in w, about 0.01 of the range
 
 
 def ssah(
@@ -42,10 +44,11 @@ def ssah(
     axes: int | None = None,
 ) -> AttackResult:
     """`axes`: how many trailing spatial axes the Haar bands cover (default: those longer than 1); a 2D configuration passes 2. `ball` gives
-    [min, max] and, with `project_into_ball`, epsilon. `generator` is not drawn from: the attack is deterministic.
+    [min, max] and, with `project_into_ball`, epsilon. `generator` is drawn from only where there is one window in all: the first step is then random.
 
-    The returned iterate has the lowest total loss L; `loss_history` is -L, so that higher is worse for the model, `extras` holds
-    'low_frequency_distance' (SmoothL1 sum in [0, 1] units, (B,)), 'feature_loss' (B,) and 'start_loss' (B,).
+    The returned iterate has the lowest total (feature loss as ranked plus weighted low-frequency distance); `loss_history` is minus that, so
+    that higher is worse for the model. `extras`: 'low_frequency_distance' (SmoothL1 sum in [0, 1] units) and 'feature_loss' of the
+    returned iterate, 'start_loss', (B,) each, and 'windows'.
     """
     check_steps(steps)
     name = "ssah_project" if project_into_ball else "ssah"
@@ -83,7 +86,13 @@ def ssah(
         for key, value in (("low_frequency_distance", distance), ("feature_loss", feature_loss)):
             value = value.double().cpu()
             figures[key] = torch.where(better, value, figures[key]) if key in figures else value
-        if step < steps:
+        if step == 0 and semantics.count == 1:
+            # s_p = 1 is a maximum: its gradient vanishes at the clean case, so the first step is random, and in the high
+            # frequencies, which L_lf leaves free
+            jitter = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            w = torch.where(movable, w + SADDLE_JITTER * (jitter - low_frequencies(jitter, axes)), w)
+            optimizer = torch.optim.Adam([w], lr=learning_rate)
+        elif step < steps:
             slope = extent / (2 * shrink) * (1 - tanh.square())  # dx'/dw
             w.grad = torch.where(movable, (alpha * gradient + weight * low_gradient) * slope, torch.zeros_like(w))
             optimizer.step()
@@ -134,12 +143,15 @@ class _Semantics:
     def __call__(self, windows: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         pooled, has_foreground = self._pool(windows, features)
         s_p = (pooled * self.clean[windows]).sum(2)
-        loss = (s_p.detach() - self.margin).clamp_min(0) * s_p
+        push = (s_p - self.margin).clamp_min(0)
+        loss, hinge = push.square() / 2, push * s_p
         if self.count > 1:
             negative = torch.stack([self.clean[self.negative[windows, p], p] for p in range(2)], 1)
             s_n = (pooled * negative).sum(2)
-            loss = loss - (1 + self.margin - s_n.detach()).clamp_min(0) * s_n
-        loss = loss.clamp_min(0)
+            pull = (1 + self.margin - s_n).clamp_min(0)
+            loss, hinge = loss + pull.square() / 2, hinge - pull * s_n
+        # where the published hinge is closed, the loss keeps its value but has no gradient
+        loss = torch.where(hinge > 0, loss, loss.detach())
         return torch.where(has_foreground, loss.mean(1), loss[:, 0])
 
     def _pool(self, windows: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
