@@ -126,6 +126,27 @@ def summarise(rows: Sequence[Row], *, seed: int) -> list[dict[str, Any]]:
     return records
 
 
+def checks(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must hold if the attacks work, said with the figures where it does not: on the mean over cases every attack lowers Dice at least as far as
+    the noise control, and white-box attacks at least as far as transfer and square, at the same norm and budget."""
+    lines = []
+    found = [r for r in results if r["kind"] == "attack" and r["epsilon_text"]]
+    controls = {"noise": "the noise control", "transfer": "the transfer attack", "square": "the query attack (square)"}
+    for control, title in controls.items():
+        weaker = {(r["norm"], r["epsilon_text"]): r["dice"] for r in found if r["attack"] == control}
+        attacks = [r for r in found if (r["norm"], r["epsilon_text"]) in weaker and not r["attack"].startswith(tuple(controls))]
+        if not attacks:
+            continue
+        failed = [r for r in attacks if r["dice"] > weaker[r["norm"], r["epsilon_text"]]]
+        names = [f"{_run_title(r)} ({100 * r['dice']:.1f} against {100 * weaker[r['norm'], r['epsilon_text']]:.1f})" for r in failed]
+        lines.append(
+            f"Check failed: {', '.join(names)} lower Dice less than {title}."
+            if failed
+            else f"Check passed: every attack lowers mean Dice at least as far as {title} at the same budget ({len(attacks)} comparisons)."
+        )
+    return lines
+
+
 class Table:
     """Rows as arrays: `cases`, `labels` {key: name} without the mean, `keys` in order, and `values(metric, key)`, (cases, labels), nan where
     a case has no such run."""
