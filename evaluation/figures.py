@@ -27,6 +27,7 @@ STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 GREY = "#7A7A7A"
 SEVERITY_COLOURS = ("#C6DBEF", "#9ECAE1", "#6BAED6", "#3182BD", "#08519C")
 TITLES = {"linf": "Linf attacks", "l2": "L2 attacks"}
+NORMS = {"linf": "Linf", "l2": "L2 (RMS)"}
 AMPLITUDE_PERCENTILE = 99.5
 DPI = 200
 
@@ -97,14 +98,13 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Mapping[str, Any]]])
         bar.ax.tick_params(labelsize=7)
         axes[1].set_title(f"perturbation, {e['attack']}\nin 1/255 of the range", fontsize=9)
         axes[2].imshow(e["image"] + e["perturbation"], **grey)
-        axes[2].set_title(f"attacked image\n{e['norm']} epsilon {e['epsilon_text']}", fontsize=9)
+        axes[2].set_title(f"attacked image\n{NORMS.get(e['norm'], e['norm'])} epsilon {e['epsilon_text']}", fontsize=9)
         for axis, key, word in ((axes[3], "before", "clean"), (axes[4], "after", "attacked")):
             axis.imshow(e["image"] if key == "before" else e["image"] + e["perturbation"], **grey)
             _overlay(axis, e[key], e["reference"], colours)
             axis.set_title(f"prediction, {word}\nDice {_dice(e[f'dice_{key}'])}", fontsize=9)
         for axis in axes:
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[], xlim=(-0.5, e["image"].shape[1] - 0.5), ylim=(e["image"].shape[0] - 0.5, -0.5))
     legend = [Patch(color=colours[v], alpha=0.55, label=f"predicted {v}" if len(colours) > 1 else "prediction") for v in foreground]
     legend.append(Line2D([], [], color="white", linewidth=1.6, label="reference contour"))
     legend[-1].set_path_effects([_outline()])
@@ -150,7 +150,7 @@ def _draw_norm(axis: Axes, summary, clean, norm: str, names: Sequence[str], free
     axis.set_xlim(-0.2, len(budgets) + 0.6)
     unit = {"range": "fraction of the range", "normalized": "preprocessed units", "original": "units of the file"}[summary["options"]["epsilon_unit"]]
     axis.set_xlabel(f"epsilon, {unit}" if norm == "linf" else f"epsilon, RMS per voxel, {unit}")
-    axis.set_title(TITLES[norm], fontsize=10)
+    axis.set_title(TITLES[norm], fontsize=10, loc="left")
     axis.legend(handles=handles, fontsize=7.5, frameon=False, loc="best", handlelength=3)
 
 
@@ -164,11 +164,11 @@ def _draw_shifts(axis: Axes, clean, shifts, names: Sequence[str]) -> None:
         axis.bar(at, mean, width, color=SEVERITY_COLOURS[s - 1], label=f"{s}", edgecolor="white", linewidth=0.3)
         axis.vlines(at, low, high, color="black", linewidth=0.7)
     axis.axhline(100 * _value(clean["dice"]), color="black", linewidth=1, linestyle="--")
-    axis.text(len(names) - 0.45, 100 * _value(clean["dice"]) + 1, "clean", ha="right", va="bottom", fontsize=8)
+    axis.text(len(names) - 0.42, 100 * _value(clean["dice"]), "clean", ha="left", va="center", fontsize=8)
     axis.set_xticks(range(len(names)), [n.replace("_", " ") for n in names], rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
     axis.set_xlim(-0.6, len(names) - 0.4)
-    axis.set_title("shifts", fontsize=10)
-    axis.legend(title="severity", fontsize=7.5, title_fontsize=7.5, frameon=True, framealpha=0.9, edgecolor="none", ncols=5, loc="lower left", handlelength=1)
+    axis.set_title("Shifts, severity 1-5", fontsize=10, loc="left")
+    axis.legend(fontsize=8, frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1.0, 0.985), handlelength=1, columnspacing=1, borderaxespad=0.2)
 
 
 def _overlay(axis: Axes, prediction: np.ndarray, reference: np.ndarray, colours: Mapping[int, str]) -> None:

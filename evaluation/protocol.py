@@ -19,6 +19,7 @@ EPSILONS_L2 = ("0.25/255", "0.5/255", "1/255", "2/255")
 UNITS = ("range", "normalized", "original")
 WORST = ("worst_linf", "worst_l2")
 LINF, L2 = "linf", "l2"
+OWN_STEPS = ("ssah", "ssah_project", "square")  # steps of Adam at a small rate, and queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Options:
     `attacks`: names of nnunetv2_lngswr.attacks. An attack of both norms runs in Linf, with '_l2' appended (segpgd_l2) in L2; `noise` runs in
     every norm that another attack runs in; worst_linf and worst_l2 are always derived. `epsilons`, `epsilons_l2`: numbers, Fractions or
     strings such as '8/255', in `epsilon_unit`; L2 as root mean square per voxel. None: the defaults above, which exist for the unit
-    range only. `steps`, `restarts`: None takes each attack's own. `shifts`: names, 'all' for those that apply to the data set, or
+    range only. `steps`: of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer); None takes each attack's own, and so do
+    ssah and square, whose steps are other things. `steps_of`: {attack: steps}, for one attack. `restarts`: None takes each attack's own. `shifts`: names, 'all' for those that apply to the data set, or
     empty. `folds`: None takes those found. `device`: None takes CUDA where there is one. `surrogate`: another model folder, for
     `transfer`, which is then added. `nsd_tolerance`: mm (pixels for files without a spacing). `max_cases`: a seeded choice.
     ValueError for values outside these rules.
@@ -39,6 +41,7 @@ class Options:
     epsilons_l2: Sequence[Fraction | float | str] | None = None
     epsilon_unit: str = "range"
     steps: int | None = None
+    steps_of: Mapping[str, int] | Sequence[tuple[str, int]] = ()
     restarts: int | None = None
     seed: int = 0
     shifts: Sequence[str] = ("all",)
@@ -69,6 +72,13 @@ class Options:
                 given = default if self.epsilon_unit == "range" else ()
             given = (given,) if isinstance(given, (str, int, float, Fraction)) else given
             object.__setattr__(self, name, tuple(sorted({parse_budget(e) for e in given})))
+        steps_of = tuple(sorted(dict(self.steps_of).items()))
+        object.__setattr__(self, "steps_of", steps_of)
+        for name, value in steps_of:
+            if name not in self.attacks:
+                raise ValueError(f"steps are given for {name}, which is not among the attacks: {', '.join(self.attacks)}")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"steps of {name} must be an integer >= 1, got {value}")
         for name, least in (("steps", 1), ("restarts", 1), ("window_batch_size", 1), ("max_cases", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
@@ -85,6 +95,7 @@ class Options:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("epsilons", "epsilons_l2"):
             values[name] = [budget_text(e) for e in values[name]]
+        values["steps_of"] = dict(self.steps_of)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
@@ -188,7 +199,8 @@ def plan_runs(options: Options, *, ct: bool, two_dimensional: bool) -> tuple[lis
 
 
 def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[Run]:
-    arguments = {k: v for k, v in (("steps", options.steps), ("restarts", options.restarts)) if v is not None and k in spec.tunable}
+    steps = dict(options.steps_of).get(name, None if spec.name in OWN_STEPS else options.steps)
+    arguments = {k: v for k, v in (("steps", steps), ("restarts", options.restarts)) if v is not None and k in spec.tunable}
     forwards, gradients = _evaluations(spec, arguments)
     shared = {"kind": "attack", "name": name, "function": spec.name, "options": arguments, "forwards": forwards, "gradients": gradients}
     if not spec.uses_epsilon:

@@ -416,9 +416,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     dry_run, quiet = arguments.pop("dry_run"), arguments.pop("disable_progress_bar")
     output = arguments.pop("output_folder")
     try:
+        arguments |= _steps(arguments["steps"])
         if dry_run:
-            overwrite = arguments.pop("overwrite")
-            assert overwrite in (True, False)
+            arguments.pop("overwrite")
             _print_estimate(estimate(arguments.pop("model_folder"), **arguments))
             return 0
         done = evaluate(arguments.pop("model_folder"), output, progress=not quiet, **arguments)
@@ -466,7 +466,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epsilons", nargs="*", metavar="E", help=f"Linf budgets, exact fractions; default: {' '.join(protocol.EPSILONS)} of the range")
     add("--epsilons-l2", nargs="*", metavar="E", help=f"L2 budgets, root mean square per voxel; default: {' '.join(protocol.EPSILONS_L2)} of the range")
     add("--epsilon-unit", default=DEFAULTS.epsilon_unit, metavar="UNIT", help="range (of each channel, after preprocessing), normalized (preprocessed units) or original (units of the file, HU); default: %(default)s")
-    add("--steps", type=int, default=DEFAULTS.steps, help="of iterative attacks; default: each attack's own")
+    add("--steps", nargs="+", metavar="N", help="of pgd, segpgd, cospgd, apgd and transfer; NAME=N for one attack, also ssah and square; default: each attack's own")
     add("--restarts", type=int, default=DEFAULTS.restarts, help="of attacks with a random start; default: each attack's own")
     add("--seed", type=int, default=DEFAULTS.seed, help="of everything random; default: %(default)s")
     add("--surrogate", metavar="MODEL_FOLDER", help="model on which transfer makes its perturbations; adds that attack")
@@ -482,6 +482,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--trust-checkpoint", action="store_true", help="load checkpoints that hold more than tensors and numbers; runs their code")
     add("--disable_progress_bar", action="store_true", help="no progress bar")
     return parser
+
+
+def _steps(given: Sequence[str] | None) -> dict[str, Any]:
+    """--steps 20 ssah=200 as options."""
+    options: dict[str, Any] = {"steps": None, "steps_of": {}}
+    for word in given or ():
+        name, _, number = word.strip().rpartition("=")
+        if not number.isdigit():
+            raise ValueError(f"steps must be N or NAME=N, got {word!r}")
+        if name:
+            options["steps_of"][name] = int(number)
+        else:
+            options["steps"] = int(number)
+    return options
 
 
 def _print_estimate(found: Mapping[str, Any]) -> None:
