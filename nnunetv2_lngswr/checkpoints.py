@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,38 +19,56 @@ from nnunetv2_lngswr.files import atomic_path
 from nnunetv2_lngswr.network import find_lngswr, is_backbone_key
 
 
-def _numpy_globals() -> list:
-    """What pickles of numpy scalars and dtypes refer to, under numpy 1 and 2."""
-    scalars = {np.bool_, np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8}
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    scalar = multiarray.scalar
-    allowed = [np.dtype, *scalars, *{type(np.dtype(t)) for t in scalars}]
-    # numpy moved the module between 1.x and 2.x; checkpoints of both name it
-    return allowed + [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+# numpy 1 wrote numpy.core, numpy 2 writes numpy._core
+_SCALAR = np._core.multiarray.scalar
+_ALLOWED = [
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(t for n, t in vars(np.dtypes).items() if n.endswith("DType") and n != "ObjectDType"),
+]
 
 
-def load_checkpoint(path: str | os.PathLike) -> dict:
-    """Read an nnU-Net checkpoint on the CPU, executing nothing that it holds.
+def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
+    """Read an nnU-Net checkpoint on the CPU, executing nothing that it holds, unless `trust` says to unpickle it all.
 
     Raises
     ------
-    ValueError: no such file, not a checkpoint, or objects beyond tensors, containers and numpy scalars.
+    ValueError: no such file, not a checkpoint, or objects beyond tensors, containers and numpy scalars (named).
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint not found: {path}")
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_ALLOWED):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), error)
-        raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from None
-    except (RuntimeError, EOFError, OSError, KeyError, UnicodeDecodeError) as error:
+        if not zipfile.is_zipfile(path) and not _has_pickle_header(path):
+            raise ValueError(f"{path} is not a torch checkpoint: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"{path} holds {_refused(path)}, which could run code when loaded, and was not loaded; "
+            "pass --trust-checkpoint (trust_checkpoint=True) if you trust its source"
+        ) from None
+    except (RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is not a torch checkpoint, or is damaged: {str(error).splitlines()[0]}") from None
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        found = ", ".join(list(checkpoint)[:5]) if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise ValueError(f"{path} is not an nnU-Net v2 checkpoint: it has no 'network_weights' (found: {found})")
+    missing = [k for k in ("network_weights", "trainer_name", "init_args") if not isinstance(checkpoint, dict) or k not in checkpoint]
+    if missing:
+        raise ValueError(f"{path} is not an nnU-Net v2 checkpoint: {', '.join(missing)} missing")
     return checkpoint
+
+
+def _has_pickle_header(path: Path) -> bool:
+    """Whether this could be a checkpoint in the format before zip archives: pickle's protocol mark."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def _refused(path: Path) -> str:
+    names = []
+    if zipfile.is_zipfile(path):  # the format before zip archives cannot be listed
+        with torch.serialization.safe_globals(_ALLOWED):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return ", ".join(names) or "objects other than tensors, numbers and numpy scalars"
 
 
 def backbone_weights(checkpoint: dict) -> dict[str, Tensor]:

@@ -15,8 +15,17 @@ def plot_history(history: list[dict], path: str | Path) -> None:
     `history`: ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}}, ...]``, values
     averaged over channels. Branches without reconstruction have no gain: their row is left blank.
     """
+    import matplotlib.style
+
+    # nnU-Net's progress.png sets seaborn's global style, with letters for a poster
+    with matplotlib.style.context("default"):
+        _plot_history(history, path)
+
+
+def _plot_history(history: list[dict], path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = list(history[-1]["branches"])
     if not names:
@@ -41,6 +50,7 @@ def plot_history(history: list[dict], path: str | Path) -> None:
             panel.set_title(f"{band}: {title}", fontsize=9)
             panel.set_yticks(range(len(names)), names, fontsize=8)
             panel.tick_params(axis="x", labelsize=8)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             if row == 1:
                 panel.set_xlabel("epoch", fontsize=8)
     figure.colorbar(shown, ax=axes, label="gain (mean over channels)", fraction=0.03)

@@ -6,7 +6,7 @@ x is (N, C, *spatial). g_b is the frequency prior's Wiener gain, or a constant p
 learned per channel and band: 0 leaves x as it is, 1 applies g_b in full. Since the transform is linear, the mix of x
 and y with weight a is the same as the transform with these gains: the shallow fusion costs nothing extra.
 
-a = SCALE * theta with theta clamped to [0, 1 / SCALE]. The clamp passes gradients at both ends, unlike a sigmoid, and
+a = SCALE * theta, clamped to [0, 1] with a straight-through gradient, which lives at both ends, unlike a sigmoid's;
 :meth:`SelectiveWaveletReconstruction.project` puts theta back into its interval after an optimiser step. SCALE makes
 a step in a SCALE**2 times the learning rate times the gradient; without it a did not move under nnU-Net's SGD.
 """
@@ -80,7 +80,8 @@ class SelectiveWaveletReconstruction(nn.Module):
         g = prior_gain if self.fixed_gains is None else self.fixed_gains
         if g is None:
             raise ValueError("prior_gain is needed: this module has no fixed gains")
-        a = (self.theta * SCALE).clamp(0.0, 1.0)
+        a = self.theta * SCALE
+        a = a + (a.clamp(0.0, 1.0) - a).detach()  # the gradient passes; torch's own clamp has none at its ends
         high = 1.0 - a * (1.0 - g[..., 1:])
         return torch.cat((torch.ones_like(high[:, :1]), high), dim=1)
 

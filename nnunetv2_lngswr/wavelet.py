@@ -86,8 +86,9 @@ def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HA
         bands = decompose(x, axes, wavelet)
         weights = gains.to(bands.dtype).view(1, *gains.shape, *[1] * len(spatial))
         return compose(bands * weights, axes, spatial, wavelet)
-    haar = _haar_matrix(len(axes), gains)
-    matrices = (haar.mT @ (gains.unsqueeze(-1) * haar)).to(x.dtype)  # (C, B, B)
+    # with the matrix's signs alone, and its power of two last, unit gains give the identity without rounding
+    signs = _haar_matrix(len(axes), gains).sign()
+    matrices = ((signs.mT @ (gains.unsqueeze(-1) * signs)) / len(signs)).to(x.dtype)  # (C, B, B)
     blocks = _to_blocks(_pad_to_even(x, axes), axes)
     mixed = (matrices @ blocks.flatten(3)).view(blocks.shape)
     return _crop(_from_blocks(mixed, axes), spatial)
@@ -117,8 +118,7 @@ def _haar_matrix_numpy(n_axes: int) -> np.ndarray:
     matrix = np.ones((1, 1))
     for _ in range(n_axes):
         matrix = np.kron(matrix, np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2.0))
-    # sqrt(1/2)**2 is 1/2 only up to rounding; an exact power of two keeps unit gains the exact identity
-    return np.sign(matrix) * 2.0 ** (-n_axes / 2)
+    return matrix
 
 
 def _haar_matrix(n_axes: int, like: Tensor) -> Tensor:

@@ -1,0 +1,25 @@
+"""Noise at the same budget: the control that every attack must beat.
+
+Linf: a random sign per voxel times epsilon. L2: a Gaussian direction scaled to RMS epsilon. Clipped into [min, max] like every attack.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, step_direction
+from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
+from nnunetv2_lngswr.attacks.threat_model import Ball
+
+
+def noise(
+    model: DifferentiableModel, x: torch.Tensor, target: Target, ball: Ball, *, generator: torch.Generator, restarts: int = 1
+) -> AttackResult:
+    """`restarts` draws; the one with the highest CE is returned (1: plain noise, no search)."""
+    check_steps(1, restarts)
+    search = Search(x, target, ball)
+    for _ in range(restarts):
+        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        candidate = project(x + ball.epsilon * step_direction(direction, ball), x, ball)
+        search.evaluate(model, candidate, lambda z: cross_entropy(z, target))
+    return search.result("noise", settings={"restarts": restarts})

@@ -1,0 +1,80 @@
+"""Projected gradient ascent (Madry et al. 2018) in the Linf and the L2 ball; FGSM, SegPGD and CosPGD are settings of the same loop.
+
+    x_0 = start,   x_{t+1} = P(x_t + size * d(grad L_t(x_t))),   d = sign (Linf) or gradient / RMS (L2), sizes in units of epsilon.
+
+T steps cost T gradients and one forward pass, which judges the last iterate. Shapes: x (B, C, *spatial), one ball per case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, random_start, step_direction
+from nnunetv2_lngswr.attacks.losses import Loss, Target, get_loss, judge_of
+from nnunetv2_lngswr.attacks.threat_model import Ball
+
+
+def pgd(
+    model: DifferentiableModel,
+    x: torch.Tensor,
+    target: Target,
+    ball: Ball,
+    *,
+    generator: torch.Generator,
+    steps: int = 20,
+    restarts: int = 1,
+    loss: str = "ce",
+    step_size: float | None = None,
+    random_start: bool = True,
+) -> AttackResult:
+    """PGD in the ball's norm. `loss`: a name of losses.LOSSES. `step_size`: in units of epsilon's unit, default 2.5 epsilon / steps."""
+    ascended = get_loss(loss)
+    return ascend(
+        model,
+        x,
+        target,
+        ball,
+        name=f"pgd_{ball.norm.value}",
+        loss_at=lambda step: ascended,
+        loss_name=loss,
+        generator=generator,
+        steps=steps,
+        restarts=restarts,
+        step_size=step_size,
+        from_random=random_start,
+    )
+
+
+def ascend(
+    model: DifferentiableModel,
+    x: torch.Tensor,
+    target: Target,
+    ball: Ball,
+    *,
+    name: str,
+    loss_at: Callable[[int], Loss],
+    loss_name: str,
+    generator: torch.Generator,
+    steps: int,
+    restarts: int,
+    step_size: float | None,
+    from_random: bool,
+) -> AttackResult:
+    """The shared loop. `loss_at(t)`: the loss ascended in step t = 1 .. steps; iterates are judged by `judge_of(loss_name)`."""
+    check_steps(steps, restarts)
+    size = 2.5 * ball.epsilon / steps if step_size is None else step_size
+    if size < 0 or (size == 0 and ball.epsilon > 0):
+        raise ValueError(f"step_size must be > 0, got {step_size}")
+    judge = judge_of(loss_name)
+    search = Search(x, target, ball)
+    for _ in range(restarts):
+        current = random_start(x, ball, generator) if from_random else x
+        for step in range(1, steps + 1):
+            ascended = loss_at(step)
+            _, gradient = search.gradient(model, current, lambda z: ascended(z, target), lambda z: judge(z, target))
+            current = project(current + size * step_direction(gradient, ball), x, ball)
+        search.evaluate(model, current, lambda z: judge(z, target))
+    settings = {"steps": steps, "restarts": restarts, "step_size": size, "loss": loss_name, "random_start": from_random}
+    return search.result(name, settings=settings)
