@@ -44,13 +44,13 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
             checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         if not zipfile.is_zipfile(path) and not _has_pickle_header(path):
-            raise ValueError(f"{path} is not a torch checkpoint: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"{path} is not a torch checkpoint: {error}") from None
         raise ValueError(
             f"{path} holds {_refused(path)}, which could run code when loaded, and was not loaded; "
             "pass --trust-checkpoint (trust_checkpoint=True) if you trust its source"
         ) from None
     except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a torch checkpoint, or is damaged: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is not a torch checkpoint, or is damaged: {str(error) or 'it ends early'}") from None
     missing = [k for k in ("network_weights", "trainer_name", "init_args") if not isinstance(checkpoint, dict) or k not in checkpoint]
     if missing:
         raise ValueError(f"{path} is not an nnU-Net v2 checkpoint: {', '.join(missing)} missing")

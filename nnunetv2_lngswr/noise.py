@@ -71,7 +71,7 @@ class LayerwiseNoise(nn.Module):
         if not self.training or self.sigma_max == 0:
             return x
         if sd is None:
-            sd = channel_sd(x)
+            _, sd = channel_moments(x)
         generator = None
         if not torch.compiler.is_compiling():
             generator = self._generator_on(x.device)
@@ -92,13 +92,15 @@ class LayerwiseNoise(nn.Module):
         return f"sigma_max={self.sigma_max}, spectrum={self.spectrum!r}, random_amplitude={self.random_amplitude}"
 
 
-def channel_sd(x: Tensor) -> Tensor:
-    """Standard deviation of each channel over batch and space, without gradient: (N, C, *spatial) -> (C,), fp32+."""
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over batch and space, without gradient: (N, C, *spatial) -> 2 x (C,),
+    in fp32 or better."""
     x = x.detach()
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     dims = (0, *range(2, x.ndim))
+    mean = x.mean(dims, keepdim=True)
     # two passes by hand: Tensor.var over several axes is ten times slower on CPU
-    return (x - x.mean(dims, keepdim=True)).square_().mean(dims).sqrt()
+    return mean.flatten(), (x - mean).square_().mean(dims).sqrt()
 
 
 def unit_noise(

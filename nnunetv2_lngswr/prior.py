@@ -51,25 +51,29 @@ class FrequencyPrior(nn.Module):
         self.register_buffer("energy", torch.zeros(channels, n_bands))
         self.register_buffer("variance", torch.zeros(channels))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        # sums over the samples seen since the last commit: energy, then variance, then the number of samples
-        self.register_buffer("pending", torch.zeros(channels * (n_bands + 1) + 1), persistent=False)
+        # sums over the samples seen since the last commit: band energies, channel means, mean squares, their number
+        self.register_buffer("pending", torch.zeros(channels * (n_bands + 2) + 1), persistent=False)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, sd: Tensor) -> None:
-        """Gather the statistics of x (N, C, *spatial), whose channels have standard deviation `sd` (C,)."""
+    def observe(self, x: Tensor, mean: Tensor, sd: Tensor) -> None:
+        """Gather the statistics of x (N, C, *spatial), whose channels have this `mean` and standard deviation (C,)."""
         x = x.detach()
         axes = tuple(a for a in self.axes if x.shape[2 + a] > 1)
         energy = band_energy(x, axes, self.wavelet)
         if axes != self.axes:  # an axis of length 1 has no high band: its energy is all in the low one
             energy = self._spread(energy, axes)
         n = x.shape[0]
-        self.pending += torch.cat((energy.flatten() * n, sd.square() * n, sd.new_full((1,), n)))
+        sums = torch.cat((energy.flatten(), mean, sd.square() + mean.square(), mean.new_ones(1)))
+        self.pending += n * sums
 
     @torch.no_grad()
     def commit(self) -> None:
         """Move what was observed since the last call into the running means. No-op if nothing was. Never syncs."""
         n = self.pending[-1]
-        energy, variance = (self.pending[:-1] / n.clamp_min(1)).split((self.energy.numel(), self.variance.numel()))
+        channels = len(self.variance)
+        means = self.pending[:-1] / n.clamp_min(1)
+        energy, mean, mean_square = means.split((self.energy.numel(), channels, channels))
+        variance = (mean_square - mean.square()).clamp_min(0)
         weight = (1.0 / (self.steps + 1)).clamp_min(self.momentum) * (n > 0)
         self.energy.lerp_(energy.view_as(self.energy), weight)
         self.variance.lerp_(variance, weight)

@@ -87,7 +87,7 @@ def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HA
         weights = gains.to(bands.dtype).view(1, *gains.shape, *[1] * len(spatial))
         return compose(bands * weights, axes, spatial, wavelet)
     # with the matrix's signs alone, and its power of two last, unit gains give the identity without rounding
-    signs = _haar_matrix(len(axes), gains).sign()
+    signs = _haar_signs(len(axes), gains)
     matrices = ((signs.mT @ (gains.unsqueeze(-1) * signs)) / len(signs)).to(x.dtype)  # (C, B, B)
     blocks = _to_blocks(_pad_to_even(x, axes), axes)
     mixed = (matrices @ blocks.flatten(3)).view(blocks.shape)
@@ -113,17 +113,15 @@ def analysis_matrix(wavelet: str, length: int) -> np.ndarray:
     return np.concatenate((low, high))
 
 
-@lru_cache(maxsize=None)
-def _haar_matrix_numpy(n_axes: int) -> np.ndarray:
-    matrix = np.ones((1, 1))
-    for _ in range(n_axes):
-        matrix = np.kron(matrix, np.array([[1.0, 1.0], [1.0, -1.0]]) / np.sqrt(2.0))
-    return matrix
+def _haar_signs(n_axes: int, like: Tensor) -> Tensor:
+    """(B, B) of 1 and -1: rows are the bands, columns the samples of a block (row-major over the axes)."""
+    n = 2**n_axes
+    rows = [[(-1.0) ** bin(band & sample).count("1") for sample in range(n)] for band in range(n)]
+    return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
 
 def _haar_matrix(n_axes: int, like: Tensor) -> Tensor:
-    """Rows are the bands, columns the samples of a block (row-major over the axes)."""
-    return torch.tensor(_haar_matrix_numpy(n_axes).tolist(), dtype=like.dtype, device=like.device)
+    return _haar_signs(n_axes, like) * 2.0 ** (-n_axes / 2)
 
 
 def _pad_to_even(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -169,11 +167,15 @@ def _from_blocks(blocks: Tensor, axes: Sequence[int]) -> Tensor:
     return split.permute(order).reshape(*blocks.shape[:2], *spatial)
 
 
+@torch.compiler.assume_constant_result
+def _analysis_tensor(wavelet: str, length: int) -> Tensor:
+    return torch.from_numpy(analysis_matrix(wavelet, length))  # PyWavelets cannot be traced by torch.compile
+
+
 def _apply_matrices(x: Tensor, axes: Sequence[int], wavelet: str, *, synthesis: bool) -> Tensor:
     for axis in axes:
-        matrix = analysis_matrix(wavelet, x.shape[2 + axis])
-        weight = torch.as_tensor(matrix.T if synthesis else matrix).to(device=x.device, dtype=x.dtype)
-        x = F.linear(x.movedim(2 + axis, -1), weight).movedim(-1, 2 + axis)
+        matrix = _analysis_tensor(wavelet, x.shape[2 + axis]).to(device=x.device, dtype=x.dtype)
+        x = F.linear(x.movedim(2 + axis, -1), matrix.T if synthesis else matrix).movedim(-1, 2 + axis)
     return x
 
 
