@@ -1,5 +1,6 @@
 """The command `lngswr`: parses, calls, prints. It imports what a command needs only when that command runs."""
 import argparse
+import functools
 import sys
 
 from nnunetv2_lngswr import __version__
@@ -31,6 +32,13 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("doctor", help="show what is installed, where, and what is wrong; changes nothing")
     command.set_defaults(run=_doctor)
+
+    command = commands.add_parser("demo", help="plan, train, predict and evaluate on phantom data, in about five minutes")
+    command.add_argument("-o", dest="output", metavar="FOLDER", default="lngswr_demo", help="folder for everything it writes (lngswr_demo)")
+    command.add_argument("--sets", nargs="+", choices=("2d", "3d"), default=["2d", "3d"], help="which phantom sets (both)")
+    command.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="as for nnU-Net's commands (cpu)")
+    command.add_argument("--overwrite", action="store_true", help="start over instead of going on where an earlier call stopped")
+    command.set_defaults(run=_demo)
 
     command = commands.add_parser("warm-start", help="make a vanilla nnU-Net checkpoint usable as -pretrained_weights")
     command.add_argument("source", metavar="VANILLA.pth", help="checkpoint of a vanilla nnU-Net v2 training")
@@ -72,6 +80,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
     wrong = [finding.topic for finding in findings if finding.state == "wrong"]
     print(f"wrong: {', '.join(wrong)}" if wrong else "nothing needed is wrong")
     return 1 if wrong else 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from nnunetv2_lngswr.demo import run_demo
+
+    say = functools.partial(print, flush=True)
+    run_demo(arguments.output, arguments.sets, arguments.device, overwrite=arguments.overwrite, say=say)
+    return 0
 
 
 def _warm_start(arguments: argparse.Namespace) -> int:

@@ -11,11 +11,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_lngswr import __version__
+from nnunetv2_lngswr.files import atomic_path
 
 SHIM_NAME = "nnUNetTrainerLNGSWR.py"
 SHIM_MARKER = b"# lngswr-shim:"
@@ -67,7 +67,8 @@ def register() -> Change:
     if state == "foreign":
         raise ValueError(f"{nnunet.shim} was not written by `lngswr register` and is left alone. Move it away, then register again.")
     try:
-        _write_atomically(nnunet.shim, shim_source().read_bytes())
+        with atomic_path(nnunet.shim) as temporary:
+            temporary.write_bytes(shim_source().read_bytes())
     except OSError as error:
         raise ValueError(
             f"cannot write to {nnunet.trainer_folder} ({error.strerror}). Without registering, this makes nnU-Net find the trainers "
@@ -119,6 +120,11 @@ def doctor() -> list[Finding]:
     return findings
 
 
+def trainers_are_found() -> bool:
+    """Whether nnU-Net will find our trainers: registered, or through nnUNet_extTrainer. Raises ValueError as `find_nnunet`."""
+    return shim_state(find_nnunet().shim) in ("current", "outdated") or bool(_external_folders_with_shim())
+
+
 def find_nnunet() -> NNUNet:
     """Locates nnU-Net (regular or editable install) without importing it. Raises ValueError if missing or not 2.8 <= version < 3."""
     folder = _find_trainer_folder()
@@ -167,19 +173,6 @@ def _find_trainer_folder() -> Path:
     if not (folder / "nnUNetTrainer.py").is_file():
         raise ValueError(f'no nnU-Net v2 trainers in {folder}: pip install "{NNUNET_RANGE}"')
     return folder
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    # the temporary name has no .py ending, so that nnU-Net never imports half a file
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the shim from other users of a shared installation
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
 
 
 class _Probe:
