@@ -17,3 +17,8 @@ def trained():
         x, y = model_folders.batch(dimension)
         models[dimension] = (model_folders.fit(model_folders.make_network(dimension), x, y), x, y)
     return models
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

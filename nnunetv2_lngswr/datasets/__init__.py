@@ -1,0 +1,1 @@
+"""Raw data -> nnU-Net raw format: generated phantoms (phantom.py)."""

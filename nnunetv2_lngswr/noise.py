@@ -1,0 +1,152 @@
+"""Layer-wise noise: zero-mean noise added to a feature map while training (Lu et al., arXiv 2511.16162).
+
+    x <- x + sigma * sd(x) * n
+
+x is (N, C, *spatial); sd(x) is the standard deviation of each channel over batch and space (no gradient); n has mean 0
+and variance 1 at every voxel; sigma is drawn per sample from U(0, sigma_max), or is sigma_max itself.
+
+Two spectra. ``white``: independent voxels. ``multiscale``: the sum of white noise at strides 1, 2, 4 and 8,
+nearest-upsampled and normalised, so that energy falls into the low band too, which the reconstruction keeps.
+
+Randomness. Eager code draws from a generator of this module's own, which :meth:`LayerwiseNoise.seed` sets, so that
+noise never disturbs the stream that augmentation draws from. A ``torch.Generator`` argument breaks fullgraph
+compilation: code compiled by torch.compile draws from the device's default stream instead, to be seeded per rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nnunetv2_lngswr.wavelet import analysis_matrix
+
+SPECTRA = ("white", "multiscale")
+MULTISCALE_STRIDES = (1, 2, 4, 8)
+
+
+class LayerwiseNoise(nn.Module):
+    """Adds noise in train mode; the identity in eval mode and for ``sigma_max`` 0. Has no parameters and no buffers.
+
+    Parameters
+    ----------
+    sigma_max: largest amplitude, in standard deviations of the channel.
+    spectrum: ``"white"`` or ``"multiscale"``.
+    random_amplitude: draw sigma per sample from U(0, sigma_max) rather than using sigma_max.
+
+    Raises
+    ------
+    ValueError: negative ``sigma_max`` or unknown ``spectrum``.
+    """
+
+    def __init__(self, sigma_max: float, *, spectrum: str = "multiscale", random_amplitude: bool = True):
+        super().__init__()
+        if not sigma_max >= 0:
+            raise ValueError(f"sigma_max must be >= 0, got {sigma_max}")
+        if spectrum not in SPECTRA:
+            raise ValueError(f"spectrum must be one of {', '.join(SPECTRA)}, got {spectrum!r}")
+        self.sigma_max = float(sigma_max)
+        self.spectrum = spectrum
+        self.random_amplitude = random_amplitude
+        self._seed = secrets.randbits(63)
+        self._generator: torch.Generator | None = None  # made on the first input's device
+
+    @property
+    def nominal_sigma(self) -> float:
+        """Root mean square of sigma: sigma_max, or sigma_max / sqrt(3) when drawn from U(0, sigma_max)."""
+        return self.sigma_max / 3**0.5 if self.random_amplitude else self.sigma_max
+
+    def seed(self, *keys: int) -> None:
+        """Restart the noise from `keys`, say (seed, epoch, rank, layer): other keys give other noise."""
+        digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
+        self._seed = int.from_bytes(digest) >> 1
+        self._generator = None
+
+    def forward(self, x: Tensor, sd: Tensor | None = None) -> Tensor:
+        """x (N, C, *spatial) -> the same shape. `sd` (C,): the channels' standard deviation, if already known."""
+        if not self.training or self.sigma_max == 0:
+            return x
+        if sd is None:
+            _, sd = channel_moments(x)
+        generator = None
+        if not torch.compiler.is_compiling():
+            generator = self._generator_on(x.device)
+        amplitude = sd.view(1, -1, *[1] * (x.ndim - 2)) * self.sigma_max
+        if self.random_amplitude:
+            amplitude = amplitude * torch.rand(
+                (x.shape[0], *[1] * (x.ndim - 1)), device=x.device, dtype=amplitude.dtype, generator=generator
+            )
+        noise = unit_noise(x.shape, spectrum=self.spectrum, dtype=x.dtype, device=x.device, generator=generator)
+        return torch.addcmul(x, noise, amplitude.to(x.dtype))
+
+    def _generator_on(self, device: torch.device) -> torch.Generator:
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device).manual_seed(self._seed)
+        return self._generator
+
+    def extra_repr(self) -> str:
+        return f"sigma_max={self.sigma_max}, spectrum={self.spectrum!r}, random_amplitude={self.random_amplitude}"
+
+
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over batch and space, without gradient: (N, C, *spatial) -> 2 x (C,),
+    in fp32 or better."""
+    x = x.detach()
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    dims = (0, *range(2, x.ndim))
+    mean = x.mean(dims, keepdim=True)
+    # two passes by hand: Tensor.var over several axes is ten times slower on CPU
+    return mean.flatten(), (x - mean).square_().mean(dims).sqrt()
+
+
+def unit_noise(
+    shape: tuple[int, ...],
+    *,
+    spectrum: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Noise of `shape` (N, C, *spatial) with mean 0 and variance 1 at every voxel."""
+
+    def white(size):
+        return torch.randn(size, dtype=dtype, device=device, generator=generator)
+
+    if spectrum == "white":
+        return white(shape)
+    # coarse to fine: each scale is doubled and added to white noise of the next finer stride
+    sizes = [tuple(-(-length // stride) for length in shape[2:]) for stride in MULTISCALE_STRIDES]
+    noise = white((*shape[:2], *sizes[-1]))
+    for size in reversed(sizes[:-1]):
+        noise = white((*shape[:2], *size)).add_(_double(noise, size))
+    return noise.mul_(len(MULTISCALE_STRIDES) ** -0.5)
+
+
+def _double(x: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    """Nearest-upsample every spatial axis by 2 and crop to `spatial`."""
+    x = F.interpolate(x, scale_factor=2, mode="nearest")
+    return x[(..., *(slice(length) for length in spatial))]
+
+
+def noise_band_energy(spectrum: str, wavelet: str, n_axes: int) -> np.ndarray:
+    """Closed form of unit noise's energy per coefficient in each band, shape (2**n_axes,), ordered as `subbands`.
+
+    White noise stays white under an orthonormal transform: 1 in every band. Noise of stride s has along one axis the
+    covariance 1[floor(i/s) = floor(j/s)], and over several axes the product of these; so its energies are products of
+    one-axis energies, the mean over the band's filters h of sum_ij h_i h_j 1[floor(i/s) = floor(j/s)].
+    """
+    strides = MULTISCALE_STRIDES if spectrum == "multiscale" else (1,)
+    length = 8 * max(strides) * 4  # whole blocks of every stride, and longer than any filter: no border effect
+    low, high = analysis_matrix(wavelet, length).reshape(2, length // 2, length)
+    energies = np.zeros(2**n_axes)
+    for stride in strides:
+        one_axis = [np.square(h.reshape(len(h), -1, stride).sum(-1)).sum(-1).mean() for h in (low, high)]
+        all_axes = np.ones(1)
+        for _ in range(n_axes):
+            all_axes = np.kron(all_axes, one_axis)
+        energies += all_axes / len(strides)
+    return energies

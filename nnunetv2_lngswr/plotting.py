@@ -1,0 +1,58 @@
+"""Pictures of the method at work: `lngswr.png` in a fold's folder, beside nnU-Net's progress.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_lngswr.files import atomic_path
+
+
+def plot_history(history: list[dict], path: str | Path) -> None:
+    """Gains and prior gains over the epochs: one panel per band, one row of pixels per branch.
+
+    `history`: ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}}, ...]``, values
+    averaged over channels. Branches without reconstruction have no gain: their row is left blank.
+    """
+    import matplotlib.style
+
+    # nnU-Net's progress.png sets seaborn's global style, with letters for a poster
+    with matplotlib.style.context("default"):
+        _plot_history(history, path)
+
+
+def _plot_history(history: list[dict], path: str | Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    names = list(history[-1]["branches"])
+    if not names:
+        return
+    bands = max((history[-1]["branches"][n]["bands"] for n in names), key=len)
+    figure = Figure(figsize=(2.6 * len(bands) + 1.5, 1.6 + 0.5 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(bands), sharex=True, sharey=True, squeeze=False)
+    epochs = [entry["epoch"] for entry in history]
+    extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(names) - 0.5, -0.5)
+    for row, (key, title) in enumerate((("gain", "applied gain"), ("prior", "prior (Wiener) gain"))):
+        for column, band in enumerate(bands):
+            image = np.full((len(names), len(history)), np.nan)
+            for e, entry in enumerate(history):
+                for n, name in enumerate(names):
+                    values = entry["branches"].get(name, {})
+                    if key in values and band in values["bands"]:
+                        image[n, e] = values[key][values["bands"].index(band)]
+            panel = axes[row, column]
+            shown = panel.imshow(image, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=extent)
+            panel.set_facecolor("0.85")
+            panel.set_title(f"{band}: {title}", fontsize=9)
+            panel.set_yticks(range(len(names)), names, fontsize=8)
+            panel.tick_params(axis="x", labelsize=8)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if row == 1:
+                panel.set_xlabel("epoch", fontsize=8)
+    figure.colorbar(shown, ax=axes, label="gain (mean over channels)", fraction=0.03)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)

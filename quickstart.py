@@ -1,0 +1,125 @@
+"""The two commands of the README, from a fresh clone: `python3 quickstart.py demo` and `python3 quickstart.py test`.
+
+Each makes its own virtual environment beside this file (.venv-demo, .venv-test), or uses it again once it is complete, installs
+nnU-Net and this package into it, registers the trainers and then runs `lngswr demo` or pytest; further arguments go to those. Your
+other environments are not touched. Standard library only.
+"""
+from __future__ import annotations  # an old Python shall reach the message about its age
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# One version known to work, named again in every command that installs more: nnU-Net needs torchvision (through timm), and left to
+# itself pip takes the newest one and replaces this torch by that one's newest CUDA build (6 GB). Where pip is set up to find
+# torch's CPU builds, this line takes one.
+TORCH = "torch==2.13.0"
+
+USAGE = """usage: python3 quickstart.py demo [options of lngswr demo]
+       python3 quickstart.py test [options of pytest]
+"""
+
+
+def main(argv: list[str]) -> int:
+    if sys.version_info < (3, 11):
+        return fail("Python 3.11 or newer is needed, this is %d.%d (%s)." % (sys.version_info[:2] + (sys.executable,)))
+    if not argv or argv[0] not in ("demo", "test"):
+        print(USAGE, end="")
+        return 0 if argv in (["-h"], ["--help"]) else 2
+    what, options = argv[0], argv[1:]
+    environment = HERE / (".venv-" + what)
+    try:
+        prepare(environment, what)
+    except QuickstartError as error:
+        return fail(str(error))
+    if what == "demo":
+        command = [str(program(environment, "lngswr")), "demo"] + options
+        folder = None
+    else:
+        command = [str(program(environment, "python")), "-m", "pytest"] + options
+        folder = HERE
+    print("$ " + " ".join(command), flush=True)
+    return subprocess.call(command, cwd=folder)
+
+
+class QuickstartError(Exception):
+    """Something that the user has to mend; the text says what."""
+
+
+def prepare(environment: Path, what: str) -> None:
+    """Makes `environment` complete. It is used again while setup.py and this file are what it was made from."""
+    complete = environment / "quickstart-complete"
+    made_from = hashlib.sha256((HERE / "setup.py").read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    if complete.is_file() and complete.read_text() == made_from:
+        print("Using the environment in %s." % environment, flush=True)
+        return
+
+    print("Making an environment in %s (once; a few minutes and about 2 GB, more with CUDA)." % environment, flush=True)
+    if environment.exists():
+        if not (environment / "pyvenv.cfg").is_file():
+            raise QuickstartError("%s is in the way: it is not a virtual environment." % environment)
+        shutil.rmtree(environment)
+    log = environment.with_name(environment.name + ".log")
+    step(log, "virtual environment", [sys.executable, "-m", "venv", str(environment)],
+         "On Debian and Ubuntu: apt install python3-venv")
+
+    python = str(program(environment, "python"))
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    network = "If the lines above speak of connections or of no matching distribution: this step needs pip's package index."
+    step(log, "PyTorch (%s)" % TORCH, pip + ["install", TORCH], network)
+    # editable: the environment follows this folder, also after a git pull
+    package = str(HERE) + ("[test]" if what == "test" else "")
+    step(log, "nnU-Net and this package", pip + ["install", TORCH, "-e", package], network)
+    step(log, "pip check", pip + ["check"], "The installed packages contradict each other.")
+    if what == "test":
+        # an oracle of the tests; its pins would downgrade requests and idna, which breaks other packages
+        step(log, "torchattacks, without what it pins", pip + ["install", "--no-deps", "torchattacks"], network)
+    step(log, "lngswr register", [str(program(environment, "lngswr")), "register"], "")
+    complete.write_text(made_from)
+
+
+def step(log: Path, title: str, command: list[str], hint: str) -> None:
+    """Runs `command` with its output in `log`, says that it is alive every 20 s, raises QuickstartError with the last lines."""
+    print("  %s ..." % title, flush=True)
+    started = time.monotonic()
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=str(HERE))
+        try:
+            while True:
+                try:
+                    status = process.wait(timeout=20)
+                    break
+                except subprocess.TimeoutExpired:
+                    print("    still at it, %.0f s" % (time.monotonic() - started), flush=True)
+        except BaseException:  # Ctrl-C: leave no pip behind that goes on installing
+            process.terminate()
+            process.wait()
+            raise
+    if status != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+        told = "\n".join("    " + line for line in lines)
+        raise QuickstartError("%s failed (exit status %d); its last lines, all of them in %s:\n%s\n%s"
+                              % (" ".join(command), status, log, told, hint))
+    print("    done, %.0f s" % (time.monotonic() - started), flush=True)
+
+
+def program(environment: Path, name: str) -> Path:
+    return environment / ("Scripts" if os.name == "nt" else "bin") / name
+
+
+def fail(message: str) -> int:
+    print("quickstart: " + message, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,23 @@
+"""Files are written whole or not at all."""
+
+import pytest
+
+from nnunetv2_lngswr.files import atomic_path, write_text
+
+
+def test_success_replaces_and_failure_leaves_the_old_file(tmp_path):
+    path = tmp_path / "report.md"
+    write_text(path, "old")
+    with pytest.raises(OSError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise OSError("disk full")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.md"]
+    write_text(path, "new")
+    assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_temporary_name_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "curves.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.touch()

@@ -1,0 +1,70 @@
+"""A tiny nnU-Net data set (raw and preprocessed) with hand-made plans: real training in seconds, no process pools.
+
+Planning and preprocessing by nnU-Net's commands cost two pool starts each (10 s a pool on CPU); the end-to-end tests
+pay that, the tests of a trainer's parts need not.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from tests.model_folders import architecture, make_case, make_model_folder
+
+NAME = "Dataset999_Tiny"
+CASES = [f"case{i}" for i in range(4)]
+CONFIGURATION = {2: "2d", 3: "3d_fullres"}
+
+
+def make_dataset(root: Path, dimension: int = 2, *, kind: str = "plain", channels: int = 1) -> dict:
+    """Write nnUNet_raw, nnUNet_preprocessed and an empty nnUNet_results below `root`; return the plans."""
+    raw, preprocessed = root / "nnUNet_raw" / NAME, root / "nnUNet_preprocessed" / NAME
+    (root / "nnUNet_results").mkdir(parents=True)
+    preprocessed.mkdir(parents=True)
+    # deep supervision needs three stages: nnU-Net gives the coarsest output weight 0
+    folder = make_model_folder(root / "template", dimension=dimension, kind=kind, channels=channels, patch_size=(16,) * dimension)
+    plans = json.loads((folder / "plans.json").read_text())
+    dataset = json.loads((folder / "dataset.json").read_text()) | {"numTraining": len(CASES)}
+    configuration = plans["configurations"][CONFIGURATION[dimension]]
+    configuration["architecture"] = architecture(dimension, kind, features=(4, 8, 8))
+    configuration["data_identifier"] = f"nnUNetPlans_{CONFIGURATION[dimension]}"
+    manager = PlansManager(deepcopy(plans))
+    output = preprocessed / configuration["data_identifier"]
+    output.mkdir()
+    references = preprocessed / "gt_segmentations"
+    references.mkdir()
+    for seed, case in enumerate(CASES):
+        shape = (20, 22) if dimension == 2 else (18, 20, 17)
+        files, label = make_case(raw / "imagesTr", shape=(1, *shape) if dimension == 2 else shape, seed=seed, channels=channels)
+        shutil.copy(label, references)
+        DefaultPreprocessor(verbose=False).run_case_save(
+            str(output / case), [str(f) for f in files], str(label), manager, manager.get_configuration(CONFIGURATION[dimension]), dataset
+        )
+    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (preprocessed / "dataset.json").write_text(json.dumps(dataset))
+    (preprocessed / "dataset_fingerprint.json").write_text("{}")
+    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": CASES[:3], "val": CASES[3:]}]))
+    return plans
+
+
+def use(monkeypatch, root: Path) -> None:
+    """Point nnU-Net's environment at `root`, with single-process augmentation."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(root / variable))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+
+
+def make_trainer(trainer_class: type, plans: dict, *, entry: dict | None = None, fold: int = 0, dimension: int = 2):
+    """A trainer on the CPU for the data set in use; `entry` is the `lngswr` entry of the plans."""
+    plans = deepcopy(plans)
+    plans["continue_training"] = False
+    if entry is not None:
+        plans["configurations"][CONFIGURATION[dimension]]["lngswr"] = entry
+    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "ball": 1}, "numTraining": 4, "file_ending": ".nii.gz"}
+    return trainer_class(plans, CONFIGURATION[dimension], fold, dataset, device=torch.device("cpu"))
