@@ -64,7 +64,7 @@ class BatchModel:
 
     def value_and_gradient(self, x: torch.Tensor, loss: LogitLoss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with frozen([self.network]), torch.enable_grad():
-            leaf = x.detach().requires_grad_()
+            leaf = x.detach().clone().requires_grad_()
             z = self.network(leaf)
             value = per_case(loss(z))
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
@@ -85,7 +85,7 @@ class BatchModel:
 
     def feature_value_and_gradient(self, x, loss):
         with frozen([self.network]), torch.enable_grad():
-            leaf = x.detach().requires_grad_()
+            leaf = x.detach().clone().requires_grad_()
             value = loss(self.window_cases(x), bottleneck(self.network, leaf))
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
