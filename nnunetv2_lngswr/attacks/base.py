@@ -8,7 +8,7 @@ Projection lives here and nowhere else: onto the ball of the threat model, then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -42,8 +42,8 @@ class FeatureModel(DifferentiableModel, Protocol):
     def crop_windows(self, volume: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
         """The windows' part of a volume (B, A, *spatial): (n, A, *patch), padding filled with 0."""
 
-    def features(self, x: torch.Tensor) -> "Any":
-        """Iterator over (window indices (n,), bottleneck features (n, F, *low)) without a graph."""
+    def features(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(window indices (n,), bottleneck features (n, F, *low)) without a graph."""
 
     def feature_value_and_gradient(
         self, x: torch.Tensor, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -79,7 +79,7 @@ class BatchModel:
     def crop_windows(self, volume: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
         return volume[windows.to(volume.device)]
 
-    def features(self, x: torch.Tensor):
+    def features(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         with frozen([self.network]), torch.no_grad():
             yield self.window_cases(x), bottleneck(self.network, x)
 
