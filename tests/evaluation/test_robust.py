@@ -288,8 +288,8 @@ def test_a_saved_perturbed_case_scores_what_was_reported(tmp_path, state_dicts):
     result = robust.evaluate(folder, tmp_path / "out", images=tmp_path / "images", labels=label.parent, save_adversarial=True, **FAST | {"shifts": []})
     saved = tmp_path / "out" / "adversarial" / "pgd_linf_linf_16_255" / "case0_0000.nii.gz"
     prediction = plain_predict(folder, [saved], tmp_path / "again")
-    reference = sitk.GetArrayFromImage(sitk.ReadImage(str(label)))
-    dice = 2 * (prediction.squeeze() & reference).sum() / (prediction.sum() + reference.sum())
+    prediction, reference = prediction.squeeze() > 0, sitk.GetArrayFromImage(sitk.ReadImage(str(label))) > 0
+    dice = 2 * (prediction & reference).sum() / (prediction.sum() + reference.sum())
     reported = next(r for r in result.rows() if r["attack"] == "pgd_linf" and r["epsilon_text"] == "16/255" and r["label"] == "1")
     assert dice == pytest.approx(reported["dice"], abs=1e-8) and reported["dice_drop"] > 0
 
