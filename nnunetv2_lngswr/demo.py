@@ -44,9 +44,9 @@ class Budget:
 
 BUDGETS = {
     "2d": Budget("2d", batch_size=4, stages=5, features=8, entry={
-        "num_epochs": 8, "num_iterations_per_epoch": 25, "num_val_iterations_per_epoch": 4, "seed": 0}),
+        "num_epochs": 6, "num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 4, "seed": 0}),
     "3d": Budget("3d_fullres", batch_size=2, stages=4, features=8, entry={
-        "num_epochs": 8, "num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 4, "seed": 0}),
+        "num_epochs": 6, "num_iterations_per_epoch": 40, "num_val_iterations_per_epoch": 4, "seed": 0}),
 }
 
 # Children print as they go. One process per pool where there is a choice: starting one (spawn + import torch) costs more than the
@@ -242,7 +242,8 @@ class _Chain:
     def _evaluate_robustness(self) -> None:
         self._command("robustness", ["lngswr", "evaluate", "-m", self.places.model, "-f", str(FOLD), "-i", self.places.raw / "imagesTs",
                       "-l", self.places.raw / "labelsTs", "-o", self.places.robustness, "--attacks", "noise", "fgsm", "pgd_linf",
-                      "--epsilons", "4/255", "8/255", "--steps", "5", "-device", self.device], show=r".")
+                      "--epsilons", "4/255", "8/255", "--steps", "5", "--shifts", "--max-cases", "3", "-device", self.device,
+                      "--disable_progress_bar"], show=r".")
 
     def _command(self, name: str, command: list, show: str = r"(?!)") -> None:
         """Runs one command with its output in OUTPUT/logs, and passes on the lines that match `show`."""
