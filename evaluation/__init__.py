@@ -27,3 +27,16 @@ The core in one page (everything carries a batch axis; a case is B = 1):
   needs. Unknown names: ValueError with the nearest ones. `transfer` takes surrogate=<another SlidingWindow> and attack="pgd_linf".
 - Bad input raises ValueError with what, where and the fix.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    # `evaluation.evaluate` without importing torch for those who only ask for --help
+    if name in ("evaluate", "estimate"):
+        from evaluation import robust
+
+        return getattr(robust, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,41 @@
+"""Writing files so that an interrupted write never leaves a broken one: a temporary name in the same folder, then a rename."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write(path: str | Path, content: str | bytes | Callable[[BinaryIO], None]) -> Path:
+    """Write text (UTF-8), bytes, or what `content(file)` writes into an open binary file, to `path`; the folder is made.
+
+    Whoever reads `path` sees the old file or the whole new one. OSError (a full disk, no permission) leaves the old file and no
+    temporary one behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own per write: several processes may write the same file at once
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
