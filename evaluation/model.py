@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
@@ -363,7 +364,7 @@ class SegmentationModel:
     def _check_image(self, data: np.ndarray, files: tuple[str, ...]) -> None:
         if data.shape[0] != self.image_channels:
             raise ValueError(f"{files[0]}: {data.shape[0]} channels, but dataset.json of the model has {self.image_channels} (channel_names)")
-        if not np.isfinite(data).all():
+        if not np.isfinite(data).all() or any(_nifti_has_nan(f) for f in files):
             raise ValueError(f"{files[0]}: the image holds NaN or infinite values")
         if all(channel.min() == channel.max() for channel in data):
             raise ValueError(f"{files[0]}: the image is constant ({data.flat[0]}), there is nothing to segment or to perturb")
@@ -488,6 +489,14 @@ def _read(read, files):
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError) as error:
         detail = " ".join(f"{error} {said.getvalue()}".split())
         raise ValueError(f"cannot read {files if isinstance(files, str) else ', '.join(files)}: {detail}") from error
+
+
+def _nifti_has_nan(file: str) -> bool:
+    """ITK reads NaN and infinity in NIfTI files as 0 without a word, so float files are looked at again with nibabel."""
+    if not file.endswith((".nii", ".nii.gz")):
+        return False
+    image = nibabel.load(file)
+    return np.issubdtype(image.get_data_dtype(), np.floating) and not np.isfinite(np.asanyarray(image.dataobj)).all()
 
 
 def _check_same_grid(label, label_properties, label_file, data, properties, image_files) -> None:
