@@ -191,10 +191,10 @@ class _Session:
         try:
             self.model.write_case(self.case, x, folder)
         except ValueError as why:
-            from evaluation import atomic
+            from nnunetv2_lngswr.files import write_file
 
             values = x.numpy()
-            atomic.write(folder / f"{self.case.identifier}.npz", lambda file: np.savez_compressed(file, preprocessed=values))
+            write_file(folder / f"{self.case.identifier}.npz", lambda file: np.savez_compressed(file, preprocessed=values))
             return [f"perturbed cases are saved as preprocessed float32 arrays (.npz), not as images: {str(why).replace(f'case {self.case.identifier}', 'a case')}"]
         return []
 
