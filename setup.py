@@ -22,13 +22,22 @@ setup(
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch",
-        "numpy",
-        "scipy",
         "PyWavelets",
-        "SimpleITK",
+        "monai",
+        # imported here, and brought by nnunetv2 anyway
+        "acvl-utils",
+        "batchgenerators",
+        "batchgeneratorsv2",
         "matplotlib",
+        "nibabel",
+        "numpy",
+        "pillow",
+        "scipy",
+        "SimpleITK",
         "tqdm",
     ],
+    # no extra for torchattacks: it pins requests 2.25, so that pip would downgrade requests, urllib3 and idna for everything else in
+    # the environment; `pip install --no-deps torchattacks` adds it without harm (README)
     extras_require={
         # setuptools: pytorch_wavelets imports pkg_resources, which setuptools 81 deprecates and 82 removed.
         "test": ["pytest", "pytest-timeout", "ptwt", "pytorch_wavelets", "setuptools>=77,<81"],

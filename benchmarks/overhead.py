@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnunetv2_lngswr import __version__
-from nnunetv2_lngswr.files import write_text
+from nnunetv2_lngswr.files import write_file
 from nnunetv2_lngswr.network import attach, find_lngswr
 from nnunetv2_lngswr.trainers import nnUNetTrainerLNG, nnUNetTrainerLNGSWR, nnUNetTrainerSWR
 
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
             cells = [f"{f[k]['ratio']:.3f} [{f[k]['ratio_min']:.2f}, {f[k]['ratio_max']:.2f}]" for k in ("train_step", "infer")]
             print(f"  {name:<8} {cells[0]:>24} {cells[1]:>24} {f['peak_memory_ratio']:>12.3f}")
     if args.o:
-        write_text(args.o, json.dumps(result, indent=1) + "\n")
+        write_file(args.o, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

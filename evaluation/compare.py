@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_lngswr.files import write_file
+
 # what must agree, or the difference between folders would not be one between models
 SAME_OPTIONS = ("attacks", "epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "shifts", "nsd_tolerance")
 COLUMNS = (
@@ -40,8 +42,6 @@ class Result:
 def compare(folders: Sequence[str | Path], output_folder: str | Path, *, seed: int = 0) -> list[dict[str, Any]]:
     """The table as records, one per row and folder; written to `output_folder`. The first folder is the reference. ValueError for fewer than two
     folders, unfinished ones, and settings that are not comparable (named)."""
-    from evaluation import atomic
-
     if len(folders) < 2:
         raise ValueError(f"compare needs at least two folders, got {len(folders)}")
     results = _named([_read(Path(f)) for f in folders])
@@ -50,9 +50,9 @@ def compare(folders: Sequence[str | Path], output_folder: str | Path, *, seed: i
     records = _records(results, seed)
     out = Path(output_folder)
     notes = _notes(results)
-    atomic.write(out / "compare.csv", _csv(records))
-    atomic.write(out / "compare.json", json.dumps({"schema_version": 1, "folders": [str(r.folder) for r in results], "notes": notes, "results": _no_nan(records)}, indent=1))
-    atomic.write(out / "compare.md", _markdown(results, records, notes))
+    write_file(out / "compare.csv", _csv(records))
+    write_file(out / "compare.json", json.dumps({"schema_version": 1, "folders": [str(r.folder) for r in results], "notes": notes, "results": _no_nan(records)}, indent=1))
+    write_file(out / "compare.md", _markdown(results, records, notes))
     _draw(out / "compare.png", results, records)
     return records
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from evaluation import atomic
+from nnunetv2_lngswr.files import write_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A900", "#7F3C8D", "#8C564B")
 MARKERS = "osD^vP<>X"
@@ -243,4 +243,4 @@ def _value(value: float | None) -> float:
 def _save(figure: Figure, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI, facecolor="white")
-    atomic.write(path, picture.getvalue())
+    write_file(path, picture.getvalue())

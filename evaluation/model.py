@@ -35,7 +35,7 @@ from torch import nn
 
 import nnunetv2_lngswr
 from evaluation import perturbed_files
-from evaluation.checkpoint import load_checkpoint, sha256
+from nnunetv2_lngswr.checkpoints import load_checkpoint, sha256
 from evaluation.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace, Target
 from nnunetv2_lngswr.attacks.threat_model import Bounds

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import atomic, statistics
+from evaluation import statistics
+from nnunetv2_lngswr.files import write_file
 from evaluation.metrics import EMPTY_MASK_RULE, METRICS
 
 SCHEMA_VERSION = 1
@@ -77,7 +78,7 @@ def write_cases(path: Path, rows: Iterable[Row]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows([_field(row.get(c)) for c in COLUMNS] for row in rows)
-    atomic.write(path, text.getvalue())
+    write_file(path, text.getvalue())
 
 
 def read_cases(path: Path) -> list[dict[str, Any]]:
@@ -216,7 +217,7 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """JSON without nan (null instead), keys in the order given."""
-    atomic.write(path, json.dumps(_jsonable(summary), indent=1, allow_nan=False) + "\n")
+    write_file(path, json.dumps(_jsonable(summary), indent=1, allow_nan=False) + "\n")
 
 
 def _jsonable(value: Any) -> Any:
@@ -235,7 +236,7 @@ def _jsonable(value: Any) -> Any:
 def write_report(path: Path, summary: Mapping[str, Any]) -> None:
     """report.md of a summary (schema above)."""
     sections = [_title(summary), _quote(summary), _attacks(summary), _shifts(summary), _labels(summary), _attacked(summary), _cost(summary)]
-    atomic.write(path, "\n\n".join(s for s in sections if s) + "\n")
+    write_file(path, "\n\n".join(s for s in sections if s) + "\n")
 
 
 def _title(summary) -> str:

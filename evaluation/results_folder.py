@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import atomic
+from nnunetv2_lngswr.files import write_file
 from evaluation.inputs import CaseFiles
 from evaluation.run_case import CaseResult
 
@@ -62,7 +62,7 @@ class ResultsFolder:
         for folder in (self.parts, self.adversarial):
             if folder.is_dir():
                 shutil.rmtree(folder)
-        atomic.write(self.settings_file, text)
+        write_file(self.settings_file, text)
 
     def finished(self, files: CaseFiles) -> bool:
         """Whether the case has a part made from the files as they are now."""
@@ -73,7 +73,7 @@ class ResultsFolder:
         example = result.example
         if example is not None:
             arrays = {k: example[k] for k in EXAMPLE_ARRAYS}
-            atomic.write(self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays))
+            write_file(self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays))
             example = {k: v for k, v in example.items() if k not in EXAMPLE_ARRAYS}
         part = {
             "inputs_sha256": files.sha256(),
@@ -84,7 +84,7 @@ class ResultsFolder:
             "example": example,
             "environment": dict(environment),
         }
-        atomic.write(self._part(files), json.dumps(part))
+        write_file(self._part(files), json.dumps(part))
 
     def load(self, files: CaseFiles) -> dict[str, Any]:
         return json.loads(self._part(files).read_text())

@@ -128,7 +128,7 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
         raise ValueError(f"{given} were given without {missing}; give both, or neither for each fold's validation cases")
     num_parts, part_id = _parts(num_parts, part_id)
     from evaluation import inputs
-    from evaluation.checkpoint import sha256
+    from nnunetv2_lngswr.checkpoints import sha256
     from evaluation.model import find_folds
 
     folder = Path(model_folder)

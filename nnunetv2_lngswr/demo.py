@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
-from nnunetv2_lngswr.files import atomic_path, write_text
+from nnunetv2_lngswr.files import atomic_path, write_file
 from nnunetv2_lngswr.register import trainers_are_found
 
 TRAINER = "nnUNetTrainerLNGSWR"
@@ -44,9 +44,9 @@ class Budget:
 
 BUDGETS = {
     "2d": Budget("2d", batch_size=4, stages=5, features=8, entry={
-        "num_epochs": 8, "num_iterations_per_epoch": 25, "num_val_iterations_per_epoch": 4, "seed": 0}),
+        "num_epochs": 6, "num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 4, "seed": 0}),
     "3d": Budget("3d_fullres", batch_size=2, stages=4, features=8, entry={
-        "num_epochs": 8, "num_iterations_per_epoch": 20, "num_val_iterations_per_epoch": 4, "seed": 0}),
+        "num_epochs": 6, "num_iterations_per_epoch": 40, "num_val_iterations_per_epoch": 4, "seed": 0}),
 }
 
 # Children print as they go. One process per pool where there is a choice: starting one (spawn + import torch) costs more than the
@@ -218,10 +218,10 @@ class _Chain:
 
     def _write_plans(self) -> None:
         plans = json.loads((self.places.preprocessed / "nnUNetPlans.json").read_text())
-        write_text(self.places.preprocessed / f"{PLANS_NAME}.json", json.dumps(shrink_plans(plans, self.budget), indent=4))
+        write_file(self.places.preprocessed / f"{PLANS_NAME}.json", json.dumps(shrink_plans(plans, self.budget), indent=4))
         self.say(f"  {PLANS_NAME}.json: fewer features, \"lngswr\": {json.dumps(self.budget.entry)}")
         splits = (self.places.raw / "splits_final.json").read_text()
-        write_text(self.places.preprocessed / "splits_final.json", splits)
+        write_file(self.places.preprocessed / "splits_final.json", splits)
         self.say("  splits_final.json: a patient's images stay together")
 
     def _train(self) -> None:
@@ -242,7 +242,8 @@ class _Chain:
     def _evaluate_robustness(self) -> None:
         self._command("robustness", ["lngswr", "evaluate", "-m", self.places.model, "-f", str(FOLD), "-i", self.places.raw / "imagesTs",
                       "-l", self.places.raw / "labelsTs", "-o", self.places.robustness, "--attacks", "noise", "fgsm", "pgd_linf",
-                      "--epsilons", "4/255", "8/255", "--steps", "5", "-device", self.device], show=r".")
+                      "--epsilons", "4/255", "8/255", "--steps", "5", "--shifts", "--max-cases", "3", "-device", self.device,
+                      "--disable_progress_bar"], show=r".")
 
     def _command(self, name: str, command: list, show: str = r"(?!)") -> None:
         """Runs one command with its output in OUTPUT/logs, and passes on the lines that match `show`."""
@@ -285,7 +286,7 @@ def _claim(output: Path, device: str, overwrite: bool) -> None:
     elif marker.is_file() and json.loads(marker.read_text()) != settings:
         raise ValueError(f"{output} was made by another version or with other settings (see {marker.name} there): add --overwrite to start over")
     output.mkdir(parents=True, exist_ok=True)
-    write_text(marker, json.dumps(settings, indent=4) + "\n")
+    write_file(marker, json.dumps(settings, indent=4) + "\n")
 
 
 def _beside_python(command: str) -> str:

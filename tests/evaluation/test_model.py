@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.checkpoint import sha256
+from nnunetv2_lngswr.checkpoints import sha256
 from evaluation.model import SegmentationModel
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from tests import model_folders

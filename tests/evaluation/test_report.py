@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import atomic, figures, metrics, report
+from evaluation import figures, metrics, report
+from nnunetv2_lngswr.files import write_file
 
 
 def row(case, kind, attack, dice, *, norm="", epsilon=None, severity=None, label="1", **more):
@@ -168,14 +169,14 @@ def test_examples_are_drawn_without_touching_pyplot(tmp_path):
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    target = atomic.write(tmp_path / "x.txt", "old")
+    target = write_file(tmp_path / "x.txt", "old")
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        atomic.write(target, "new")
+        write_file(target, "new")
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]
 
     def stopped(file):
@@ -183,5 +184,5 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        atomic.write(target, stopped)
+        write_file(target, stopped)
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]
