@@ -103,7 +103,8 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Mapping[str, Any]]])
             axis.set_title(f"prediction, {word}\nDice {_dice(e[f'dice_{key}'])}", fontsize=9)
         for axis in axes:
             axis.set(xticks=[], yticks=[], xlim=(-0.5, e["image"].shape[1] - 0.5), ylim=(e["image"].shape[0] - 0.5, -0.5))
-    legend = [Patch(color=colours[v], alpha=0.55, label=f"predicted {v}" if len(colours) > 1 else "prediction") for v in foreground]
+    names = examples[0][1]["names"]
+    legend = [Patch(color=colours[v], alpha=0.55, label=f"predicted: {names.get(str(v), f'label {v}')}") for v in foreground]
     legend.append(Line2D([], [], color="white", linewidth=1.6, label="reference contour"))
     legend[-1].set_path_effects([_outline()])
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=9, frameon=False)

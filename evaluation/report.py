@@ -247,7 +247,7 @@ def _title(summary) -> str:
     if worst:
         r = worst[len(worst) // 2]
         lines[-1] += f" Under the worst of all {NORM_TITLES[r['norm']]} attacks at epsilon {r['epsilon_text']} of {_unit(summary)}: **{interval_text(r)}**."
-    lines += ["", "Dice in percent, mean over cases [95% bootstrap interval over cases]. Pictures: curves.png, examples.png; every figure per case: cases.csv."]
+    lines += ["", "Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as independent]. Pictures: curves.png, examples.png; every figure per case: cases.csv."]
     return "\n".join(lines)
 
 
@@ -350,7 +350,7 @@ def _labels(summary) -> str:
 def _attacked(summary) -> str:
     model, options, environment = summary["model"], summary["options"], summary["environment"]
     mirror = "off" if model["mirror_axes"] is None else f"axes {', '.join(map(str, model['mirror_axes']))}"
-    sha = "; ".join(f"fold {f}: {h}" for m in summary["models"] for f, h in m["checkpoint_sha256"].items())
+    sha = "; ".join(f"fold {f}: {h}" for f, h in model["checkpoint_sha256"].items())
     lines = [
         "## What was attacked",
         "",

@@ -81,6 +81,7 @@ class ResultsFolder:
             "seconds": result.seconds,
             "evaluations": result.evaluations,
             "notes": result.notes,
+            "roundtrip": result.roundtrip,
             "example": example,
             "environment": dict(environment),
         }

@@ -68,7 +68,8 @@ def evaluate(
 
     `images`, `labels`, `previous_stage`: folders in nnU-Net's format; without the first two, the validation cases of each fold. `num_parts`, `part_id`:
     evaluate only cases part_id, part_id + num_parts, ...; by default RANK and WORLD_SIZE as torchrun sets them. The part that ends last
-    writes the report. Finished cases in OUT are not repeated. ValueError for bad input, before anything is written; OSError for a
+    writes the report. Finished cases in OUT are not repeated, and on a CPU with the same number of threads cases.csv gets the same bytes
+    as without an interruption. ValueError for bad input, before anything is written; OSError for a
     disk that is full, after which finished cases are kept.
     """
     work = _prepare(
@@ -153,16 +154,20 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
     cases = inputs.choose(cases, options.max_cases, seed=options.seed)
     schemes = model.configuration_manager.normalization_schemes
     runs, left_out = protocol.plan_runs(options, ct=all(s == "CTNormalization" for s in schemes), two_dimensional=len(model.patch_size) == 2)
-    surrogate = None
+    surrogate, surrogate_folds = None, None
     if options.surrogate is not None:
-        surrogate = _load(Path(options.surrogate), options, found[:1] if validating else None)
+        surrogate_folds = find_folds(Path(options.surrogate), found if validating else None, options.checkpoint)
+        surrogate = _load(Path(options.surrogate), options, surrogate_folds[:1] if validating else surrogate_folds)
         model.check_surrogate(surrogate)
+    def hashes(of: Path, folds) -> dict[str, str]:
+        return {str(f): sha256(of / f"fold_{f}" / options.checkpoint) for f in folds}
+
     # paths, device index and versions do not change what is evaluated; they are in the summary
     description = {k: v for k, v in model.describe().items() if k not in ("folder", "versions", "device", "folds", "checkpoint_sha256")}
     settings = {
         "schema_version": 1,
-        "model": {**description, "checkpoint_sha256": {str(f): sha256(folder / f"fold_{f}" / options.checkpoint) for f in found}},
-        "surrogate": None if surrogate is None else {str(k): v for k, v in surrogate.checkpoint_sha256.items()},
+        "model": {**description, "checkpoint_sha256": hashes(folder, found)},
+        "surrogate": None if surrogate is None else hashes(Path(options.surrogate), surrogate_folds),
         "device": model.device.type,
         "options": {k: v for k, v in options.record().items() if k not in ("device", "folds", "surrogate", "trust_checkpoint")},
         "cases": [c.key for c in cases],
@@ -303,6 +308,12 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], results: list[dict
     environments = [dict(e) for e in dict.fromkeys(tuple(p["environment"].items()) for p in parts)]
     natural = "NaturalImage" in model.plans.image_reader_writer_class.__name__
     notes = list(dict.fromkeys(n for p in parts for n in p["notes"]))
+    roundtrip = [p["roundtrip"] for p in parts if p["roundtrip"] is not None]
+    if roundtrip:
+        notes.append(
+            f"saved perturbed cases, read back and preprocessed, differ from what was attacked by at most {max(roundtrip):.2g} of the range "
+            "(z-scoring takes mean and sd anew from the perturbed image; inf: the nonzero crop changed)"
+        )
     if model.is_cascade:
         notes.append("cascade: the previous stage's segmentation is an input that stays fixed; only the image is attacked")
     if options.surrogate is not None:
@@ -312,8 +323,12 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], results: list[dict
     shifts_run = dict.fromkeys(r.name for r in work.runs if r.kind == "shift")
     return {
         "schema_version": report.SCHEMA_VERSION,
-        "model": {**model.describe(), "folds": folds},
-        "models": [{"checkpoint_sha256": {f: h for f, h in work.settings["model"]["checkpoint_sha256"].items() if f in map(str, folds)}}],
+        # one fold is loaded at a time: what is said is about all that took part
+        "model": {
+            **model.describe(),
+            "folds": folds,
+            "checkpoint_sha256": {f: h for f, h in work.settings["model"]["checkpoint_sha256"].items() if f in map(str, folds)},
+        },
         "protocol": (
             f"cross-validation: {len(work.cases)} validation cases, each by the model of the fold that has not seen it"
             if validating
@@ -415,6 +430,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args([f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]))
     dry_run, quiet = arguments.pop("dry_run"), arguments.pop("disable_progress_bar")
     output = arguments.pop("output_folder")
+    from evaluation.results_folder import OUTPUTS
+
     try:
         arguments |= _steps(arguments["steps"])
         if dry_run:
@@ -435,7 +452,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if done.finished:
         print((done.folder / "report.md").read_text().split("\n## ", 1)[0].rstrip())
-        print(f"\nwritten to {done.folder}: cases.csv, summary.json, report.md, curves.png, examples.png")
+        print(f"\nwritten to {done.folder}: {', '.join(n for n in OUTPUTS if (done.folder / n).is_file())}")
     else:
         print(f"this part is done; the part that ends last writes the report into {done.folder}")
     return 0

@@ -15,6 +15,7 @@ import torch
 from evaluation import metrics, report
 from evaluation.inputs import CaseFiles
 from evaluation.model import Case, SegmentationModel
+from evaluation.perturbed_files import roundtrip_error
 from evaluation.protocol import Options, Run
 from evaluation.shifts import SHIFTS, apply_shift
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
@@ -25,12 +26,15 @@ from nnunetv2_lngswr.files import write_file
 @dataclass(kw_only=True)
 class CaseResult:
     """`rows`: for cases.csv, worst_* included. `seconds`, `evaluations` [forwards, gradients]: per run title. `example`: arrays (H, W) of
-    one slice ('image', 'perturbation', 'reference', 'before', 'after') and what they show, or None. `notes`: to be said in the report."""
+    one slice ('image', 'perturbation', 'reference', 'before', 'after') and what they show, or None. `roundtrip`: the largest difference, as
+    fraction of the range, between a saved perturbed case read back and what was attacked; None where none was saved as images. `notes`: to
+    be said in the report."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     evaluations: dict[str, tuple[int, int]] = field(default_factory=dict)
     example: dict[str, Any] | None = None
+    roundtrip: float | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -63,10 +67,11 @@ def run_case(
             clean = segmentation
         elif run.kind == "attack":
             dice = metrics.foreground_mean(scores).dice
+            dice = float("inf") if np.isnan(dice) else dice  # nothing there and nothing found
             if (run.norm, run.epsilon) == example_budget and run.name != "noise" and (kept is None or dice < kept.dice):
                 kept = _Kept(dice=dice, run=run, x=x, segmentation=segmentation)
             if adversarial_folder is not None and run.name != "noise":
-                result.notes += session.save(run, x, adversarial_folder)
+                session.save(run, x, adversarial_folder, result)
         advance(run.cost)
     result.rows = report.with_worst(result.rows)
     if kept is not None:
@@ -186,20 +191,25 @@ class _Session:
             self.clean_dice = {key: s.dice for key, _, s in labelled}
         return [{**shared, "label": key, "label_name": name, **vars(s), "dice_drop": self.clean_dice[key] - s.dice} for key, name, s in labelled]
 
-    def save(self, run: Run, x: torch.Tensor, folder: Path) -> list[str]:
+    def save(self, run: Run, x: torch.Tensor, folder: Path, result: CaseResult) -> None:
         """Write the perturbed case as float images; where that cannot be exact, as the preprocessed array, and say why."""
         folder = folder / "_".join(p for p in (run.name, run.norm, run.epsilon_text.replace("/", "_")) if p)
         try:
-            self.model.write_case(self.case, x, folder)
+            paths = self.model.write_case(self.case, x, folder)
         except ValueError as why:
             values = x.numpy()
             write_file(folder / f"{self.case.identifier}.npz", lambda file: np.savez_compressed(file, preprocessed=values))
-            return [f"perturbed cases are saved as preprocessed float32 arrays (.npz), not as images: {str(why).replace(f'case {self.case.identifier}', 'a case')}"]
-        return []
+            reason = str(why).replace(f"case {self.case.identifier}", "a case")
+            result.notes.append(f"perturbed cases are saved as preprocessed float32 arrays (.npz), not as images: {reason}")
+            return
+        if not self.model.is_cascade:
+            error = roundtrip_error(self.model, self.case, x, paths) / float((self.bounds.maximum - self.bounds.minimum).max())
+            result.roundtrip = max(error, result.roundtrip or 0.0)
 
     def example(self, kept: _Kept, clean: np.ndarray) -> dict[str, Any]:
         """Arrays of one slice of the preprocessed grid: the reference's largest."""
         labels = self.case.labels.numpy()
+        labels = np.where(labels == self.model.label_manager.ignore_label, 0, labels) if self.model.label_manager.has_ignore_label else labels
         sizes = (labels > 0).reshape(len(labels), -1).sum(1)
         at = int(sizes.argmax()) if sizes.any() else len(labels) // 2
         before, after = (self._on_grid(s)[at] for s in (clean, kept.segmentation))
@@ -211,6 +221,7 @@ class _Session:
             "reference": labels[at].astype(np.int16),
             "before": before.astype(np.int16),
             "after": after.astype(np.int16),
+            "names": {str(v[0]): name for v, name in self.names.items() if len(v) == 1 and v[0] > 0},
             "case": self.case.identifier,
             "attack": kept.run.name,
             "norm": kept.run.norm,

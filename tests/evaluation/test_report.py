@@ -43,11 +43,10 @@ def all_rows():
 def summary_of(rows):
     results = report.summarise(rows, seed=0)
     model = {"trainer": "T", "plans": "P", "configuration": "2d", "dataset": "D", "mirror_axes": None, "folder": "F", "checkpoint": "c.pth"}
-    model |= {"tile_step_size": 0.5, "patch_size": [8, 8], "device": "cpu", "folds": [0]}
+    model |= {"tile_step_size": 0.5, "patch_size": [8, 8], "device": "cpu", "folds": [0], "checkpoint_sha256": {"0": "abc"}}
     return {
         "schema_version": 1,
         "model": model,
-        "models": [{"checkpoint_sha256": {"0": "abc"}}],
         "protocol": "3 cases",
         "options": {"epsilon_unit": "range", "steps": None, "restarts": None, "seed": 0},
         "metrics": {"surface_unit": "mm", "nsd_tolerance": 2.0},
@@ -150,7 +149,7 @@ def example(case, after, before=0.9, value=1):
     reference[5:12, 8:20] = value
     image = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
     arrays = {"image": image, "perturbation": 0.01 * image, "reference": reference, "before": reference, "after": np.roll(reference, 4, 1)}
-    return {**arrays, "range": 6.0, "case": case, "attack": "pgd_linf", "norm": "linf", "epsilon_text": "4/255", "dice_before": before, "dice_after": after}
+    return {**arrays, "range": 6.0, "names": {"1": "nodule"}, "case": case, "attack": "pgd_linf", "norm": "linf", "epsilon_text": "4/255", "dice_before": before, "dice_after": after}
 
 
 def test_examples_are_the_worst_and_the_median():

@@ -292,6 +292,8 @@ def test_a_saved_perturbed_case_scores_what_was_reported(tmp_path, state_dicts):
     dice = 2 * (prediction & reference).sum() / (prediction.sum() + reference.sum())
     reported = next(r for r in result.rows() if r["attack"] == "pgd_linf" and r["epsilon_text"] == "16/255" and r["label"] == "1")
     assert dice == pytest.approx(reported["dice"], abs=1e-8) and reported["dice_drop"] > 0
+    (note,) = result.summary["notes"]
+    assert "differ from what was attacked by at most" in note and float(note.split("at most ")[1].split()[0]) < 1e-5
 
 
 def test_max_cases_is_a_seeded_choice(world, tmp_path):
