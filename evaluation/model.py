@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
@@ -34,7 +35,7 @@ from torch import nn
 
 import nnunetv2_lngswr
 from evaluation import perturbed_files
-from evaluation.checkpoint import load_checkpoint, sha256
+from nnunetv2_lngswr.checkpoints import load_checkpoint, sha256
 from evaluation.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace, Target
 from nnunetv2_lngswr.attacks.threat_model import Bounds
@@ -156,12 +157,9 @@ class SegmentationModel:
         refuses (unless `trust_checkpoint`) and weights that do not fit.
         """
         folder = Path(folder)
-        for name in ("plans.json", "dataset.json"):
-            if not (folder / name).is_file():
-                raise ValueError(f"{folder} is no nnU-Net v2 model folder: {name} is missing; give the TRAINER__PLANS__CONFIGURATION folder")
         if not 0 < tile_step_size <= 1:
             raise ValueError(f"tile_step_size must be in (0, 1], got {tile_step_size}")
-        folds = _find_folds(folder, folds, checkpoint)
+        folds = find_folds(folder, folds, checkpoint)
         plans, dataset_json = PlansManager(load_json(str(folder / "plans.json"))), load_json(str(folder / "dataset.json"))
         device = torch.device(device)
         networks, hashes, first = [], {}, None
@@ -229,15 +227,10 @@ class SegmentationModel:
             raise ValueError(f"{folder} holds no images named <case>_0000{self.file_ending} (file_ending of dataset.json)")
         return cases
 
-    def preprocess(
+    def read(
         self, image_files: Sequence[str | Path], label_file: str | Path | None = None, previous_stage_file: str | Path | None = None
-    ) -> Case:
-        """One case as nnUNetv2_predict preprocesses it, with its label beside it.
-
-        ValueError for missing or unreadable files, a wrong number of channels, NaN or infinity, a constant image, an empty image, a label whose
-        shape or spacing differs from the image's, labels that dataset.json does not know, and a cascade without the previous
-        stage's segmentation.
-        """
+    ) -> tuple[np.ndarray, dict[str, Any], np.ndarray | None, np.ndarray | None]:
+        """(image, nnU-Net's properties, label, previous stage) of one case, checked but not preprocessed. ValueErrors as `preprocess`."""
         image_files = tuple(str(f) for f in image_files)
         reader = self.plans.image_reader_writer_class()
         data, properties = _read(reader.read_images, image_files)
@@ -257,7 +250,19 @@ class SegmentationModel:
             _check_same_grid(previous, previous_properties, str(previous_stage_file), data, properties, image_files)
         elif previous_stage_file is not None:
             raise ValueError(f"{self.configuration} is no cascade and takes no previous stage, got {previous_stage_file}")
+        return data, properties, reference, previous
 
+    def preprocess(
+        self, image_files: Sequence[str | Path], label_file: str | Path | None = None, previous_stage_file: str | Path | None = None
+    ) -> Case:
+        """One case as nnUNetv2_predict preprocesses it, with its label beside it.
+
+        ValueError for missing or unreadable files, a wrong number of channels, NaN or infinity, a constant image, an empty image, a label whose
+        shape or spacing differs from the image's, labels that dataset.json does not know, and a cascade without the previous
+        stage's segmentation.
+        """
+        image_files = tuple(str(f) for f in image_files)
+        data, properties, reference, previous = self.read(image_files, label_file, previous_stage_file)
         case_properties = deepcopy(properties)
         x, previous_labels, case_properties = self._run_preprocessor(data, previous, case_properties)
         labels = None
@@ -359,7 +364,7 @@ class SegmentationModel:
     def _check_image(self, data: np.ndarray, files: tuple[str, ...]) -> None:
         if data.shape[0] != self.image_channels:
             raise ValueError(f"{files[0]}: {data.shape[0]} channels, but dataset.json of the model has {self.image_channels} (channel_names)")
-        if not np.isfinite(data).all():
+        if not np.isfinite(data).all() or any(_nifti_has_nan(f) for f in files):
             raise ValueError(f"{files[0]}: the image holds NaN or infinite values")
         if all(channel.min() == channel.max() for channel in data):
             raise ValueError(f"{files[0]}: the image is constant ({data.flat[0]}), there is nothing to segment or to perturb")
@@ -415,7 +420,12 @@ def _fit_affine(file: np.ndarray, normalised: np.ndarray) -> tuple[float, float]
     return None
 
 
-def _find_folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[int | str]:
+def find_folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[int | str]:
+    """The folds asked for, or those found, as `SegmentationModel.from_folder` takes them. ValueError for what is no model folder, and for a fold or
+    checkpoint that is missing."""
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is no nnU-Net v2 model folder: {name} is missing; give the TRAINER__PLANS__CONFIGURATION folder")
     present = sorted(p.name.removeprefix("fold_") for p in folder.glob("fold_*") if p.is_dir())
     if folds is None:
         usable = [int(f) for f in present if f.isdigit() and (folder / f"fold_{f}" / checkpoint).is_file()]
@@ -428,6 +438,9 @@ def _find_folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str
         folds = [folds]
     if not folds:
         raise ValueError("folds must name at least one fold, got none")
+    unknown = [f for f in folds if f != "all" and not str(f).isdigit()]
+    if unknown:
+        raise ValueError(f"folds must be numbers or 'all', got {', '.join(map(str, unknown))} (-f)")
     chosen = [f if f == "all" else int(f) for f in folds]
     for f in chosen:
         if str(f) not in present:
@@ -476,6 +489,14 @@ def _read(read, files):
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError) as error:
         detail = " ".join(f"{error} {said.getvalue()}".split())
         raise ValueError(f"cannot read {files if isinstance(files, str) else ', '.join(files)}: {detail}") from error
+
+
+def _nifti_has_nan(file: str) -> bool:
+    """ITK reads NaN and infinity in NIfTI files as 0 without a word, so float files are looked at again with nibabel."""
+    if not file.endswith((".nii", ".nii.gz")):
+        return False
+    image = nibabel.load(file)
+    return np.issubdtype(image.get_data_dtype(), np.floating) and not np.isfinite(np.asanyarray(image.dataobj)).all()
 
 
 def _check_same_grid(label, label_properties, label_file, data, properties, image_files) -> None:

@@ -66,9 +66,10 @@ class SlidingWindow:
         self.device = torch.device(device) if device is not None else _device_of(self.networks[0])
         self.autocast = autocast and self.device.type == "cuda"
         # __wrapped__: nnU-Net caches this tensor, and one made under its inference_mode cannot enter a graph
-        self._gaussian = compute_gaussian.__wrapped__(
-            self.patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=torch.device("cpu")
-        ).to(self.device)
+        with torch.inference_mode(False):
+            self._gaussian = compute_gaussian.__wrapped__(
+                self.patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=torch.device("cpu")
+            ).to(self.device)
         # flips of a (n, C, *patch) window: none, then nnU-Net's order of combinations
         self._flips = [
             tuple(a + 2 for a in c) for size in range(len(self.mirror_axes) + 1) for c in itertools.combinations(self.mirror_axes, size)

@@ -6,6 +6,7 @@ dtype types that nnU-Net's own logging puts there; anything else in it is refuse
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -55,6 +56,12 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
     if missing:
         raise ValueError(f"{path} is not an nnU-Net v2 checkpoint: {', '.join(missing)} missing")
     return checkpoint
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hex digest of a file, by which reports name a checkpoint."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has_pickle_header(path: Path) -> bool:

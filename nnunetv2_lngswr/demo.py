@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
-from nnunetv2_lngswr.files import atomic_path, write_text
+from nnunetv2_lngswr.files import atomic_path, write_file
 from nnunetv2_lngswr.register import trainers_are_found
 
 TRAINER = "nnUNetTrainerLNGSWR"
@@ -219,10 +219,10 @@ class _Chain:
 
     def _write_plans(self) -> None:
         plans = json.loads((self.places.preprocessed / "nnUNetPlans.json").read_text())
-        write_text(self.places.preprocessed / f"{PLANS_NAME}.json", json.dumps(shrink_plans(plans, self.budget), indent=4))
+        write_file(self.places.preprocessed / f"{PLANS_NAME}.json", json.dumps(shrink_plans(plans, self.budget), indent=4))
         self.say(f"  {PLANS_NAME}.json: fewer features, \"lngswr\": {json.dumps(self.budget.entry)}")
         splits = (self.places.raw / "splits_final.json").read_text()
-        write_text(self.places.preprocessed / "splits_final.json", splits)
+        write_file(self.places.preprocessed / "splits_final.json", splits)
         self.say("  splits_final.json: a patient's images stay together")
 
     def _train(self) -> None:
@@ -287,7 +287,7 @@ def _claim(output: Path, device: str, overwrite: bool) -> None:
     elif marker.is_file() and json.loads(marker.read_text()) != settings:
         raise ValueError(f"{output} was made by another version or with other settings (see {marker.name} there): add --overwrite to start over")
     output.mkdir(parents=True, exist_ok=True)
-    write_text(marker, json.dumps(settings, indent=4) + "\n")
+    write_file(marker, json.dumps(settings, indent=4) + "\n")
 
 
 def _beside_python(command: str) -> str:

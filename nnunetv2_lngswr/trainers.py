@@ -33,7 +33,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.checkpoints import load_checkpoint, load_warm_start
 from nnunetv2_lngswr.config import PLANS_KEY, LNGSWRConfig, RunSettings, read_plans_entry
-from nnunetv2_lngswr.files import atomic_path, write_text
+from nnunetv2_lngswr.files import atomic_path, write_file
 from nnunetv2_lngswr.network import LNGSWR, attach, find_lngswr
 
 
@@ -231,7 +231,7 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
         if self.local_rank == 0:
             self._history.append({"epoch": self.current_epoch, "branches": self.lngswr.state()})
             self._log_state(self._history[-1]["branches"])
-            write_text(self._history_file, json.dumps(self._history, indent=1))
+            write_file(self._history_file, json.dumps(self._history, indent=1))
             from nnunetv2_lngswr.plotting import plot_history
 
             plot_history(self._history, Path(self.output_folder) / "lngswr.png")

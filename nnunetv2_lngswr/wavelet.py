@@ -88,7 +88,8 @@ def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HA
         return compose(bands * weights, axes, spatial, wavelet)
     # with the matrix's signs alone, and its power of two last, unit gains give the identity without rounding
     signs = _haar_signs(len(axes), gains)
-    matrices = ((signs.mT @ (gains.unsqueeze(-1) * signs)) / len(signs)).to(x.dtype)  # (C, B, B)
+    with _without_autocast(x):
+        matrices = ((signs.mT @ (gains.unsqueeze(-1) * signs)) / len(signs)).to(x.dtype)  # (C, B, B)
     blocks = _to_blocks(_pad_to_even(x, axes), axes)
     mixed = (matrices @ blocks.flatten(3)).view(blocks.shape)
     return _crop(_from_blocks(mixed, axes), spatial)
@@ -97,13 +98,14 @@ def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HA
 def band_energy(x: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
     """Mean square of the coefficients of each band: x (N, C, *spatial) -> (C, B), in fp32 or better."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if wavelet == HAAR and axes:  # energies are the diagonal of H G H^T, with G the blocks' second moments
-        blocks = _to_blocks(_pad_to_even(x, axes), axes).flatten(3)
-        moments = (blocks @ blocks.mT).sum(0) / (blocks.shape[0] * blocks.shape[3])
-        haar = _haar_matrix(len(axes), moments)
-        return ((haar @ moments) * haar).sum(-1)
-    bands = decompose(x, axes, wavelet) if axes else x.unsqueeze(2)
-    return bands.square().mean(dim=(0, *range(3, bands.ndim)))
+    with _without_autocast(x):  # sums of squares overflow fp16
+        if wavelet == HAAR and axes:  # energies are the diagonal of H G H^T, with G the blocks' second moments
+            blocks = _to_blocks(_pad_to_even(x, axes), axes).flatten(3)
+            moments = (blocks @ blocks.mT).sum(0) / (blocks.shape[0] * blocks.shape[3])
+            haar = _haar_matrix(len(axes), moments)
+            return ((haar @ moments) * haar).sum(-1)
+        bands = decompose(x, axes, wavelet) if axes else x.unsqueeze(2)
+        return bands.square().mean(dim=(0, *range(3, bands.ndim)))
 
 
 @lru_cache(maxsize=256)
@@ -111,6 +113,10 @@ def analysis_matrix(wavelet: str, length: int) -> np.ndarray:
     """Orthonormal (length, length): PyWavelets' one-level periodized transform, low half above the high half."""
     low, high = pywt.dwt(np.eye(length), wavelet, mode="periodization", axis=0)
     return np.concatenate((low, high))
+
+
+def _without_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _haar_signs(n_axes: int, like: Tensor) -> Tensor:

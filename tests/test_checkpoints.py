@@ -36,6 +36,19 @@ def test_ordinary_checkpoints_load_and_code_does_not(vanilla, tmp_path, capsys):
     assert "code ran" not in capsys.readouterr().out
 
 
+def test_every_numpy_scalar_passes_and_the_allow_list_does_not_outlive_the_call(vanilla, tmp_path):
+    scalars = [t(1) for t in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)]
+    torch.save({**load_checkpoint(vanilla[2]), "logging": {"values": scalars, "dtype": np.dtype("float32")}}, tmp_path / "c.pth")
+    assert load_checkpoint(tmp_path / "c.pth")["logging"]["values"] == scalars
+    assert np.dtype not in torch.serialization.get_safe_globals()
+
+
+def test_trust_is_asked_for(vanilla, tmp_path, capsys):
+    torch.save({**load_checkpoint(vanilla[2]), "extra": [1, Evil()]}, tmp_path / "evil.pth")
+    load_checkpoint(tmp_path / "evil.pth", trust=True)
+    assert "code ran" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all", pickle.dumps({"a": 1})])
 def test_files_that_are_no_checkpoints_are_refused(content, tmp_path):
     path = tmp_path / "x.pth"

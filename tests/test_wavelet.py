@@ -108,6 +108,14 @@ def test_energies_sum_to_the_signals(wavelet, rng):
     assert torch.allclose(energy, direct)
 
 
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_energies_are_full_precision_under_autocast(wavelet, rng):
+    x = 100 * torch.randn((2, 2, 64, 64), generator=rng)
+    with torch.autocast("cpu", torch.float16):
+        low = band_energy(x, (0, 1), wavelet)
+    assert low.dtype == torch.float32 and torch.equal(low, band_energy(x, (0, 1), wavelet))
+
+
 def test_gradients_are_exact(rng):
     x = torch.randn((1, 2, 5, 4), generator=rng, dtype=torch.float64, requires_grad=True)
     gains = torch.rand((2, 4), generator=rng, dtype=torch.float64, requires_grad=True)

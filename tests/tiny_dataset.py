@@ -7,6 +7,7 @@ pay that, the tests of a trainer's parts need not.
 from __future__ import annotations
 
 import json
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def make_dataset(root: Path, dimension: int = 2, *, kind: str = "plain", channel
     manager = PlansManager(deepcopy(plans))
     output = preprocessed / configuration["data_identifier"]
     output.mkdir()
+    references = preprocessed / "gt_segmentations"
+    references.mkdir()
     for seed, case in enumerate(CASES):
         shape = (20, 22) if dimension == 2 else (18, 20, 17)
         files, label = make_case(raw / "imagesTr", shape=(1, *shape) if dimension == 2 else shape, seed=seed, channels=channels)
+        shutil.copy(label, references)
         DefaultPreprocessor(verbose=False).run_case_save(
             str(output / case), [str(f) for f in files], str(label), manager, manager.get_configuration(CONFIGURATION[dimension]), dataset
         )

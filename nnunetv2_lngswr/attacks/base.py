@@ -8,7 +8,7 @@ Projection lives here and nowhere else: onto the ball of the threat model, then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -42,8 +42,8 @@ class FeatureModel(DifferentiableModel, Protocol):
     def crop_windows(self, volume: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
         """The windows' part of a volume (B, A, *spatial): (n, A, *patch), padding filled with 0."""
 
-    def features(self, x: torch.Tensor) -> "Any":
-        """Iterator over (window indices (n,), bottleneck features (n, F, *low)) without a graph."""
+    def features(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(window indices (n,), bottleneck features (n, F, *low)) without a graph."""
 
     def feature_value_and_gradient(
         self, x: torch.Tensor, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -64,7 +64,7 @@ class BatchModel:
 
     def value_and_gradient(self, x: torch.Tensor, loss: LogitLoss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with frozen([self.network]), torch.enable_grad():
-            leaf = x.detach().requires_grad_()
+            leaf = x.detach().clone().requires_grad_()
             z = self.network(leaf)
             value = per_case(loss(z))
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
@@ -79,13 +79,13 @@ class BatchModel:
     def crop_windows(self, volume: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
         return volume[windows.to(volume.device)]
 
-    def features(self, x: torch.Tensor):
+    def features(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         with frozen([self.network]), torch.no_grad():
             yield self.window_cases(x), bottleneck(self.network, x)
 
     def feature_value_and_gradient(self, x, loss):
         with frozen([self.network]), torch.enable_grad():
-            leaf = x.detach().requires_grad_()
+            leaf = x.detach().clone().requires_grad_()
             value = loss(self.window_cases(x), bottleneck(self.network, leaf))
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient

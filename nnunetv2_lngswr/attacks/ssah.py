@@ -25,6 +25,7 @@ from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 PUBLISHED_NUMEL = 224 * 224 * 3
+SADDLE_JITTER = 0.02  # standard deviation in w, about 0.01 of the range
 
 
 def ssah(
@@ -43,7 +44,7 @@ def ssah(
     axes: int | None = None,
 ) -> AttackResult:
     """`axes`: how many trailing spatial axes the Haar bands cover (default: those longer than 1); a 2D configuration passes 2. `ball` gives
-    [min, max] and, with `project_into_ball`, epsilon. `generator` is drawn from only where there is one window in all: the first step is then a random one of learning_rate.
+    [min, max] and, with `project_into_ball`, epsilon. `generator` is drawn from only where there is one window in all: the first step is then random.
 
     The returned iterate has the lowest total (feature loss as ranked plus weighted low-frequency distance); `loss_history` is minus that, so
     that higher is worse for the model. `extras`: 'low_frequency_distance' (SmoothL1 sum in [0, 1] units) and 'feature_loss' of the
@@ -86,8 +87,10 @@ def ssah(
             value = value.double().cpu()
             figures[key] = torch.where(better, value, figures[key]) if key in figures else value
         if step == 0 and semantics.count == 1:
-            # s_p = 1 is a maximum: its gradient vanishes at the clean case, so the first step is random
-            w = torch.where(movable, w + learning_rate * torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device), w)
+            # s_p = 1 is a maximum: its gradient vanishes at the clean case, so the first step is random, and in the high
+            # frequencies, which L_lf leaves free
+            jitter = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            w = torch.where(movable, w + SADDLE_JITTER * (jitter - low_frequencies(jitter, axes)), w)
             optimizer = torch.optim.Adam([w], lr=learning_rate)
         elif step < steps:
             slope = extent / (2 * shrink) * (1 - tanh.square())  # dx'/dw

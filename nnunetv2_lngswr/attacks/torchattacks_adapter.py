@@ -36,8 +36,7 @@ def torchattacks_attack(
     """`attack`: a class of torchattacks, such as PGD; `options` go to its constructor. ValueError when the package is missing, the case is
     not 2D, the heads are regions, the unit is not the range, or the attack refuses dense logits."""
     name = PREFIX + attack
-    classes = _classes()
-    kind = lookup(classes, attack, "torchattacks attack")
+    kind = lookup(classes(), attack, "torchattacks attack")
     if target.regions:
         raise ValueError(f"{name} needs exclusive labels (softmax); this model has regions")
     slices = x.ndim == 5
@@ -111,7 +110,8 @@ class _Logits(torch.autograd.Function):
         return gradient, None
 
 
-def _classes() -> dict[str, type]:
+def classes() -> dict[str, type]:
+    """{name: class} of torchattacks' attacks. ValueError where that package is not installed."""
     try:
         import torchattacks
         from torchattacks.attack import Attack

