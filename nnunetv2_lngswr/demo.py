@@ -214,7 +214,8 @@ class _Chain:
 
     def _preprocess(self) -> None:
         self._command("preprocess", ["nnUNetv2_plan_and_preprocess", "-d", str(self.phantom.dataset_id), "-c",
-                      self.budget.configuration, "--verify_dataset_integrity", "-np", "1"])
+                      self.budget.configuration, "--verify_dataset_integrity", "-npfp", "1", "-np", "1"],
+                      show=r"^(Fingerprint extraction|Experiment planning|Preprocessing)\.")
 
     def _write_plans(self) -> None:
         plans = json.loads((self.places.preprocessed / "nnUNetPlans.json").read_text())
