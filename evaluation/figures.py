@@ -1,4 +1,4 @@
-"""The two pictures of a report: curves.png (Dice over epsilon and under shifts) and examples.png (what an attack did to two cases).
+"""The pictures: curves.png (Dice over epsilon and under shifts), examples.png (what an attack did to two cases) and compare.png.
 
 Colours are Okabe and Ito's, told apart with any colour vision, and each attack has a marker and a line style of its own. Figures are drawn without
 pyplot, so a caller's own figures and backend are left alone.
@@ -56,9 +56,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     axes[0].set_ylabel("foreground Dice (%)")
     axes[0].set_ylim(0, 102)
     for axis in axes:
-        axis.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        _plain_axes(axis)
     model = summary["model"]
     figure.suptitle(f"{model['trainer']}, {model['configuration']}, {model['dataset']}: {clean['cases']} cases, 95% bootstrap intervals over cases", fontsize=10)
     _save(figure, path)
@@ -110,6 +108,51 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Mapping[str, Any]]])
     legend[-1].set_path_effects([_outline()])
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=9, frameon=False)
     _save(figure, path)
+
+
+def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> None:
+    """compare.png: Dice under the worst attack over epsilon, one line per model, one panel per norm, and Dice per shift, models side by side; the
+    records are evaluation.compare's."""
+    norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
+    shifts = list(dict.fromkeys(r["attack"] for r in records if r["kind"] in ("shift_mean", "shifts_mean")))
+    panels = max(len(norms) + bool(shifts), 1)
+    widths = [1.0] * (panels - bool(shifts)) + [max(1.0, len(shifts) / 8)] * bool(shifts)
+    figure = Figure(figsize=(4.6 * sum(widths) + 0.4, 4.9), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths)[0]
+    for i, name in enumerate(names):
+        line = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": STYLES[i % len(STYLES)], "linewidth": 1.8}
+        clean = [r for r in records if r["kind"] == "clean" and r["model"] == name]
+        for axis, norm in zip(axes, norms or ["linf"]):
+            chosen = clean + [r for r in records if r["kind"] == "worst" and r["norm"] == norm and r["model"] == name]
+            axis.plot(range(len(chosen)), [100 * _value(r["dice"]) for r in chosen], label=name, **line)
+            low, high = ([100 * _value(r[k]) for r in chosen] for k in ("dice_low", "dice_high"))
+            axis.fill_between(range(len(chosen)), low, high, color=line["color"], alpha=0.12, linewidth=0)
+            axis.set_xticks(range(len(chosen)), ["0", *(r["epsilon_text"] for r in chosen[1:])])
+            axis.set_xlabel("epsilon" if norm == "linf" else "epsilon, RMS per voxel")
+            axis.set_title(f"Worst of all {TITLES[norm]}", fontsize=10, loc="left")
+        if shifts:
+            chosen = [next(r for r in records if r["model"] == name and r["attack"] == s and r["kind"].startswith("shift")) for s in shifts]
+            width = 0.84 / len(names)
+            at = np.arange(len(shifts)) + (i - (len(names) - 1) / 2) * width
+            axes[-1].bar(at, [100 * _value(r["dice"]) for r in chosen], width, color=line["color"], edgecolor="white", linewidth=0.3, label=name)
+            axes[-1].vlines(at, *([100 * _value(r[k]) for r in chosen] for k in ("dice_low", "dice_high")), color="black", linewidth=0.7)
+    if shifts:
+        axes[-1].set_xticks(range(len(shifts)), [s.replace("_", " ") for s in shifts], rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+        axes[-1].set_title("Shifts, mean of the severities", fontsize=10, loc="left")
+    axes[0].set_ylabel("foreground Dice (%)")
+    axes[0].set_ylim(0, 102)
+    axes[0].legend(fontsize=8, frameon=False)
+    for axis in axes:
+        _plain_axes(axis)
+    figure.suptitle(f"{records[0]['cases']} cases, 95% bootstrap intervals over cases", fontsize=10)
+    _save(figure, path)
+
+
+def _plain_axes(axis: Axes) -> None:
+    axis.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(axis="y", labelleft=True)
 
 
 def _draw_norm(axis: Axes, summary, clean, norm: str, names: Sequence[str], free) -> None:

@@ -432,7 +432,11 @@ def find_folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str)
         if not usable and (folder / "fold_all" / checkpoint).is_file():
             usable = ["all"]
         if not usable:
-            raise ValueError(f"{folder} has no fold with {checkpoint}; folds there: {', '.join(present) or 'none'} (-f, -chk)")
+            there = sorted({p.name for p in folder.glob("fold_*/*.pth")})
+            raise ValueError(
+                f"{folder} has no fold with {checkpoint}; folds there: {', '.join(present) or 'none'}, "
+                f"checkpoints there: {', '.join(there) or 'none'} (-f, -chk)"
+            )
         return sorted(usable)
     if isinstance(folds, (str, int)):
         folds = [folds]

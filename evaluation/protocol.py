@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
@@ -45,7 +46,7 @@ class Options:
     restarts: int | None = None
     seed: int = 0
     shifts: Sequence[str] = ("all",)
-    surrogate: str | None = None
+    surrogate: str | Path | None = None
     folds: Sequence[int | str] | None = None
     checkpoint: str = "checkpoint_final.pth"
     tile_step_size: float = 0.5
@@ -64,6 +65,8 @@ class Options:
             value = getattr(self, name)
             value = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
             object.__setattr__(self, name, value)
+        if self.surrogate is not None:
+            object.__setattr__(self, "surrogate", str(self.surrogate))
         if self.surrogate is not None and not any(a.startswith("transfer") for a in self.attacks):
             object.__setattr__(self, "attacks", (*self.attacks, "transfer"))
         for name, default in (("epsilons", EPSILONS), ("epsilons_l2", EPSILONS_L2)):
@@ -147,7 +150,7 @@ def parse_budget(value: Fraction | float | str) -> Fraction:
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ValueError(f"epsilon must be a number or a fraction such as 8/255, got {value!r}") from None
     if parsed < 0:
-        raise ValueError(f"epsilon must be >= 0, got {value}")
+        raise ValueError(f"epsilon must be >= 0, got {str(value).strip()}")
     return parsed
 
 

@@ -243,10 +243,10 @@ def _title(summary) -> str:
     model, clean = summary["model"], _find(summary, kind="clean")[0]
     head = f"# Robustness of {model['trainer']}, {model['plans']}, {model['configuration']} on {model['dataset']}"
     worst = [r for r in _find(summary, kind="worst") if r["norm"] == "linf"] or _find(summary, kind="worst")
-    lines = [head, "", f"{clean['cases']} cases. Clean foreground Dice **{_ci(clean)}**."]
+    lines = [head, "", f"{clean['cases']} cases. Clean foreground Dice **{interval_text(clean)}**."]
     if worst:
         r = worst[len(worst) // 2]
-        lines[-1] += f" Under the worst of all {NORM_TITLES[r['norm']]} attacks at epsilon {r['epsilon_text']} of {_unit(summary)}: **{_ci(r)}**."
+        lines[-1] += f" Under the worst of all {NORM_TITLES[r['norm']]} attacks at epsilon {r['epsilon_text']} of {_unit(summary)}: **{interval_text(r)}**."
     lines += ["", "Dice in percent, mean over cases [95% bootstrap interval over cases]. Pictures: curves.png, examples.png; every figure per case: cases.csv."]
     return "\n".join(lines)
 
@@ -270,8 +270,8 @@ def _quote(summary) -> str:
         body = [
             [
                 r["epsilon_text"],
-                _ci(r),
-                _ci(r, "drop"),
+                interval_text(r),
+                interval_text(r, "drop"),
                 _percent(r["iou"]),
                 _number(r["hd95_mm"]),
                 _percent(r["nsd"]),
@@ -279,7 +279,7 @@ def _quote(summary) -> str:
             ]
             for r in chosen
         ]
-        head += [f"**{title}**", "", _table(columns, body), ""]
+        head += [f"**{title}**", "", markdown_table(columns, body), ""]
     metrics = summary["metrics"]
     head.append(f"HD95 in {metrics['surface_unit']}, NSD at {metrics['nsd_tolerance']:g} {metrics['surface_unit']}. {EMPTY_MASK_RULE}")
     head.append("Sizes of the perturbation as reached, as fraction of the range / preprocessed units / units of the file (n/a: normalisation not affine).")
@@ -295,13 +295,13 @@ def _attacks(summary) -> str:
         budgets = list(dict.fromkeys(r["epsilon_text"] for r in sorted(rows, key=lambda r: r["epsilon"])))
         names = list(dict.fromkeys(r["attack"] for r in rows))
         by = {(r["attack"], r["epsilon_text"]): r for r in rows}
-        body = [[f"**{n}**" if n.startswith("worst") else n, *[_ci(by[n, b]) if (n, b) in by else "" for b in budgets]] for n in names]
-        parts += [f"**{title}**, foreground Dice at epsilon", "", _table(["attack", *budgets], body), ""]
+        body = [[f"**{n}**" if n.startswith("worst") else n, *[interval_text(by[n, b]) if (n, b) in by else "" for b in budgets]] for n in names]
+        parts += [f"**{title}**, foreground Dice at epsilon", "", markdown_table(["attack", *budgets], body), ""]
     free = [r for r in _find(summary, kind="attack") if not r["epsilon_text"]]
     if free:
-        body = [[r["attack"], _ci(r), *[_size(summary, r, n) for n in ("linf", "rms")]] for r in free]
+        body = [[r["attack"], interval_text(r), *[_size(summary, r, n) for n in ("linf", "rms")]] for r in free]
         parts += ["**Without a budget** (the size is an outcome; never compare it with a budget above it)", ""]
-        parts += [_table(["attack", "Dice", "reached Linf", "reached RMS"], body), ""]
+        parts += [markdown_table(["attack", "Dice", "reached Linf", "reached RMS"], body), ""]
     if not parts:
         return ""
     parts += [f"- {line}" for line in summary["checks"]]
@@ -321,19 +321,19 @@ def _shifts(summary) -> str:
     body = [
         [n, f"{', '.join(f'{s:g}' for s in strengths[n]['strengths'])} ({strengths[n]['unit']})"]
         + [_percent(by[n, s]["dice"]) for s in severities]
-        + [_ci(means[n])]
+        + [interval_text(means[n])]
         for n in means
     ]
     total = _find(summary, kind="shifts_mean")[0]
     by_severity = [_percent(float(np.mean([by[n, s]["dice"] for n in means if by[n, s]["dice"] is not None]))) for s in severities]
-    body.append(["**mean**", "", *by_severity, f"**{_ci(total)}**"])
+    body.append(["**mean**", "", *by_severity, f"**{interval_text(total)}**"])
     head = [
         "## Shifts",
         "",
         "Seeded corruptions of the preprocessed case, clipped into its [min, max]; foreground Dice per severity. Changes of the whole file's brightness or "
         "contrast that z-scoring would undo in deployment are not undone here.",
         "",
-        _table(["shift", "strength of severities 1-5", *map(str, severities), "mean"], body),
+        markdown_table(["shift", "strength of severities 1-5", *map(str, severities), "mean"], body),
     ]
     return "\n".join([*head, "", *said])
 
@@ -343,8 +343,8 @@ def _labels(summary) -> str:
     labels = rows[0]["labels"]
     if len(labels) < 2:
         return ""
-    body = [[_run_title(r), *[_ci(r["labels"][k]) for k in labels]] for r in rows]
-    return "\n".join(["## Dice per label", "", _table(["", *[f"{v['name']} ({k})" for k, v in labels.items()]], body)])
+    body = [[_run_title(r), *[interval_text(r["labels"][k]) for k in labels]] for r in rows]
+    return "\n".join(["## Dice per label", "", markdown_table(["", *[f"{v['name']} ({k})" for k, v in labels.items()]], body)])
 
 
 def _attacked(summary) -> str:
@@ -379,7 +379,7 @@ def _cost(summary) -> str:
         return ""
     body = [[c["run"], f"{c['seconds']:.2f}", _number(c["forwards"]), _number(c["gradients"])] for c in cost]
     head = f"## Cost\n\nMean per case and budget on {summary['model']['device']}, scoring included; forwards and gradients are of the whole case.\n"
-    return "\n".join([head, _table(["run", "seconds", "forwards", "gradients"], body)])
+    return "\n".join([head, markdown_table(["run", "seconds", "forwards", "gradients"], body)])
 
 
 def _find(summary, *, kind: str) -> list[Mapping[str, Any]]:
@@ -403,7 +403,7 @@ def _size(summary, record, norm: str) -> str:
     return " / ".join("n/a" if v is None or math.isnan(v) else f"{v:.3g}" for v in values)
 
 
-def _ci(record, what: str = "dice") -> str:
+def interval_text(record, what: str = "dice") -> str:
     if record[what] is None or math.isnan(record[what]):
         return "undefined"
     return f"{100 * record[what]:.1f} [{100 * record[f'{what}_low']:.1f}, {100 * record[f'{what}_high']:.1f}]"
@@ -417,6 +417,6 @@ def _number(value) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
-def _table(columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *body]
     return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)

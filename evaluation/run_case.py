@@ -19,6 +19,7 @@ from evaluation.protocol import Options, Run
 from evaluation.shifts import SHIFTS, apply_shift
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import perturbation_norms
+from nnunetv2_lngswr.files import write_file
 
 
 @dataclass(kw_only=True)
@@ -191,8 +192,6 @@ class _Session:
         try:
             self.model.write_case(self.case, x, folder)
         except ValueError as why:
-            from nnunetv2_lngswr.files import write_file
-
             values = x.numpy()
             write_file(folder / f"{self.case.identifier}.npz", lambda file: np.savez_compressed(file, preprocessed=values))
             return [f"perturbed cases are saved as preprocessed float32 arrays (.npz), not as images: {str(why).replace(f'case {self.case.identifier}', 'a case')}"]

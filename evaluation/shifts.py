@@ -103,8 +103,8 @@ def apply_shift(
     strength = shift.strengths[severity - 1]
     with _global_random_state(seed), torch.no_grad():
         changed = shift.function(unit.reshape(shape).clone(), strength, np.random.default_rng(seed), hounsfield)
-    changed = changed.reshape(unit.shape).double().clamp(0, 1) * extent + minimum
-    # rounding may leave the range by an ulp, and a constant channel has no range
+    changed = changed.reshape(unit.shape).double() * extent + minimum
+    # a constant channel has no range
     changed = torch.where(extent > 0, torch.minimum(torch.maximum(changed, minimum), maximum), image)
     return torch.cat([changed.to(x), x[channels:]])
 

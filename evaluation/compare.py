@@ -1,0 +1,247 @@
+"""Several evaluations in one table and one plot: `python -m evaluation.compare A B [C ...] -o OUT`.
+
+A, B, ... are OUT folders of evaluation.robust on the same cases with the same attacks; A is the reference. Differences are paired by case: mean Dice
+of the other minus A's, with a bootstrap interval over cases. p values test the mean paired difference by SciPy's permutation test over signs and are
+Holm-corrected over one family that is fixed before looking: clean, worst_linf and worst_l2 at every budget, and all shifts together, for every
+folder. All other rows have intervals only. OUT gets compare.md, compare.csv, compare.json and compare.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import errno
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_lngswr.files import write_file
+
+# what must agree, or the difference between folders would not be one between models
+SAME_OPTIONS = ("attacks", "epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "shifts", "nsd_tolerance")
+COLUMNS = (
+    *("kind", "attack", "norm", "epsilon_text", "severity", "folder", "model", "cases", "dice", "dice_low", "dice_high"),
+    *("difference", "difference_low", "difference_high", "p", "p_holm"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """An OUT folder. `name`: as shown, unique among those compared."""
+
+    name: str
+    folder: Path
+    summary: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def compare(folders: Sequence[str | Path], output_folder: str | Path, *, seed: int = 0) -> list[dict[str, Any]]:
+    """The table as records, one per row and folder; written to `output_folder`. The first folder is the reference. ValueError for fewer than two
+    folders, unfinished ones, and settings that are not comparable (named)."""
+    if len(folders) < 2:
+        raise ValueError(f"compare needs at least two folders, got {len(folders)}")
+    results = _named([_read(Path(f)) for f in folders])
+    for other in results[1:]:
+        _check_comparable(results[0], other)
+    records = _records(results, seed)
+    out = Path(output_folder)
+    notes = _notes(results)
+    write_file(out / "compare.csv", _csv(records))
+    write_file(out / "compare.json", json.dumps({"schema_version": 1, "folders": [str(r.folder) for r in results], "notes": notes, "results": _no_nan(records)}, indent=1))
+    write_file(out / "compare.md", _markdown(results, records, notes))
+    _draw(out / "compare.png", results, records)
+    return records
+
+
+# --- reading and checking -----------------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Path) -> Result:
+    from evaluation import report
+
+    for name in ("summary.json", "cases.csv"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}: it is no finished OUT folder of evaluation.robust")
+    summary = json.loads((folder / "summary.json").read_text())
+    if summary.get("schema_version") != report.SCHEMA_VERSION:
+        raise ValueError(f"{folder / 'summary.json'}: schema_version must be {report.SCHEMA_VERSION}, got {summary.get('schema_version')}; evaluate it again")
+    return Result(name=summary["model"]["trainer"], folder=folder, summary=summary, rows=report.read_cases(folder / "cases.csv"))
+
+
+def _named(results: Sequence[Result]) -> list[Result]:
+    """The trainer's name where that tells them apart, otherwise the folder's, otherwise a number with it."""
+    trainers, folders = [r.name for r in results], [r.folder.name for r in results]
+    for names in (trainers, folders, [f"{i + 1} {n}" for i, n in enumerate(folders)]):
+        if len(set(names)) == len(names):
+            return [Result(name=n, folder=r.folder, summary=r.summary, rows=r.rows) for n, r in zip(names, results)]
+    raise AssertionError("numbers tell folders apart")
+
+
+def _check_comparable(a: Result, b: Result) -> None:
+    from evaluation.results_folder import differences
+
+    def settings(result: Result) -> dict[str, Any]:
+        options = {k: result.summary["options"].get(k) for k in SAME_OPTIONS}
+        labels = sorted({(r["label"], r["label_name"]) for r in result.rows})
+        return {"cases": sorted(result.summary["cases"]), **options, "labels": [f"{k} {n}" for k, n in labels]}
+
+    found = differences(settings(a), settings(b))
+    if found:
+        raise ValueError(f"{a.folder} and {b.folder} are not comparable: {'; '.join(found)}")
+
+
+def _notes(results: Sequence[Result]) -> list[str]:
+    """Differences that are allowed but must be known."""
+    keys = ("dataset", "configuration", "plans", "tile_step_size", "mirror_axes", "patch_size", "folds")
+    notes = []
+    for key in keys:
+        values = [r.summary["model"][key] for r in results]
+        if any(v != values[0] for v in values):
+            notes.append(f"{key} differs: {', '.join(f'{r.name} {v}' for r, v in zip(results, values))}")
+    return notes
+
+
+# --- the table ----------------------------------------------------------------------------------------------------------------------
+
+
+def _records(results: Sequence[Result], seed: int) -> list[dict[str, Any]]:
+    from evaluation import report, statistics
+
+    tables = [report.Table(r.rows) for r in results]
+    order = tables[0].cases
+    draws = statistics.resample(len(order), seed=seed)
+    records = []
+    for key, keys in _groups(tables[0]):
+        reference = None
+        for result, table in zip(results, tables):
+            # the same cases may come in another order
+            values = table.values("dice", *keys)[[table.cases.index(c) for c in order]]
+            reference = values if reference is None else reference
+            low, high = statistics.interval(values, draws)
+            record = {
+                **dict(zip(("kind", "attack", "norm", "epsilon_text", "severity"), key)),
+                "folder": str(result.folder),
+                "model": result.name,
+                "cases": len(order),
+                "dice": statistics.mean_over_cases(values),
+                "dice_low": low,
+                "dice_high": high,
+                **dict.fromkeys(("difference", "difference_low", "difference_high", "p", "p_holm")),
+            }
+            if result is not results[0]:
+                record["difference"] = record["dice"] - statistics.mean_over_cases(reference)
+                record["difference_low"], record["difference_high"] = statistics.difference_interval(values, reference, draws)
+                if key[0] in ("clean", "worst", "shifts_mean"):
+                    record["p"] = statistics.sign_flip_test(_case_means(values) - _case_means(reference), seed=seed)
+            records.append(record)
+    family = [r for r in records if r["p"] is not None]
+    for record, adjusted in zip(family, statistics.holm([r["p"] for r in family])):
+        record["p_holm"] = adjusted
+    return records
+
+
+def _groups(table) -> list[tuple[tuple, list[tuple]]]:
+    """(key of the row, runs that it averages): every run but single severities, then each shift, then all of them."""
+    groups = [(key, [key]) for key in table.keys if key[0] != "shift"]
+    shifts = [key for key in table.keys if key[0] == "shift"]
+    for name in dict.fromkeys(k[1] for k in shifts):
+        groups.append((("shift_mean", name, "", "", None), [k for k in shifts if k[1] == name]))
+    if shifts:
+        groups.append((("shifts_mean", "all shifts", "", "", None), shifts))
+    return groups
+
+
+def _case_means(values):
+    """(cases, labels) -> (cases,), over defined labels."""
+    import numpy as np
+
+    defined = ~np.isnan(values)
+    count = defined.sum(1)
+    return np.where(count > 0, np.where(defined, values, 0).sum(1) / np.maximum(count, 1), np.nan)
+
+
+def _csv(records: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        writer.writerow(["" if record[c] is None else format(record[c] + 0.0, ".9g") if isinstance(record[c], float) else record[c] for c in COLUMNS])
+    return text.getvalue()
+
+
+def _no_nan(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: None if isinstance(v, float) and v != v else v for k, v in r.items()} for r in records]
+
+
+def _markdown(results: Sequence[Result], records: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+    from evaluation import report
+
+    others = results[1:]
+    columns = ["", *[r.name for r in results]]
+    for r in others:
+        columns += [f"{r.name} - {results[0].name}", "p (Holm)"]
+    body = []
+    by_row: dict[tuple, list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_row.setdefault(tuple(record[k] for k in ("kind", "attack", "norm", "epsilon_text", "severity")), []).append(record)
+    for (kind, attack, norm, epsilon, _), row in by_row.items():
+        title = " ".join(p for p in (attack, norm if attack == "noise" else "", epsilon) if p)
+        line = [f"**{title}**" if kind in ("clean", "worst", "shifts_mean") else title, *[report.interval_text(r) for r in row]]
+        for r in row[1:]:
+            line += [report.interval_text(r, "difference"), "" if r["p_holm"] is None else f"{r['p_holm']:.3g}"]
+        body.append(line)
+    lines = [
+        "# Comparison of robustness",
+        "",
+        f"{len(results[0].summary['cases'])} cases, the same in every folder; reference: {results[0].name}. Foreground Dice in percent with 95% bootstrap "
+        "intervals over cases; differences are paired by case. p: permutation test over signs of the mean paired difference, Holm-corrected over all rows "
+        "in bold; the other rows were not tested. Intervals and tests are about these trained models, not about training again.",
+        "",
+        report.markdown_table(columns, body),
+        "",
+        *[f"- {r.name}: {r.folder}" for r in results],
+        *[f"- {note}" for note in notes],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# --- the plot -----------------------------------------------------------------------------------------------------------------------
+
+
+def _draw(path: Path, results: Sequence[Result], records: Sequence[Mapping[str, Any]]) -> None:
+    from evaluation import figures
+
+    figures.draw_comparison(path, [r.name for r in results], records)
+
+
+# --- the command --------------------------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 bad input or a disk that is full, with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.compare", description="Compare OUT folders of evaluation.robust, paired by case.")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="OUT folders; the first is the reference")
+    parser.add_argument("-o", dest="output_folder", required=True, metavar="OUT", help="output folder")
+    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations; default: %(default)s")
+    arguments = vars(parser.parse_args(argv))
+    output = arguments["output_folder"]
+    try:
+        compare(arguments["folders"], output, seed=arguments["seed"])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        advice = "; free space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        print(f"error: {output}: {error.strerror or error}{advice}", file=sys.stderr)
+        return 2
+    print((Path(output) / "compare.md").read_text().rstrip())
+    print(f"\nwritten to {output}: compare.md, compare.csv, compare.json, compare.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

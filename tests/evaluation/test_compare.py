@@ -1,0 +1,102 @@
+"""Laws of the comparison: equal results differ by nothing, differences are paired, and what is not comparable is refused by name."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from evaluation import compare, report
+from tests.evaluation.test_report import rows_of, summary_of
+
+CASES = [f"case{i}" for i in range(6)]
+
+
+def write_result(folder, *, trainer="A", gain=0.0, cases=CASES, order=1, options=None, model=None):
+    """An OUT folder where every attacked or shifted Dice is `gain` higher."""
+    rows = []
+    for i, case in enumerate(cases[::order]):
+        for r in rows_of(case, 0.005 * int(case[-1])):
+            rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
+    summary = summary_of(rows)
+    summary["cases"] = list(cases[::order])
+    summary["model"] |= {"trainer": trainer, **(model or {})}
+    summary["options"] |= dict(zip(compare.SAME_OPTIONS, [["noise", "pgd_linf"], ["1/255", "2/255"], [], "range", None, {}, None, 0, ["all"], 2.0])) | (options or {})
+    report.write_cases(folder / "cases.csv", rows)
+    report.write_summary(folder / "summary.json", summary)
+    return folder
+
+
+def find(records, model, attack, epsilon=""):
+    return next(r for r in records if (r["model"], r["attack"], r["epsilon_text"]) == (model, attack, epsilon))
+
+
+def test_differences_are_paired_by_case_whatever_the_order(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03, order=-1)
+    records = compare.compare([a, b], tmp_path / "out")
+    worst = find(records, "B", "worst_linf", "2/255")
+    assert worst["difference"] == pytest.approx(0.03) and worst["difference_low"] == pytest.approx(0.03) == worst["difference_high"]
+    assert worst["p"] == pytest.approx(2 / 64)  # six cases, all better: the smallest p there is
+    clean = find(records, "B", "clean")
+    assert clean["difference"] == 0 and clean["p"] == 1
+    assert find(records, "A", "worst_linf", "2/255")["difference"] is None
+
+
+def test_holm_is_over_the_family_fixed_before(tmp_path):
+    folders = [write_result(tmp_path / n, trainer=n, gain=g) for n, g in (("a", 0), ("b", 0.03), ("c", 0.01))]
+    records = compare.compare(folders, tmp_path / "out")
+    family = [r for r in records if r["p"] is not None]
+    assert {(r["kind"], r["attack"]) for r in family} == {("clean", "clean"), ("worst", "worst_linf"), ("worst", "worst_l2"), ("shifts_mean", "all shifts")}
+    assert len(family) == 2 * (1 + 2 + 2 + 1)
+    assert find(records, "b", "worst_linf", "1/255")["p_holm"] == pytest.approx(min(1, 12 * 2 / 64))
+
+
+def test_files_of_a_comparison(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03, model={"mirror_axes": [0, 1]})
+    assert compare.main([str(a), str(b), "-o", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| **worst_linf 2/255** | 31.2 [" in text and "mirror_axes differs: A None, B [0, 1]" in text and "B - A" in text
+    with open(tmp_path / "out" / "compare.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == compare.COLUMNS and float(find(rows, "B", "all shifts")["difference"]) == pytest.approx(0.03)
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["schema_version"] == 1
+    assert Image.open(tmp_path / "out" / "compare.png").size[0] > 1500
+
+
+def test_the_same_trainer_twice_is_told_apart(tmp_path):
+    records = compare.compare([write_result(tmp_path / n / "out") for n in "ab"], tmp_path / "out")
+    assert {r["model"] for r in records} == {"1 out", "2 out"}
+
+
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        ({"options": {"epsilons": ["1/255", "4/255"]}}, r"epsilons: was \[\"1/255\", \"2/255\"\], is \[\"1/255\", \"4/255\"\]"),
+        ({"options": {"attacks": ["noise"]}}, "attacks: was"),
+        ({"options": {"steps": 40}}, "steps: was null, is 40"),
+        ({"options": {"epsilon_unit": "original"}}, "epsilon_unit: was range, is original"),
+        ({"cases": CASES[:5]}, "cases: was|cases: 6 before"),
+    ],
+    ids=("epsilons", "attacks", "steps", "unit", "cases"),
+)
+def test_what_is_not_comparable_is_refused_by_name(other, message, tmp_path, capsys):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", **other)
+    with pytest.raises(ValueError, match=message):
+        compare.compare([a, b], tmp_path / "out")
+    assert compare.main([str(a), str(b), "-o", str(tmp_path / "out")]) == 2
+    assert "not comparable" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_unfinished_foreign_and_single_folders_are_refused(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b")
+    with pytest.raises(ValueError, match="at least two folders"):
+        compare.compare([a], tmp_path / "out")
+    (b / "cases.csv").unlink()
+    with pytest.raises(ValueError, match="no cases.csv: it is no finished OUT folder"):
+        compare.compare([a, b], tmp_path / "out")
+    shutil.copytree(a, tmp_path / "old")
+    summary = json.loads((a / "summary.json").read_text()) | {"schema_version": 0}
+    (tmp_path / "old" / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="schema_version must be 1, got 0"):
+        compare.compare([a, tmp_path / "old"], tmp_path / "out")
