@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, random_start, step_direction
-from nnunetv2_lngswr.attacks.losses import LOSSES, Loss, Target, get_loss, judge_of
+from nnunetv2_lngswr.attacks.losses import Loss, Target, get_loss, judge_of
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 
@@ -68,14 +68,12 @@ def ascend(
     if size < 0 or (size == 0 and ball.epsilon > 0):
         raise ValueError(f"step_size must be > 0, got {step_size}")
     judge = judge_of(loss_name)
-    # where the ascended loss is the judge, its value is known already
-    judged_apart = None if loss_name in LOSSES and judge is LOSSES[loss_name] else lambda z: judge(z, target)
     search = Search(x, target, ball)
     for _ in range(restarts):
         current = random_start(x, ball, generator) if from_random else x
         for step in range(1, steps + 1):
             ascended = loss_at(step)
-            _, gradient = search.gradient(model, current, lambda z: ascended(z, target), judged_apart)
+            _, gradient = search.gradient(model, current, lambda z: ascended(z, target), lambda z: judge(z, target))
             current = project(current + size * step_direction(gradient, ball), x, ball)
         search.evaluate(model, current, lambda z: judge(z, target))
     settings = {"steps": steps, "restarts": restarts, "step_size": size, "loss": loss_name, "random_start": from_random}
