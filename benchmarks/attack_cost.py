@@ -2,7 +2,7 @@
 
     python benchmarks/attack_cost.py [-o FILE] [--dimension 2|3] [--device cpu|cuda] [--repeats 7] [--window-batch-size 1]
 
-Prints JSON (or writes it to -o): median seconds of nnU-Net's own predictor (`predictor_s`), of our logits without a graph (`logits_s`) and of
+Prints JSON (or writes it to -o): median seconds (CPU: of CPU time, CUDA: of the clock) of nnU-Net's own predictor (`predictor_s`), of our logits without a graph (`logits_s`) and of
 one PGD step (`step_s`), taken side by side in every repeat so that a busy machine touches all alike; their ratios; and, for one case
 tiled into 4 and into 64 windows, the peak memory of a step in MiB (CUDA: allocator peak; CPU: bytes held for backward plus the
 growth of the process's peak, each tiling in its own process).
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import platform
 import resource
 import statistics
@@ -37,6 +38,8 @@ PATCH = {2: (96, 96), 3: (24, 24, 24)}
 # step of the tiling that cuts the memory case into 4 and 64 windows; its patch is half of the case along the tiled axes
 MEMORY_STEPS = {2: {4: 1.0, 64: 1 / 7}, 3: {4: 1.0, 64: 1 / 7}}
 MEMORY_PATCH = {2: (96, 96), 3: (48, 24, 24)}
+# glibc keeps freed blocks and its heap fragments; with these the process's peak is what was live
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 def build(dimension: int, device: torch.device) -> torch.nn.Module:
@@ -60,7 +63,9 @@ def problem(dimension: int, device: torch.device):
 def synchronised(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+        return time.perf_counter()
+    # other processes on the machine do not enter the CPU time; with several threads it adds them up
+    return time.process_time()
 
 
 def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
@@ -155,7 +160,8 @@ def main(argv: list[str] | None = None) -> None:
     common = ["--dimension", str(arguments.dimension), "--device", arguments.device, "--threads", str(torch.get_num_threads())]
     peaks = []
     for windows in (4, 64):
-        child = subprocess.run([sys.executable, __file__, *common, "--memory-of", str(windows)], capture_output=True, text=True, check=True)
+        command = [sys.executable, __file__, *common, "--memory-of", str(windows)]
+        child = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **RETURN_MEMORY})
         peaks.append(json.loads(child.stdout.splitlines()[-1]))
     result = {
         "benchmark": "attack_cost",

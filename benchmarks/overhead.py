@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -139,11 +138,17 @@ def peak_memory(name: str, plan: dict, device: str) -> float:
         for _ in range(3):
             arm.train_step()
         return torch.cuda.max_memory_allocated() / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_rss_mib()
     arm = Arm(name, plan, device)
     for _ in range(3):
         arm.train_step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _peak_rss_mib() - before
+
+
+def _peak_rss_mib() -> float:
+    # not getrusage: its ru_maxrss starts at that of the process that forked this one
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -151,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--repeats", type=int, default=9, help="turns of each arm after one that warms up")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu (Linux, for the peak memory) or cuda")
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     parser.add_argument("--peak-memory-of", choices=list(ARMS), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

@@ -214,7 +214,8 @@ class _Chain:
 
     def _preprocess(self) -> None:
         self._command("preprocess", ["nnUNetv2_plan_and_preprocess", "-d", str(self.phantom.dataset_id), "-c",
-                      self.budget.configuration, "--verify_dataset_integrity", "-np", "1"])
+                      self.budget.configuration, "--verify_dataset_integrity", "-npfp", "1", "-np", "1"],
+                      show=r"^(Fingerprint extraction|Experiment planning|Preprocessing)\.")
 
     def _write_plans(self) -> None:
         plans = json.loads((self.places.preprocessed / "nnUNetPlans.json").read_text())
@@ -242,7 +243,7 @@ class _Chain:
     def _evaluate_robustness(self) -> None:
         self._command("robustness", ["lngswr", "evaluate", "-m", self.places.model, "-f", str(FOLD), "-i", self.places.raw / "imagesTs",
                       "-l", self.places.raw / "labelsTs", "-o", self.places.robustness, "--attacks", "noise", "fgsm", "pgd_linf",
-                      "--epsilons", "4/255", "8/255", "--steps", "5", "--shifts", "--max-cases", "3", "-device", self.device,
+                      "--epsilons", "4/255", "8/255", "--steps", "5", "--shifts", "--max-cases", "3", "--disable_tta", "-device", self.device,
                       "--disable_progress_bar"], show=r".")
 
     def _command(self, name: str, command: list, show: str = r"(?!)") -> None:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_lngswr.config import LNGSWRConfig
 from nnunetv2_lngswr.fusion import DynamicMultiScaleFusion
-from nnunetv2_lngswr.noise import LayerwiseNoise, channel_moments
+from nnunetv2_lngswr.noise import LayerwiseNoise
 from nnunetv2_lngswr.prior import FrequencyPrior
 from nnunetv2_lngswr.reconstruction import SelectiveWaveletReconstruction
 from nnunetv2_lngswr.wavelet import subbands
@@ -76,10 +76,8 @@ class Branch(nn.Module):
             self.fusion = DynamicMultiScaleFusion(channels, spatial_rank)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and (self.noise is not None or self.prior is not None):
-            mean, sd = channel_moments(x)
-            if self.prior is not None:
-                self.prior.observe(x, mean, sd)
+        if self.training:
+            sd = None if self.prior is None else self.prior.observe(x)
             if self.noise is not None:
                 x = self.noise(x, sd)
         if self.reconstruction is not None:

@@ -55,16 +55,21 @@ class FrequencyPrior(nn.Module):
         self.register_buffer("pending", torch.zeros(channels * (n_bands + 2) + 1), persistent=False)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, mean: Tensor, sd: Tensor) -> None:
-        """Gather the statistics of x (N, C, *spatial), whose channels have this `mean` and standard deviation (C,)."""
+    def observe(self, x: Tensor) -> Tensor:
+        """Gather the statistics of x (N, C, *spatial); returns the channels' standard deviation (C,), a by-product.
+
+        The transform is orthonormal: the mean of the band energies is the mean square, the low band holds the mean.
+        """
         x = x.detach()
         axes = tuple(a for a in self.axes if x.shape[2 + a] > 1)
         energy = band_energy(x, axes, self.wavelet)
+        mean_square = energy.mean(1)
+        mean = x.mean((0, *range(2, x.ndim)), dtype=energy.dtype)
         if axes != self.axes:  # an axis of length 1 has no high band: its energy is all in the low one
             energy = self._spread(energy, axes)
         n = x.shape[0]
-        sums = torch.cat((energy.flatten(), mean, sd.square() + mean.square(), mean.new_ones(1)))
-        self.pending += n * sums
+        self.pending += n * torch.cat((energy.flatten(), mean, mean_square, mean.new_ones(1)))
+        return (mean_square - mean.square()).clamp_min(0).sqrt()
 
     @torch.no_grad()
     def commit(self) -> None:

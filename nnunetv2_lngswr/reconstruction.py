@@ -81,7 +81,7 @@ class SelectiveWaveletReconstruction(nn.Module):
         if g is None:
             raise ValueError("prior_gain is needed: this module has no fixed gains")
         a = self.theta * SCALE
-        a = a + (a.clamp(0.0, 1.0) - a).detach()  # the gradient passes; torch's own clamp has none at its ends
+        a = a + (a.clamp(0.0, 1.0) - a).detach()  # the gradient passes; clamp's own at its ends is 1 in torch 2.13, 0 in 2.15
         high = 1.0 - a * (1.0 - g[..., 1:])
         return torch.cat((torch.ones_like(high[:, :1]), high), dim=1)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nnunetv2_lngswr.noise import channel_moments, unit_noise
+from nnunetv2_lngswr.noise import channel_sd, unit_noise
 from nnunetv2_lngswr.prior import FrequencyPrior
 from nnunetv2_lngswr.wavelet import compose
 
@@ -13,7 +13,7 @@ def prior_of(axes=(0, 1), sigma=0.5, spectrum="white", channels=2, **options):
 
 
 def observe(prior, x):
-    prior.observe(x, *channel_moments(x))
+    prior.observe(x)
     prior.commit()
 
 
@@ -40,11 +40,18 @@ def test_closed_form_noise_energy_is_the_measured_one(rng):
     x = torch.randn((32, 2, 32, 32), generator=rng) * torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
     prior = prior_of(sigma=0.5, spectrum="multiscale")
     observe(prior, x)
-    noise = 0.5 * channel_moments(x)[1].view(1, 2, 1, 1) * unit_noise(x.shape, spectrum="multiscale", generator=rng)
+    noise = 0.5 * channel_sd(x).view(1, 2, 1, 1) * unit_noise(x.shape, spectrum="multiscale", generator=rng)
     measured = prior_of()
     observe(measured, noise)
     closed_form = 0.5**2 * prior.variance.unsqueeze(1) * prior.unit_energy
     assert torch.allclose(measured.energy, closed_form, rtol=0.1)
+
+
+@pytest.mark.parametrize("wavelet", ["haar", "db2"])
+def test_observe_returns_the_channels_standard_deviation(wavelet, rng):
+    x = torch.randn((4, 2, 16, 12), generator=rng) * torch.tensor([1.0, 3.0]).view(1, 2, 1, 1) + 2
+    prior = FrequencyPrior(2, (0, 1), sigma=0.5, spectrum="white", wavelet=wavelet)
+    assert torch.allclose(prior.observe(x), channel_sd(x), rtol=1e-4)
 
 
 def test_gain_is_one_before_the_first_update():
@@ -78,7 +85,7 @@ def test_two_observations_before_a_commit_are_one_joined_batch(rng):
     x = torch.randn((6, 2, 8, 8), generator=rng)
     joined, parts = prior_of(), prior_of()
     for part, whole in ((x, joined), (x[:2], parts), (x[2:], parts)):
-        whole.observe(part, *channel_moments(part))
+        whole.observe(part)
     joined.commit(), parts.commit()
     assert torch.allclose(joined.energy, parts.energy, rtol=1e-5)
     assert torch.allclose(parts.variance, x.var((0, 2, 3), correction=0), rtol=1e-5)

@@ -29,7 +29,8 @@ def make_nnunet(folder: Path, version: str | None = "2.8.1") -> Path:
 
 
 def put_first(monkeypatch, folder: Path) -> None:
-    monkeypatch.syspath_prepend(str(folder))
+    # not syspath_prepend: its undo would put back the sys.path of without_installed_nnunet
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     # other tests import the real one, and find_spec answers from here first
     monkeypatch.delitem(sys.modules, "nnunetv2", raising=False)
 
