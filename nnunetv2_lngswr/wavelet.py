@@ -173,9 +173,15 @@ def _from_blocks(blocks: Tensor, axes: Sequence[int]) -> Tensor:
     return split.permute(order).reshape(*blocks.shape[:2], *spatial)
 
 
-@torch.compiler.assume_constant_result
+# an operator of its own, since torch.compile cannot trace PyWavelets; a copy, since compiled code may write into an operator's result
+@torch.library.custom_op("lngswr::analysis_matrix", mutates_args=())
 def _analysis_tensor(wavelet: str, length: int) -> Tensor:
-    return torch.from_numpy(analysis_matrix(wavelet, length))  # PyWavelets cannot be traced by torch.compile
+    return torch.tensor(analysis_matrix(wavelet, length))
+
+
+@_analysis_tensor.register_fake
+def _(wavelet: str, length: int) -> Tensor:
+    return torch.empty(length, length, dtype=torch.float64)
 
 
 def _apply_matrices(x: Tensor, axes: Sequence[int], wavelet: str, *, synthesis: bool) -> Tensor:
