@@ -20,11 +20,11 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnunetv2_lngswr.wavelet import analysis_matrix
 
@@ -85,7 +85,7 @@ class LayerwiseNoise(nn.Module):
                 (x.shape[0], *[1] * (x.ndim - 1)), device=x.device, dtype=amplitude.dtype, generator=generator
             )
         noise, noise_sd = _noise(x.shape, spectrum=self.spectrum, dtype=x.dtype, device=x.device, generator=generator)
-        return torch.addcmul(x, noise, (amplitude / noise_sd).to(x.dtype))
+        return noise.mul_((amplitude / noise_sd).to(x.dtype)).add_(x)
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -121,32 +121,50 @@ def unit_noise(
 
 def _noise(shape, *, spectrum: str, dtype, device, generator) -> tuple[Tensor, float]:
     """Noise of mean 0, and its standard deviation, by which the caller divides where that costs no pass of its own."""
+    draw = partial(_uniform, dtype=dtype, device=device, generator=generator)
     if spectrum == "white":
-        return _uniform(shape, dtype, device, generator)
-    # coarse to fine: each scale is doubled and added to white noise of the next finer stride
-    sizes = [tuple(-(-length // stride) for length in shape[2:]) for stride in MULTISCALE_STRIDES]
-    noise, sd = _uniform((*shape[:2], *sizes[-1]), dtype, device, generator)
-    for size in reversed(sizes[:-1]):
-        noise = _uniform((*shape[:2], *size), dtype, device, generator)[0].add_(_double(noise, size))
-    return noise, sd * len(MULTISCALE_STRIDES) ** 0.5
+        noise, mean, sd = draw(shape)
+        return _cast(noise.sub_(mean), sd, dtype)
+    # coarse to fine; a scale has even sizes, so that the coarser one covers it in whole blocks
+    sizes = [tuple(shape[2:])]
+    for _ in MULTISCALE_STRIDES[1:]:
+        sizes.append(tuple((length + 1) // 2 for length in sizes[-1]))
+    noise, mean, sd = draw((*shape[:2], *sizes[-1]))
+    noise.sub_(len(sizes) * mean)  # of all scales at once, where it costs least
+    for size, coarse in zip(sizes[-2::-1], sizes[:0:-1]):
+        fine = draw((*shape[:2], *(2 * length for length in coarse)))[0]
+        noise = _crop(_add_doubled(fine, noise), size)
+    return _cast(noise, sd * len(sizes) ** 0.5, dtype)
 
 
-def _uniform(shape, dtype, device, generator) -> tuple[Tensor, float]:
-    """Independent uniform variates of mean 0, and their standard deviation."""
+def _uniform(shape, *, dtype, device, generator) -> tuple[Tensor, float, float]:
+    """Independent uniform variates, their mean and their standard deviation."""
     if device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5), 12**-0.5
-    # four 16-bit variates from each 64-bit draw; half a step moves the mean of -32768 ... 32767 to 0
+        return torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5), 0.0, 12**-0.5
+    # four 16-bit variates from each 64-bit draw; the mean of -32768 ... 32767 is -0.5
     n = math.prod(shape)
     draws = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    variates = draws.view(torch.int16)[:n].view(shape) + 0.5
-    if dtype == torch.float32:
-        return variates, _SD_INT16
-    return variates.mul_(2.0**-16).to(dtype), _SD_INT16 * 2.0**-16  # in units of the whole range, to stay inside fp16
+    return draws.view(torch.int16)[:n].view(shape).float(), -0.5, _SD_INT16
 
 
-def _double(x: Tensor, spatial: tuple[int, ...]) -> Tensor:
-    """Nearest-upsample every spatial axis by 2 and crop to `spatial`."""
-    x = F.interpolate(x, scale_factor=2, mode="nearest")
+def _cast(noise: Tensor, sd: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    if noise.dtype == dtype:
+        return noise, sd
+    return noise.mul(1 / sd).to(dtype), 1.0  # 16-bit variates exceed fp16
+
+
+def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:
+    """fine += nearest-upsampled coarse, every spatial axis by 2, with no temporary of fine's size."""
+    rows = torch.stack((coarse, coarse), dim=-1).flatten(-2)
+    shape = list(fine.shape[:2])
+    for axis, length in enumerate(coarse.shape[2:-1]):
+        shape += [length, 2]
+        rows = rows.unsqueeze(3 + 2 * axis)
+    fine.view(*shape, fine.shape[-1]).add_(rows)
+    return fine
+
+
+def _crop(x: Tensor, spatial: tuple[int, ...]) -> Tensor:
     return x[(..., *(slice(length) for length in spatial))]
 
 
