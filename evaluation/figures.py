@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     for axis in axes:
         _plain_axes(axis)
     model = summary["model"]
-    figure.suptitle(f"{model['trainer']}, {model['configuration']}, {model['dataset']}: {clean['cases']} cases, 95% bootstrap intervals over cases", fontsize=10)
+    title = f"{model['trainer']}, {model['configuration']}, {model['dataset']}: {clean['cases']} cases, 95% bootstrap intervals over cases"
+    # about 14 characters of this size in an inch: a single panel is narrower than the line
+    figure.suptitle(textwrap.fill(title, int(14 * figure.get_figwidth())), fontsize=10)
     _save(figure, path)
 
 
