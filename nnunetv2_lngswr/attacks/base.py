@@ -180,9 +180,16 @@ def random_start(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> tor
     if ball.norm is Norm.LINF:
         u = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) * 2 - 1
         return project(x + ball.epsilon * scale * u, x, ball)
-    direction = step_direction(torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) / _nonzero(scale), ball)
+    direction = random_direction(x, ball, generator)
     radius = torch.rand(len(x), generator=generator, dtype=x.dtype).to(x.device)
     return project(x + ball.epsilon * _cases(radius, x) * direction, x, ball)
+
+
+def random_direction(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
+    """Length 1 in units of epsilon: a random sign per voxel in Linf, a Gaussian direction in L2, isotropic in units of epsilon."""
+    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    # step_direction takes a gradient, which it multiplies by the scale
+    return step_direction(direction / _nonzero(_channels(ball.scale, x)), ball)
 
 
 def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds) -> dict[str, torch.Tensor]:

@@ -163,6 +163,8 @@ class _Semantics:
         spatial = tuple(range(2, features.ndim))
         whole = features.mean(spatial)
         inside = (features * mask).sum(spatial) / size.clamp_min(1)[:, None]
+        # a zero vector would be every window's least similar one, without a gradient
+        inside = torch.where(size[:, None] > 0, inside, whole)
         return torch.stack([F.normalize(whole, dim=1), F.normalize(inside, dim=1)], 1), size > 0
 
 

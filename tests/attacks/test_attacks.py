@@ -9,7 +9,7 @@ from nnunetv2_lngswr import attacks
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.apgd import apgd
 from nnunetv2_lngswr.attacks.segpgd import wrong_weight
-from nnunetv2_lngswr.attacks.ssah import low_frequencies
+from nnunetv2_lngswr.attacks.ssah import _Semantics, low_frequencies
 from tests.model_folders import make_network
 
 SPACE = LabelSpace.softmax(2)
@@ -147,6 +147,16 @@ def test_noise_is_random_signs_at_the_full_budget(trained):
     assert torch.allclose(l2.norms["rms_range"], torch.full((2,), 0.01, dtype=torch.float64), rtol=0.02)
 
 
+def test_l2_noise_is_isotropic_in_units_of_epsilon(trained):
+    _, x, y = trained[2]
+    x = torch.cat((x, 100 * x[:, :1]), 1)[:1]  # two channels with far ranges
+    ball = ThreatModel(norm="l2", epsilon=0.01).ball(Bounds.of(x))
+    model = BatchModel(torch.nn.Conv2d(2, 2, 1))
+    perturbed = run_attack("noise", model, x, SPACE.target(y[:1]), ball, generator=torch.Generator().manual_seed(0)).perturbed
+    rms = ((perturbed - x) / ball.scale.view(1, 2, 1, 1)).square().mean((2, 3)).sqrt()[0]
+    assert float(rms[0]) == pytest.approx(float(rms[1]), rel=0.3)  # few voxels; the channels differ by 100
+
+
 def test_segpgd_weight_runs_from_zero_towards_one_half():
     assert [wrong_weight(t, 4) for t in range(1, 5)] == [0, 1 / 8, 2 / 8, 3 / 8]
 
@@ -274,6 +284,15 @@ def test_ssah_leaves_the_clean_case_with_one_window_only(trained):
     _, result = run("ssah", trained, cases=1, steps=150)
     assert result.extras["windows"] == 1 and result.norms["linf_range"] > 1e-3
     assert (result.extras["feature_loss"] < result.extras["start_loss"]).all()
+
+
+def test_ssah_negatives_of_windows_without_foreground_are_pooled_globally(trained):
+    network, x, y = trained[2]
+    y = y.clone()
+    y[0] = 0
+    semantics = _Semantics(BatchModel(network), x, SPACE.target(y), margin=0.2)
+    assert torch.allclose(semantics.clean.norm(dim=2), torch.ones(len(x), 2))  # a zero vector would be the least similar to all
+    assert torch.equal(semantics.clean[0, 0], semantics.clean[0, 1]) and not torch.equal(semantics.clean[1, 0], semantics.clean[1, 1])
 
 
 def test_unknown_attacks_and_misuse_are_named(trained):
