@@ -195,14 +195,14 @@ def random_direction(x: torch.Tensor, ball: Ball, generator: torch.Generator) ->
 def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds) -> dict[str, torch.Tensor]:
     """Linf, RMS and absolute L2 of the perturbation per case, (B,) each, in every unit: keys '<linf|rms|l2>_<range|normalized|original>'.
     RMS is over the channels that can move. Units of the file are nan where the normalisation is not affine."""
-    delta = (perturbed - x).double()
-    extent = (bounds.maximum - bounds.minimum).double()
-    free = bounds.attackable & (extent > 0)
+    delta = (perturbed - x).cpu().double()  # MPS has no float64
+    extent = (bounds.maximum - bounds.minimum).cpu().double()
+    free = bounds.attackable.cpu() & (extent > 0)
     count = free.sum(1).double() * delta[0, 0].numel()
     scales = {
         "range": extent,
         "normalized": torch.ones_like(extent),
-        "original": torch.full_like(extent, float("nan")) if bounds.file_scale is None else bounds.file_scale.double(),
+        "original": torch.full_like(extent, float("nan")) if bounds.file_scale is None else bounds.file_scale.cpu().double(),
     }
     norms = {}
     for unit, scale in scales.items():
@@ -303,8 +303,8 @@ class Search:
 
     def offer(self, x: torch.Tensor, value: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Keep x where its value is the best so far; (B,) bool of the cases that improved."""
-        value = value.detach().to(torch.float64).cpu()
-        dice = foreground_dice(z, self.target).cpu()
+        value = value.detach().cpu().double()  # MPS has no float64
+        dice = foreground_dice(z, self.target)
         if not self.history:
             self.best, self.best_value, self.best_dice = x.clone(), value.clone(), dice
             better = torch.ones_like(value, dtype=torch.bool)
@@ -323,7 +323,7 @@ class Search:
             loss=self.best_value,
             loss_history=torch.stack(self.history),
             dice=self.best_dice,
-            norms={k: v.cpu() for k, v in perturbation_norms(self.best, self.x, self.ball.bounds).items()},
+            norms=perturbation_norms(self.best, self.x, self.ball.bounds),
             forwards=self.forwards,
             gradients=self.gradients,
             settings={"norm": self.ball.norm.value, "epsilon": self.ball.epsilon, **settings},
