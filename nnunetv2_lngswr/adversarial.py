@@ -12,6 +12,7 @@ Shapes: x (B, C, *spatial), preprocessed units; one ball per sample (attacks.thr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -65,7 +66,8 @@ def batch_target(target: Tensor, space: LabelSpace) -> Target:
         return space.target(target[:, 0])
     hot = target.bool()
     regions = len(space.heads)
-    return Target(hot=hot[:, :regions], mask=~hot[:, regions : regions + 1] if space.ignore_label is not None else hot.new_ones(hot[:, :1].shape), regions=True)
+    mask = torch.ones_like(hot[:, :1]) if space.ignore_label is None else ~hot[:, regions : regions + 1]
+    return Target(hot=hot[:, :regions], mask=mask, regions=True)
 
 
 def select(target: Target, samples: Tensor) -> Target:
@@ -136,7 +138,8 @@ def ramp(step: float, ramp_steps: float) -> float:
 def attacked_samples(step: int, batch_size: int, clean_share: float, generator: torch.Generator) -> Tensor:
     """Sorted indices of the samples to attack in step 0, 1, ...: random ones, since nnU-Net puts foreground into the last of a batch. Over
     n steps exactly floor(n batch_size clean_share) samples stay clean."""
-    clean = int(np.floor((step + 1) * batch_size * clean_share)) - int(np.floor(step * batch_size * clean_share))
+    clean_until = lambda s: math.floor(s * batch_size * clean_share + 1e-9)  # noqa: E731; ten times 0.1 are 1
+    clean = clean_until(step + 1) - clean_until(step)
     return torch.randperm(batch_size, generator=generator)[clean:].sort().values
 
 

@@ -17,22 +17,56 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.distributed as dist
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from torch import Tensor
 
-from nnunetv2_lngswr.adversarial import CaseRanges, ConsistencyLoss, Replay, attacked_samples, batch_target, craft, overfits, patch_bounds, ramp, select
+from nnunetv2_lngswr.adversarial import (
+    CaseRanges,
+    ConsistencyLoss,
+    Replay,
+    attacked_samples,
+    batch_target,
+    craft,
+    overfits,
+    patch_bounds,
+    ramp,
+    select,
+)
 from nnunetv2_lngswr.attacks.base import project, step_direction
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.threat_model import Ball, ThreatModel
 from nnunetv2_lngswr.config import ADVERSARIAL_KEY, ATConfig, read_adversarial
+from nnunetv2_lngswr.plotting import add_robust_curve, plot_robust_curve
 
 FALLBACK_STEPS = 2
 LOGGED = ("robust_fg_dice", "ema_robust_fg_dice", "fgsm_fg_dice", "selection", "at_fallback")
 """Per epoch: pseudo Dice under PGD and its moving average, under FGSM, the criterion of checkpoint_best, and 1 once fallen back."""
 BEST = "checkpoint_best.pth"
+
+
+class RobustCurveLogger(LocalLogger):
+    """nnU-Net's logger with the values of `LOGGED`; its progress.png shows the robust curve beside the clean one."""
+
+    def __init__(self, verbose: bool = False) -> None:
+        super().__init__(verbose)
+        self.my_fantastic_logging |= {key: [] for key in LOGGED}
+
+    def plot_progress_png(self, output_folder: str) -> None:
+        arrange = plt.tight_layout
+
+        def add_curve_and_arrange(*args, **kwargs):
+            add_robust_curve(plt.gcf(), self.my_fantastic_logging)
+            arrange(*args, **kwargs)
+
+        # nnU-Net makes, saves and closes the figure in one function, and arranges it once all is drawn
+        with patch.object(plt, "tight_layout", add_curve_and_arrange):
+            super().plot_progress_png(output_folder)
 
 
 class AdversarialTraining:
@@ -61,8 +95,7 @@ class AdversarialTraining:
         self._step = 0  # within the epoch
         self._robust: list[dict] = []
         self._saving_best = False
-        for key in LOGGED:
-            self._logged.setdefault(key, [])
+        self.logger.local_logger = RobustCurveLogger(self.logger.local_logger.verbose)
 
     @property
     def _logged(self) -> dict[str, list]:
@@ -276,8 +309,6 @@ class AdversarialTraining:
             self._saving_best = False
             self.current_epoch += 1
         if self.local_rank == 0:
-            from nnunetv2_lngswr.plotting import plot_robust_curve
-
             plot_robust_curve(self._logged, Path(self.output_folder) / "adversarial.png")
 
     def save_checkpoint(self, filename: str) -> None:

@@ -59,6 +59,15 @@ def _plot_history(history: list[dict], path: str | Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
+def add_robust_curve(figure, logged: Mapping[str, list]) -> None:
+    """Pseudo Dice under PGD and its moving average into the panel of nnU-Net's progress.png that has the clean ones, in its style."""
+    for panel in figure.axes:
+        if panel.get_ylabel() == "pseudo dice":
+            panel.plot(logged["robust_fg_dice"], color="m", ls="dotted", label="robust pseudo dice", linewidth=3)
+            panel.plot(logged["ema_robust_fg_dice"], color="m", ls="-", label="robust pseudo dice (mov. avg.)", linewidth=4)
+            panel.legend(loc=(0.2, 1))
+
+
 def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
     """Pseudo Dice over the epochs: clean, under FGSM and under PGD, the criterion of checkpoint_best and its best epoch, and the epoch from
     which a run that overfitted went on with PGD-2. `logged`: nnU-Net's logger, with the keys of `adversarial_training.LOGGED`."""
