@@ -92,7 +92,7 @@ class AdversarialTraining:
         self._image_channels = len(self.configuration_manager.normalization_schemes)
         self._choice = torch.Generator().manual_seed(secrets.randbits(63))
         self._starts = torch.Generator(self.device).manual_seed(secrets.randbits(63))
-        self._step = 0  # within the epoch
+        self._step = self._draws = 0  # within the epoch
         self._robust: list[dict] = []
         self._saving_best = False
         self.logger.local_logger = RobustCurveLogger(self.logger.local_logger.verbose)
@@ -137,7 +137,7 @@ class AdversarialTraining:
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
-        self._step = 0
+        self._step = self._draws = 0
         self._carried: Tensor | None = None
         self._replayed: dict | None = None
         if isinstance(self.dataloader_train, Replay):
@@ -194,7 +194,8 @@ class AdversarialTraining:
         return self._at.epsilon * ramp(done, self._at.ramp_up * self.num_epochs * self.num_iterations_per_epoch)
 
     def _samples_to_attack(self, batch: dict) -> Tensor:
-        return attacked_samples(self._step, len(batch["data"]), self._at.clean_share, self._choice)
+        self._draws += 1  # not the step: "free" draws once a batch
+        return attacked_samples(self._draws - 1, len(batch["data"]), self._at.clean_share, self._choice)
 
     def _craft(self, batch: dict, samples: Tensor, epsilon: float, generator: torch.Generator, steps: int, step_size: float) -> Tensor:
         """The attacked versions of some samples of a batch on the device, (len(samples), C, *spatial)."""
