@@ -138,7 +138,7 @@ def ramp(step: float, ramp_steps: float) -> float:
 def attacked_samples(step: int, batch_size: int, clean_share: float, generator: torch.Generator) -> Tensor:
     """Sorted indices of the samples to attack in step 0, 1, ...: random ones, since nnU-Net puts foreground into the last of a batch. Over
     n steps exactly floor(n batch_size clean_share) samples stay clean."""
-    clean_until = lambda s: math.floor(s * batch_size * clean_share + 1e-9)  # noqa: E731; ten times 0.1 are 1
+    clean_until = lambda s: math.floor(s * batch_size * clean_share)  # noqa: E731
     clean = clean_until(step + 1) - clean_until(step)
     return torch.randperm(batch_size, generator=generator)[clean:].sort().values
 
