@@ -16,7 +16,6 @@ import io
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from overhead import peak_rss_mib  # beside this script
 
 from evaluation.sliding_window import SlidingWindow
 from nnunetv2_lngswr import __version__
@@ -128,15 +128,15 @@ def memory(dimension: int, device: torch.device, windows: int) -> dict:
             nonlocal live
             live -= self.size
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_rss_mib()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
         return {"windows": windows, "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"windows": windows, "graph_peak_mib": peak / 2**20, "process_peak_growth_mib": (after - before) / 2**10}
+    after = peak_rss_mib()
+    return {"windows": windows, "graph_peak_mib": peak / 2**20, "process_peak_growth_mib": after - before}
 
 
 def _predictor(network, patch_size, device: torch.device) -> nnUNetPredictor:

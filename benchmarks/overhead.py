@@ -138,14 +138,14 @@ def peak_memory(name: str, plan: dict, device: str) -> float:
         for _ in range(3):
             arm.train_step()
         return torch.cuda.max_memory_allocated() / 2**20
-    before = _peak_rss_mib()
+    before = peak_rss_mib()
     arm = Arm(name, plan, device)
     for _ in range(3):
         arm.train_step()
-    return _peak_rss_mib() - before
+    return peak_rss_mib() - before
 
 
-def _peak_rss_mib() -> float:
+def peak_rss_mib() -> float:
     # not getrusage: its ru_maxrss starts at that of the process that forked this one
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
