@@ -157,7 +157,7 @@ def bottleneck(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def project(candidate: torch.Tensor, x: torch.Tensor, ball: Ball) -> torch.Tensor:
     """The point of the ball around x nearest to `candidate` in units of epsilon, then clipped into [min, max]. Clipping only shortens the
     perturbation, since x lies inside, so the result is in both."""
-    scale = _channels(ball.scale, x)
+    scale = like_channels(ball.scale, x)
     delta = candidate - x
     if ball.norm is Norm.LINF:
         limit = ball.epsilon * scale
@@ -166,47 +166,47 @@ def project(candidate: torch.Tensor, x: torch.Tensor, ball: Ball) -> torch.Tenso
         # channels with scale 0 do not move; dividing by 1 there keeps the arithmetic finite
         delta = torch.where(scale > 0, delta, torch.zeros_like(delta))
         rms = _rms(delta / torch.where(scale > 0, scale, torch.ones_like(scale)), ball)
-        delta = delta * _cases(torch.clamp(ball.epsilon / rms.clamp_min(torch.finfo(x.dtype).tiny), max=1), x)
+        delta = delta * like_cases(torch.clamp(ball.epsilon / rms.clamp_min(torch.finfo(x.dtype).tiny), max=1), x)
     return clip(x + delta, ball.bounds)
 
 
 def clip(x: torch.Tensor, bounds: Bounds) -> torch.Tensor:
     """x clipped into [min, max] per case and channel."""
-    return torch.minimum(torch.maximum(x, _channels(bounds.minimum, x)), _channels(bounds.maximum, x))
+    return torch.minimum(torch.maximum(x, like_channels(bounds.minimum, x)), like_channels(bounds.maximum, x))
 
 
 def step_direction(gradient: torch.Tensor, ball: Ball) -> torch.Tensor:
     """Steepest ascent in the ball's geometry with length 1 in units of epsilon: sign for Linf, the gradient scaled to RMS 1 for L2; in
     preprocessed units, so `x + size * step_direction(...)` moves by `size` epsilon units."""
-    scale = _channels(ball.scale, gradient)
+    scale = like_channels(ball.scale, gradient)
     if ball.norm is Norm.LINF:
         return gradient.sign() * scale
     scaled = gradient * scale  # the gradient with respect to u = delta / scale
     # divide by the maximum first: squares of small gradients underflow in float32
     largest = scaled.abs().flatten(1).amax(1)
-    scaled = scaled / _cases(torch.where(largest > 0, largest, torch.ones_like(largest)), scaled)
+    scaled = scaled / like_cases(torch.where(largest > 0, largest, torch.ones_like(largest)), scaled)
     rms = _rms(scaled, ball)
-    return scaled / _cases(torch.where(rms > 0, rms, torch.ones_like(rms)), scaled) * scale
+    return scaled / like_cases(torch.where(rms > 0, rms, torch.ones_like(rms)), scaled) * scale
 
 
 def random_start(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
     """Linf: uniform in the ball; L2: random direction, radius uniform in [0, epsilon]; then clipped. Drawn where the generator is: on the
     CPU, one seed gives one start on any device; on x's device, nothing is copied."""
-    scale = _channels(ball.scale, x)
+    scale = like_channels(ball.scale, x)
     draw = {"generator": generator, "dtype": x.dtype, "device": generator.device}
     if ball.norm is Norm.LINF:
         u = torch.rand(x.shape, **draw).to(x.device) * 2 - 1
         return project(x + ball.epsilon * scale * u, x, ball)
     direction = random_direction(x, ball, generator)
     radius = torch.rand(len(x), **draw).to(x.device)
-    return project(x + ball.epsilon * _cases(radius, x) * direction, x, ball)
+    return project(x + ball.epsilon * like_cases(radius, x) * direction, x, ball)
 
 
 def random_direction(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
     """Length 1 in units of epsilon: a random sign per voxel in Linf, a Gaussian direction in L2, isotropic in units of epsilon."""
     direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
     # step_direction takes a gradient, which it multiplies by the scale
-    return step_direction(direction / _nonzero(_channels(ball.scale, x)), ball)
+    return step_direction(direction / _nonzero(like_channels(ball.scale, x)), ball)
 
 
 def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds) -> dict[str, torch.Tensor]:
@@ -223,7 +223,7 @@ def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds)
     }
     norms = {}
     for unit, scale in scales.items():
-        u = torch.where(_channels(free, delta), delta / _channels(_nonzero(scale), delta), torch.zeros_like(delta)).flatten(1)
+        u = torch.where(like_channels(free, delta), delta / like_channels(_nonzero(scale), delta), torch.zeros_like(delta)).flatten(1)
         l2 = u.square().sum(1).sqrt()
         norms[f"linf_{unit}"] = u.abs().amax(1)
         norms[f"rms_{unit}"] = l2 / count.clamp_min(1).sqrt()
@@ -231,14 +231,14 @@ def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds)
     return norms
 
 
-def _channels(per_channel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def like_channels(per_channel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(B, C) -> (B, C, 1, ...) like x."""
     return per_channel.reshape(*per_channel.shape, *[1] * (x.ndim - 2)).to(x.device)
 
 
-def _cases(per_case_values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def like_cases(per_case_values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(B,) -> (B, 1, 1, ...) like x."""
-    return per_case_values.reshape(-1, *[1] * (x.ndim - 1)).to(x)
+    return per_case_values.reshape(-1, *[1] * (x.ndim - 1)).to(x.device)
 
 
 def _nonzero(scale: torch.Tensor) -> torch.Tensor:
@@ -327,7 +327,7 @@ class Search:
             better = torch.ones_like(value, dtype=torch.bool)
         else:
             better = value > self.best_value
-            self.best = torch.where(_cases(better, x).bool(), x, self.best)
+            self.best = torch.where(like_cases(better, x), x, self.best)
             self.best_value = torch.where(better, value, self.best_value)
             self.best_dice = torch.where(better, dice, self.best_dice)
         self.history.append(value)

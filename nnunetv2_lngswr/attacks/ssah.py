@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.attacks.base import AttackResult, FeatureModel, Search, check_steps, clip, project
+from nnunetv2_lngswr.attacks.base import AttackResult, FeatureModel, Search, check_steps, clip, like_cases, like_channels, project
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -52,8 +52,8 @@ def ssah(
     """
     check_steps(steps)
     name = "ssah_project" if project_into_ball else "ssah"
-    minimum, extent = (_like(v, x) for v in (ball.bounds.minimum, ball.bounds.maximum - ball.bounds.minimum))
-    movable = _like(ball.bounds.attackable & (ball.bounds.maximum > ball.bounds.minimum), x)
+    minimum, extent = (like_channels(v, x) for v in (ball.bounds.minimum, ball.bounds.maximum - ball.bounds.minimum))
+    movable = like_channels(ball.bounds.attackable & (ball.bounds.maximum > ball.bounds.minimum), x)
     safe_extent = torch.where(extent > 0, extent, torch.ones_like(extent))
     axes = sum(n > 1 for n in x.shape[2:]) if axes is None else axes
     shrink = 1 - 1e-6
@@ -80,7 +80,7 @@ def ssah(
         total = (alpha * feature_loss + weight * distance).cpu().double()
         better = total < best_total
         history.append(total)
-        chosen = _like_cases(better, x)
+        chosen = like_cases(better, x)
         best = torch.where(chosen, candidate, best)
         best_total = torch.where(better, total, best_total)
         for key, value in (("low_frequency_distance", distance), ("feature_loss", feature_loss)):
@@ -171,11 +171,3 @@ class _Semantics:
 def _distance(a: torch.Tensor, b: torch.Tensor, minimum: torch.Tensor, extent: torch.Tensor, axes: int) -> torch.Tensor:
     low_a, low_b = (low_frequencies((v - minimum) / extent, axes) for v in (a, b))
     return F.smooth_l1_loss(low_a, low_b, reduction="none").flatten(1).sum(1).cpu().double()
-
-
-def _like(per_channel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return per_channel.reshape(*per_channel.shape, *[1] * (x.ndim - 2)).to(x.device)
-
-
-def _like_cases(flags: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return flags.reshape(-1, *[1] * (x.ndim - 1)).to(x.device)
