@@ -1,0 +1,109 @@
+"""Two choices of adversarial training, measured on a real data set: whose intensity range epsilon is a fraction of, and whether LNG-SWR's
+prior sees clean or attacked samples.
+
+    python benchmarks/adversarial_choices.py -d 611 -c 2d -f 0 -chk .../fold_0/checkpoint_final.pth [-p PLANS] [--batches 20] [-o FILE]
+
+Range: [min, max] of the augmented patch as a share of that of its case, widened to the patch (what `epsilon_range` chooses between); the
+share is the factor between the two epsilons. Prior: its gains after the same augmented batches, clean and attacked by the settings of
+`nnUNetTrainerLNGSWRAT`, from the same trained network; beside it the difference between two halves of the clean batches, which is chance.
+Needs nnUNet_preprocessed; writes nothing but -o.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("-d", required=True, metavar="DATASET", help="name or number")
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS")
+    parser.add_argument("-f", type=int, default=0, metavar="FOLD")
+    parser.add_argument("-chk", type=Path, required=True, help="checkpoint of an LNG-SWR trainer with these plans")
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("-o", type=Path, help="write the figures as JSON")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as results:
+        # nnU-Net reads it when imported, and a trainer makes its folder there at once
+        os.environ["nnUNet_results"] = results
+        os.environ["nnUNet_n_proc_DA"] = "0"
+        figures = measure(args)
+    from overhead import conditions  # beside this script
+
+    from nnunetv2_lngswr.files import write_file
+
+    result = {**conditions("benchmarks/adversarial_choices.py", argv, args), **figures}
+    print(json.dumps(result, indent=1))
+    if args.o:
+        write_file(args.o, json.dumps(result, indent=1) + "\n")
+
+
+def measure(args: argparse.Namespace) -> dict:
+    import torch
+    from nnunetv2.paths import nnUNet_preprocessed
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    from nnunetv2_lngswr.adversarial import patch_bounds
+    from nnunetv2_lngswr.checkpoints import load_checkpoint
+    from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWRAT
+
+    torch.set_num_threads(args.threads)
+    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.d)
+    plans, dataset = (json.loads((folder / f"{name}.json").read_text()) for name in (args.p, "dataset"))
+    trainer = nnUNetTrainerLNGSWRAT(plans, args.c, args.f, dataset, torch.device(args.device))
+    trainer.initialize()
+    trainer.network.load_state_dict(load_checkpoint(args.chk)["network_weights"])
+    trainer.network.train()
+    loader, _ = trainer.get_dataloaders()
+    generator = torch.Generator(args.device).manual_seed(0)
+
+    shares, clean, attacked = [], [], []
+    for _ in range(args.batches):
+        batch = trainer._on_device(next(loader))
+        x = batch["data"]
+        patch, case = patch_bounds(x, None, x.shape[1]), patch_bounds(x, trainer._ranges(batch["keys"]), x.shape[1])
+        shares += ((patch.maximum - patch.minimum) / (case.maximum - case.minimum)).flatten().tolist()
+        clean.append(x)
+        everyone = torch.arange(len(x))
+        attacked.append(trainer._craft(batch, everyone, trainer.at.epsilon, generator, trainer.at.attack_steps, trainer.at.relative_step_size))
+
+    def gains(batches: list[torch.Tensor]) -> np.ndarray:
+        """Prior gains of all stages, channels and bands."""
+        priors = [branch.prior for _, branch in trainer.lngswr.branches() if branch.prior is not None]
+        for prior in priors:
+            for buffer in (prior.energy, prior.variance, prior.steps, prior.pending):
+                buffer.zero_()
+        trainer.lngswr.seed_noise(0)
+        for x in batches:
+            with torch.no_grad():
+                trainer.network(x)
+            trainer.lngswr.commit_priors()
+        return np.concatenate([prior.gain().flatten().cpu().numpy() for prior in priors])
+
+    half = args.batches // 2
+    of_clean, of_attacked = gains(clean), gains(attacked)
+    chance = np.abs(gains(clean[:half]) - gains(clean[half:]))
+    difference = np.abs(of_clean - of_attacked)
+    return {
+        "epsilon": trainer.at.epsilon,
+        "samples": len(shares),
+        "patch_range_over_case_range": dict(zip(("5%", "median", "95%"), np.quantile(shares, (0.05, 0.5, 0.95)).tolist())),
+        "prior_gain_clean_minus_attacked": {"mean": float(difference.mean()), "largest": float(difference.max())},
+        "prior_gain_between_halves_of_clean": {"mean": float(chance.mean()), "largest": float(chance.max())},
+    }
+
+
+if __name__ == "__main__":
+    main()
