@@ -3,7 +3,8 @@
 A, B, ... are OUT folders of evaluation.robust on the same cases with the same attacks; A is the reference. Differences are paired by case: mean Dice
 of the other minus A's, with a bootstrap interval over cases. p values test the mean paired difference by SciPy's permutation test over signs and are
 Holm-corrected over one family that is fixed before looking: clean, worst_linf and worst_l2 at every budget, and all shifts together, for every
-folder. All other rows have intervals only. OUT gets compare.md, compare.csv, compare.json and compare.png.
+folder. All other rows have intervals only. The reduction says by what share a drop against clean is smaller than A's. A model trained several times
+(folds, seeds) is given as several folders joined by commas: folds add cases, seeds are averaged within a case. OUT gets compare.md, compare.csv, compare.json and compare.png.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +26,58 @@ from nnunetv2_lngswr.files import read_json, write_file
 SAME_OPTIONS = ("attacks", "epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "nsd_tolerance")
 COLUMNS = (
     *("kind", "attack", "norm", "epsilon_text", "severity", "folder", "model", "cases", "dice", "dice_low", "dice_high"),
-    *("difference", "difference_low", "difference_high", "p", "p_holm"),
+    *("difference", "difference_low", "difference_high", "reduction", "reduction_low", "reduction_high", "p", "p_holm"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """An OUT folder. `name`: as shown, unique among those compared."""
+    """One or several OUT folders of a model. `name`: as shown, unique among those compared."""
 
     name: str
-    folder: Path
+    folders: tuple[Path, ...]
     summary: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
 
+    @property
+    def place(self) -> str:
+        return ", ".join(map(str, self.folders))
 
-def compare(folders: Sequence[str | Path], output_folder: str | Path, *, seed: int = 0) -> list[dict[str, Any]]:
-    """The table as records, one per row and folder; written to `output_folder`. The first folder is the reference. ValueError for fewer than two
-    folders, unfinished ones, and settings that are not comparable (named)."""
+
+def compare(
+    folders: Sequence[str | Path | Sequence[str | Path]], output_folder: str | Path, *, names: Sequence[str] | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """The table as records, one per row and model; written to `output_folder`. A model is an OUT folder, or a sequence of them (folds, seeds). The
+    first is the reference. `names`: by default those of the trainers or folders. ValueError for fewer than two models, unfinished folders, and
+    settings that are not comparable (named)."""
     if len(folders) < 2:
         raise ValueError(f"compare needs at least two folders, got {len(folders)}")
-    results = _named([_read(Path(f)) for f in folders])
+    results = [_read_model([entry] if isinstance(entry, (str, Path)) else entry) for entry in folders]
+    results = _named(results) if names is None else [replace(r, name=n) for r, n in zip(results, names, strict=True)]
     for other in results[1:]:
         _check_comparable(results[0], other)
     records = _records(results, seed)
     out = Path(output_folder)
     notes = _notes(results)
     write_file(out / "compare.csv", _csv(records))
-    write_file(out / "compare.json", json.dumps({"schema_version": 1, "folders": [str(r.folder) for r in results], "notes": notes, "results": _no_nan(records)}, indent=1))
+    write_file(out / "compare.json", json.dumps({"schema_version": 1, "folders": [[str(f) for f in r.folders] for r in results], "notes": notes, "results": _no_nan(records)}, indent=1))
     write_file(out / "compare.md", _markdown(results, records, notes))
     _draw(out / "compare.png", results, records)
     return records
 
 
 # --- reading and checking -----------------------------------------------------------------------------------------------------------
+
+
+def _read_model(folders: Sequence[str | Path]) -> Result:
+    parts = [_read(Path(f)) for f in folders]
+    first = parts[0]
+    for other in parts[1:]:
+        _check_comparable(first, other, same_cases=False)
+    folds = list(dict.fromkeys(f for p in parts for f in p.summary["model"]["folds"]))
+    cases = list(dict.fromkeys(c for p in parts for c in p.summary["cases"]))
+    summary = {**first.summary, "model": {**first.summary["model"], "folds": folds}, "cases": cases}
+    return Result(name=first.name, folders=tuple(p.folders[0] for p in parts), summary=summary, rows=[r for p in parts for r in p.rows])
 
 
 def _read(folder: Path) -> Result:
@@ -69,19 +89,19 @@ def _read(folder: Path) -> Result:
     summary = read_json(folder / "summary.json", needs=("schema_version", "model", "options", "cases"))
     if summary["schema_version"] != report.SCHEMA_VERSION:
         raise ValueError(f"{folder / 'summary.json'}: schema_version must be {report.SCHEMA_VERSION}, got {summary['schema_version']}; evaluate it again")
-    return Result(name=summary["model"]["trainer"], folder=folder, summary=summary, rows=report.read_cases(folder / "cases.csv"))
+    return Result(name=summary["model"]["trainer"], folders=(folder,), summary=summary, rows=report.read_cases(folder / "cases.csv"))
 
 
 def _named(results: Sequence[Result]) -> list[Result]:
     """The trainer's name where that tells them apart, otherwise the folder's, otherwise a number with it."""
-    trainers, folders = [r.name for r in results], [r.folder.name for r in results]
+    trainers, folders = [r.name for r in results], [r.folders[0].name for r in results]
     for names in (trainers, folders, [f"{i + 1} {n}" for i, n in enumerate(folders)]):
         if len(set(names)) == len(names):
-            return [Result(name=n, folder=r.folder, summary=r.summary, rows=r.rows) for n, r in zip(names, results)]
+            return [replace(r, name=n) for n, r in zip(names, results)]
     raise AssertionError("numbers tell folders apart")
 
 
-def _check_comparable(a: Result, b: Result) -> None:
+def _check_comparable(a: Result, b: Result, *, same_cases: bool = True) -> None:
     from evaluation.results_folder import differences
 
     def settings(result: Result) -> dict[str, Any]:
@@ -89,11 +109,12 @@ def _check_comparable(a: Result, b: Result) -> None:
         labels = sorted({(r["label"], r["label_name"]) for r in result.rows})
         # defaults depend on the data set and the model, so what was run says more than what was asked for
         options["runs"] = sorted({" ".join((r["attack"], r["norm"], r["epsilon_text"])) for r in result.rows if r["kind"] == "attack"})
-        return {"cases": sorted(result.summary["cases"]), **options, "labels": [f"{k} {n}" for k, n in labels]}
+        cases = {"cases": sorted(result.summary["cases"])} if same_cases else {}
+        return {**cases, **options, "labels": [f"{k} {n}" for k, n in labels]}
 
     found = differences(settings(a), settings(b))
     if found:
-        raise ValueError(f"{a.folder} and {b.folder} are not comparable: {'; '.join(found)}")
+        raise ValueError(f"{a.place} and {b.place} are not comparable: {'; '.join(found)}")
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
@@ -120,27 +141,35 @@ def _records(results: Sequence[Result], seed: int) -> list[dict[str, Any]]:
     tables = [report.Table(r.rows) for r in results]
     order = tables[0].cases
     draws = statistics.resample(len(order), seed=seed)
+
+    def values_of(table, *keys):
+        # the same cases may come in another order
+        return table.values("dice", *keys)[[table.cases.index(c) for c in order]]
+
+    clean = [values_of(t, t.clean) for t in tables]
     records = []
     for key, keys in _groups(tables):
         reference = None
-        for result, table in zip(results, tables):
-            # the same cases may come in another order
-            values = table.values("dice", *keys)[[table.cases.index(c) for c in order]]
+        for result, table, its_clean in zip(results, tables, clean):
+            values = values_of(table, *keys)
             reference = values if reference is None else reference
             low, high = statistics.interval(values, draws)
             record = {
                 **dict(zip(("kind", "attack", "norm", "epsilon_text", "severity"), key)),
-                "folder": str(result.folder),
+                "folder": result.place,
                 "model": result.name,
                 "cases": len(order),
                 "dice": statistics.mean_over_cases(values),
                 "dice_low": low,
                 "dice_high": high,
-                **dict.fromkeys(("difference", "difference_low", "difference_high", "p", "p_holm")),
+                **dict.fromkeys(COLUMNS[COLUMNS.index("difference") :]),
             }
             if result is not results[0]:
                 record["difference"] = record["dice"] - statistics.mean_over_cases(reference)
                 record["difference_low"], record["difference_high"] = statistics.difference_interval(values, reference, draws)
+                if key[0] != "clean":
+                    reduction = statistics.drop_reduction(its_clean, values, clean[0], reference, draws)
+                    record |= dict(zip(("reduction", "reduction_low", "reduction_high"), reduction))
                 if key[0] in ("clean", "worst", "shifts_mean"):
                     record["p"] = statistics.sign_flip_test(_case_means(values) - _case_means(reference), seed=seed)
             records.append(record)
@@ -189,7 +218,7 @@ def _markdown(results: Sequence[Result], records: Sequence[Mapping[str, Any]], n
     others = results[1:]
     columns = ["", *[r.name for r in results]]
     for r in others:
-        columns += [f"{r.name} - {results[0].name}", "p (Holm)"]
+        columns += [f"{r.name} - {results[0].name}", "p (Holm)", "drop smaller by"]
     body = []
     by_row: dict[tuple, list[Mapping[str, Any]]] = {}
     for record in records:
@@ -198,21 +227,26 @@ def _markdown(results: Sequence[Result], records: Sequence[Mapping[str, Any]], n
         title = " ".join(p for p in (attack, norm if attack == "noise" else "", epsilon) if p)
         line = [f"**{title}**" if kind in ("clean", "worst", "shifts_mean") else title, *[report.interval_text(r) for r in row]]
         for r in row[1:]:
-            line += [report.interval_text(r, "difference"), "" if r["p_holm"] is None else f"{r['p_holm']:.3g}"]
+            line += [report.interval_text(r, "difference"), "" if r["p_holm"] is None else f"{r['p_holm']:.3g}", _share(r)]
         body.append(line)
     lines = [
         "# Comparison of robustness",
         "",
         f"{len(results[0].summary['cases'])} cases, the same in every folder; reference: {results[0].name}. Foreground Dice in percent with 95% bootstrap "
         "intervals over cases; differences are paired by case. p: permutation test over signs of the mean paired difference, Holm-corrected over all rows "
-        "in bold; the other rows were not tested. Intervals and tests are about these trained models, not about training again.",
+        "in bold; the other rows were not tested. The last column: by what share of the reference's drop against clean the drop is smaller. Intervals and tests are about these trained models, not about training again.",
         "",
         report.markdown_table(columns, body),
         "",
-        *[f"- {r.name}: {r.folder}" for r in results],
+        *[f"- {r.name}: {r.place}" for r in results],
         *[f"- {note}" for note in notes],
     ]
     return "\n".join(lines) + "\n"
+
+
+def _share(record: Mapping[str, Any]) -> str:
+    value, low, high = (record[k] for k in ("reduction", "reduction_low", "reduction_high"))
+    return "" if value is None or value != value else f"{100 * value:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 # --- the plot -----------------------------------------------------------------------------------------------------------------------
@@ -230,13 +264,13 @@ def _draw(path: Path, results: Sequence[Result], records: Sequence[Mapping[str, 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 2 bad input or a disk that is full, with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.compare", description="Compare OUT folders of evaluation.robust, paired by case.")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="OUT folders; the first is the reference")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER[,FOLDER...]", help="OUT folders; the first is the reference; commas join a model's folds and seeds")
     parser.add_argument("-o", dest="output_folder", required=True, metavar="OUT", help="output folder")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations; default: %(default)s")
     arguments = vars(parser.parse_args(argv))
     output = arguments["output_folder"]
     try:
-        compare(arguments["folders"], output, seed=arguments["seed"])
+        compare([f if Path(f).exists() else f.split(",") for f in arguments["folders"]], output, seed=arguments["seed"])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

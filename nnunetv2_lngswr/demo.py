@@ -6,21 +6,17 @@ step that has ended is not repeated by the next call, an interrupted training go
 
 The budget is a few hundred iterations of a small network: the result shows that the chain works, not what the method can do.
 """
-import collections
 import dataclasses
 import json
-import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_lngswr import __version__
+from nnunetv2_lngswr.commands import NOTHING, run_command
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
 from nnunetv2_lngswr.files import atomic_path, write_file
 from nnunetv2_lngswr.register import trainers_are_found
@@ -49,10 +45,9 @@ BUDGETS = {
         "num_epochs": 6, "num_iterations_per_epoch": 40, "num_val_iterations_per_epoch": 4, "seed": 0}),
 }
 
-# Children print as they go. One process per pool where there is a choice: starting one (spawn + import torch) costs more than the
+# One process per pool where there is a choice: starting one (spawn + import torch) costs more than the
 # work of a phantom. nnUNet_n_proc_DA sets the planner's threads too and must not be 0 there; with a seed our trainers use none.
 CHILD_ENVIRONMENT = {
-    "PYTHONUNBUFFERED": "1",
     "nnUNet_def_n_proc": "1",
     "nnUNet_n_proc_DA": "2",
     "nnUNet_compile": "f",
@@ -246,30 +241,10 @@ class _Chain:
                       "--epsilons", "4/255", "8/255", "--steps", "5", "--shifts", "--max-cases", "3", "--disable_tta", "-device", self.device,
                       "--disable_progress_bar"], show=r".")
 
-    def _command(self, name: str, command: list, show: str = r"(?!)") -> None:
-        """Runs one command with its output in OUTPUT/logs, and passes on the lines that match `show`."""
-        command = [str(part) for part in command]
-        self.say("$ " + shlex.join(command))
-        log = self.output / "logs" / f"{self.kind}_{name}.log"
-        log.parent.mkdir(exist_ok=True)
+    def _command(self, name: str, command: list, show: str = NOTHING) -> None:
         folders = {key: str(folder) for key, folder in _nnunet_folders(self.output).items()}
-        tail = collections.deque(maxlen=12)
-        with open(log, "w", encoding="utf-8") as file, subprocess.Popen(
-            [_beside_python(command[0]), *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            text=True, errors="replace", env=os.environ | CHILD_ENVIRONMENT | folders,
-        ) as process:
-            try:
-                for line in process.stdout:
-                    file.write(line)
-                    tail.append(line.rstrip())
-                    if re.search(show, line.rstrip()):
-                        self.say("    " + re.sub(r"^\d{4}-\d\d-\d\d [\d:.]+: ", "", line.rstrip()))
-            except BaseException:  # Ctrl-C: no training may go on in the background
-                process.terminate()
-                raise
-        if process.returncode != 0:
-            last = "\n".join("    " + line for line in tail)
-            raise ValueError(f"{command[0]} failed (exit status {process.returncode}); its last lines, all of them in {log}:\n{last}")
+        log = self.output / "logs" / f"{self.kind}_{name}.log"
+        run_command(command, log, environment=CHILD_ENVIRONMENT | folders, say=self.say, show=show)
 
 
 def _nnunet_folders(output: Path) -> dict[str, Path]:
@@ -288,12 +263,3 @@ def _claim(output: Path, device: str, overwrite: bool) -> None:
         raise ValueError(f"{output} was made by another version or with other settings (see {marker.name} there): add --overwrite to start over")
     output.mkdir(parents=True, exist_ok=True)
     write_file(marker, json.dumps(settings, indent=4) + "\n")
-
-
-def _beside_python(command: str) -> str:
-    """The command of the environment that runs this, whether or not that environment is activated."""
-    beside = shutil.which(command, path=str(Path(sys.executable).parent))
-    found = beside or shutil.which(command)
-    if found is None:
-        raise ValueError(f"{command} was found neither beside {sys.executable} nor on the PATH: is nnunetv2 installed? (lngswr doctor)")
-    return found

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import pytest
@@ -42,6 +43,37 @@ def test_differences_are_paired_by_case_whatever_the_order(tmp_path):
     clean = find(records, "B", "clean")
     assert clean["difference"] == 0 and clean["p"] == 1
     assert find(records, "A", "worst_linf", "2/255")["difference"] is None
+
+
+def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
+    folds = [CASES[:4], CASES[4:]]
+    a = [write_result(tmp_path / f"a{i}", cases=c, model={"folds": [i]}) for i, c in enumerate(folds)]
+    b = [write_result(tmp_path / f"b{i}{g}", trainer="B", cases=c, gain=g, model={"folds": [i]}) for g in (0.02, 0.06) for i, c in enumerate(folds)]
+    whole = [write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.04)]
+    joined, plain = compare.compare([a, b], tmp_path / "joined"), compare.compare(whole, tmp_path / "plain")
+    numbers = [c for c in compare.COLUMNS if c not in ("folder", "p", "p_holm")]
+    assert len(joined) == len(plain) > 10
+    for one, other in zip(joined, plain):
+        assert [one[c] for c in numbers] == pytest.approx([other[c] for c in numbers], nan_ok=True)
+    with pytest.raises(ValueError, match="cases"):
+        compare.compare([a, b[:1]], tmp_path / "out")
+    # on the command line, and with names of one's own
+    assert compare.main([",".join(map(str, a)), ",".join(map(str, b)), "-o", str(tmp_path / "cli")]) == 0
+    assert (tmp_path / "cli" / "compare.csv").read_text() == (tmp_path / "joined" / "compare.csv").read_text()
+    assert {r["model"] for r in compare.compare([a, b], tmp_path / "named", names=["one", "two"])} == {"one", "two"}
+
+
+def test_a_drop_is_compared_as_a_share_of_the_references(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
+    records = compare.compare([a, b], tmp_path / "out")
+    drop = find(records, "A", "clean")["dice"] - find(records, "A", "pgd_linf", "1/255")["dice"]
+    found = find(records, "B", "pgd_linf", "1/255")
+    # the same in every case, so the interval is a point
+    assert [found[k] for k in ("reduction", "reduction_low", "reduction_high")] == pytest.approx([0.03 / drop] * 3)
+    assert find(records, "B", "clean")["reduction"] is None
+    # where the reference loses nothing there is no share of it
+    c = write_result(tmp_path / "c", trainer="C", gain=0.9)
+    assert all(r["reduction"] is None or math.isnan(r["reduction"]) for r in compare.compare([c, a], tmp_path / "none"))
 
 
 def test_shifts_that_not_all_folders_have_are_left_out_and_named(tmp_path):
