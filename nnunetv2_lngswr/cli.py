@@ -40,6 +40,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="start over instead of going on where an earlier call stopped")
     command.set_defaults(run=_demo)
 
+    command = commands.add_parser("benchmark", help="train arms at one equal budget and attack them")
+    benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    command = benchmarks.add_parser("robustness", help="arms trained through nnU-Net, attacked and shifted, in one table")
+    command.add_argument("-d", "--data-set", dest="dataset", required=True, metavar="DATASET", help="full name in nnUNet_raw, such as Dataset611_ThyroidUS")
+    command.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
+    command.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="folder for everything it writes; the same one goes on")
+    command.add_argument("--arms", nargs="+", metavar="ARM", help="of vanilla (always), DA5, LNG, SWR, LNGSWR, AT, LNGSWRAT (all)")
+    command.add_argument("--folds", nargs="+", type=int, default=[0], help="folds of splits_final.json (0)")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the training (0)")
+    command.add_argument("--preset", default="cpu-small", help="cpu-small (low resolution, minutes per arm) or gpu (native resolution) (cpu-small)")
+    command.add_argument("--settings", metavar="JSON", help='a "lngswr" entry for the plans of all arms, such as \'{"noise_sigma_input": 0.5}\'')
+    command.add_argument("--equal-time", action="store_true", help="a second reading: slower arms again, for as long as vanilla took")
+    command.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="as for nnU-Net's commands (cpu)")
+    command.add_argument("--dry-run", action="store_true", help="print the commands")
+    command.set_defaults(run=_benchmark_robustness)
+
     command = commands.add_parser("warm-start", help="make a vanilla nnU-Net checkpoint usable as -pretrained_weights")
     command.add_argument("source", metavar="VANILLA.pth", help="checkpoint of a vanilla nnU-Net v2 training")
     command.add_argument("destination", metavar="OUT.pth", help="file to write: the same backbone with identity LNG-SWR parts")
@@ -87,6 +103,24 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     say = functools.partial(print, flush=True)
     run_demo(arguments.output, arguments.sets, arguments.device, overwrite=arguments.overwrite, say=say)
+    return 0
+
+
+def _benchmark_robustness(arguments: argparse.Namespace) -> int:
+    import json
+
+    from nnunetv2_lngswr.benchmark import ARMS, benchmark_robustness
+
+    options = {k: v for k, v in vars(arguments).items() if k != "run"}
+    options["arms"] = options["arms"] or list(ARMS)
+    try:
+        options["settings"] = json.loads(options["settings"] or "{}")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--settings must be JSON: {error}") from None
+    output = benchmark_robustness(options.pop("dataset"), options.pop("configuration"), options.pop("output"), say=functools.partial(print, flush=True), **options)
+    if not arguments.dry_run:
+        print((output / "robustness.md").read_text().rstrip())
+        print(f"\nwritten to {output}: robustness.md, robustness.json, compare.md, compare.csv, compare.png")
     return 0
 
 

@@ -1,0 +1,112 @@
+"""`lngswr benchmark robustness`: its commands, what it repeats and refuses, and once for real on phantoms."""
+import json
+import time
+
+import pytest
+
+from nnunetv2_lngswr import benchmark, cli
+from nnunetv2_lngswr.benchmark import ARMS, Preset, benchmark_robustness, low_resolution_spacing
+from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
+
+DATASET = PHANTOM_SETS["2d"].dataset_name
+TINY = Preset(
+    batch_size={2: 2},
+    budget={"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1},
+    evaluation=("--attacks", "noise", "pgd_linf", "--epsilons", "8/255", "--steps", "1", "--shifts", "gamma", "--max-cases", "2", "--disable_tta"),
+)
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """A phantom data set in nnUNet_raw."""
+    folder = tmp_path / "nnUNet_raw"
+    write_phantom("2d", folder)
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    monkeypatch.setitem(benchmark.PRESETS, "tiny", TINY)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "dimensions", "side", "expected"),
+    [
+        ((999, 1, 1), (1, 360, 500), 2, 120, (999, 3, 3)),  # a picture
+        ((999, 0.5, 0.5), (1, 200, 100), 2, 100, (999, 0.5, 0.5)),  # nothing is made finer
+        ((5, 1, 1), (20, 400, 300), 2, 100, (5, 3, 3)),  # the coarse axis is left alone
+        ((1, 1, 1), (51, 51, 60), 3, 34, (1.5, 1.5, 1.5)),
+        ((4, 1, 1), (20, 160, 160), 3, 40, (4, 2, 2)),  # 80 mm along the shortest
+    ],
+)
+def test_low_resolution_keeps_so_many_voxels_of_the_shortest_axis(spacing, shape, dimensions, side, expected):
+    fingerprint = {"spacings": [spacing] * 3, "shapes_after_crop": [shape] * 3}
+    assert low_resolution_spacing(fingerprint, dimensions, side) == pytest.approx(expected)
+
+
+def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
+    assert cli.main(["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(tmp_path / "out"), "--folds", "0", "2", "--dry-run"]) == 0
+    commands = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+    trained = [(c[c.index("-tr") + 1], c[4]) for c in commands if c[1] == "nnUNetv2_train"]
+    assert trained == [(t, f) for f in ("0", "2") for t in ARMS.values()]
+    assert [c[1] for c in commands[:3]] == ["nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment", "nnUNetv2_preprocess"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-d", DATASET, "--arms", "LNGSWRR"], "unknown arm LNGSWRR; arms are vanilla, DA5"),
+        (["-d", DATASET, "--preset", "big"], "unknown preset big"),
+        (["-d", "Dataset999_None"], "no data set Dataset999_None"),
+        (["-d", DATASET, "--settings", "{"], "--settings must be JSON"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments, message):
+    assert cli.main(["benchmark", "robustness", "-c", "2d", "-o", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_or_of_other_settings_is_refused(raw, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "run_command", stop)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no benchmark"):
+        benchmark_robustness(DATASET, "2d", tmp_path / "full", preset="tiny")
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_robustness(DATASET, "2d", tmp_path / "out", preset="tiny")
+    with pytest.raises(ValueError, match=r"other settings \(settings\)"):
+        benchmark_robustness(DATASET, "2d", tmp_path / "out", preset="tiny", settings={"noise_sigma_input": 0.1})
+
+
+@pytest.mark.slow
+def test_arms_are_trained_attacked_compared_and_never_twice(raw, tmp_path, monkeypatch):
+    from nnunetv2_lngswr.register import trainers_are_found
+
+    if not trainers_are_found():
+        pytest.skip("nnU-Net's commands do not find the trainers here: lngswr register")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    said = []
+    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=["LNGSWR"], preset="tiny", equal_time=True, say=said.append)
+    record = json.loads((out / "robustness.json").read_text())
+    arms = {r["arm"] for r in record["runs"]}
+    assert {"vanilla", "LNGSWR"} <= arms <= {"vanilla", "LNGSWR", "LNGSWR (same time)"}
+    assert set(record["cost"]) == arms == {r["model"] for r in record["results"]} and record["cost"]["vanilla"]["ratio"] == 1
+    splits = json.loads((raw / DATASET / "splits_final.json").read_text())
+    assert json.loads((out / "nnUNet_preprocessed" / DATASET / "splits_final.json").read_text()) == splits
+    evaluated = json.loads((out / "evaluations" / "vanilla_seed0_fold0" / "summary.json").read_text())["cases"]
+    assert len(evaluated) == 2 and {c.split(".")[0] for c in evaluated} <= set(splits[0]["val"])
+    for run in record["runs"]:
+        trainer, plans = ARMS[run["arm"].split(" ")[0]], run["plans"]
+        written = json.loads((out / "nnUNet_results" / DATASET / f"{trainer}__{plans}__2d" / "plans.json").read_text())
+        entry = written["configurations"]["2d"]["lngswr"]
+        assert entry["seed"] == 0 and entry["num_iterations_per_epoch"] == 2
+        assert entry["num_epochs"] == 2 if "same" not in run["arm"] else entry["num_epochs"] < 2
+    assert "epoch time / vanilla" in (out / "robustness.md").read_text() and (out / "compare.png").is_file()
+    # nothing of that is done again, another seed is added
+    before, count = time.time(), sum(s.startswith("$ ") for s in said)
+    said.clear()
+    benchmark_robustness(DATASET, "2d", out, arms=["LNGSWR"], preset="tiny", say=said.append)
+    assert not [s for s in said if s.startswith("$ ")] and count >= 7
+    assert all(p.stat().st_mtime < before for p in (out / "nnUNet_results").rglob("*.pth"))
