@@ -191,7 +191,8 @@ class _Benchmark:
         if self.preset.shortest_side:
             command += ["-overwrite_plans_name", self.base_plans, "-overwrite_target_spacing", *self._target_spacing()]
         if not self._plans_file(self.base_plans).is_file():
-            self._run("plan", command)
+            # the planner's threads, which may not be 0
+            self._run("plan", command, {"nnUNet_n_proc_DA": self._processes})
         splits = self._splits()
         if splits is None:
             self.say("No splits_final.json beside the data: nnU-Net splits at random, by case and not by patient.")
@@ -324,8 +325,8 @@ class _Benchmark:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
-    def _processes(self) -> int:
-        return min(8, self._cores)
+    def _processes(self) -> str:
+        return str(min(8, self._cores))
 
     def _plans_file(self, name: str) -> Path:
         return self.preprocessed / f"{name}.json"

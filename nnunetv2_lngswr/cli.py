@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lngswr {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    command = commands.add_parser("register", help="make nnU-Net's commands find the LNG-SWR trainers")
+    command = commands.add_parser("register", help="make nnU-Net's commands find the LNG-SWR trainers and planners")
     command.set_defaults(run=_register)
 
     command = commands.add_parser("unregister", help="take them out of nnU-Net again")
@@ -69,18 +69,18 @@ def _parser() -> argparse.ArgumentParser:
 def _register(arguments: argparse.Namespace) -> int:
     from nnunetv2_lngswr.register import register
 
-    change = register()
     said = {"registered": "registered", "updated": "updated to this version", "unchanged": "already registered, nothing to do"}
-    print(f"{said[change.action]}: {change.path}")
+    for change in register():
+        print(f"{said[change.action]}: {change.path}")
     return 0
 
 
 def _unregister(arguments: argparse.Namespace) -> int:
     from nnunetv2_lngswr.register import unregister
 
-    change = unregister()
     said = {"removed": "removed", "absent": "not registered, nothing to remove"}
-    print(f"{said[change.action]}: {change.path}")
+    for change in unregister():
+        print(f"{said[change.action]}: {change.path}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Puts the trainer shim where nnU-Net looks for trainers, takes it out again, and tells how things stand.
+"""Puts shims where nnU-Net looks for trainers and planners, takes them out again, and tells how things stand.
 
-nnU-Net v2 finds a trainer by name in the modules of its own folder ``nnunetv2/training/nnUNetTrainer/``; only modules directly in
-that folder are found without importing its sub-packages (and with them timm and torchvision). `register` copies
-``patches/nnUNetTrainerLNGSWR.py`` there, `unregister` removes it, `doctor` reports and changes nothing. The functions return what
-they did or found; only cli.py prints. nnU-Net itself is never imported here, only located.
+nnU-Net v2 finds a trainer by name in the modules of its own folder ``nnunetv2/training/nnUNetTrainer/``, a planner in those of
+``nnunetv2/experiment_planning/``; only modules directly in those folders are found without importing sub-packages (and with them timm
+and torchvision). `register` copies the files of ``patches/`` there, `unregister` removes them, `doctor` reports and changes nothing.
+The functions return what they did or found; only cli.py prints. nnU-Net itself is never imported here, only located.
 """
 import importlib.metadata
 import importlib.util
@@ -18,6 +18,7 @@ from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.files import atomic_path
 
 SHIM_NAME = "nnUNetTrainerLNGSWR.py"
+PLANNER_SHIM_NAME = "nnUNetPlannerLNGSWR.py"
 SHIM_MARKER = b"# lngswr-shim:"
 NNUNET_RANGE = "nnunetv2>=2.8,<3"
 OPTIONAL_PACKAGES = ("ptwt", "pytorch_wavelets", "torchattacks")
@@ -34,6 +35,10 @@ class NNUNet:
     @property
     def shim(self) -> Path:
         return self.trainer_folder / SHIM_NAME
+
+    @property
+    def planner_shim(self) -> Path:
+        return _shims_of(self.trainer_folder)[1]
 
 
 @dataclass(frozen=True)
@@ -54,48 +59,64 @@ class Finding:
     fix: str = ""
 
 
-def register() -> Change:
-    """Copies the shim into nnU-Net's trainer folder, or brings it up to date. Registering twice changes nothing.
+def register() -> list[Change]:
+    """Copies the shims, of the trainers and of the planners, into nnU-Net's folders, or brings them up to date. Registering twice changes
+    nothing.
 
-    Raises ValueError if nnunetv2 is missing or outside 2.8 <= version < 3, if another file of that name is in the way, or if
-    the folder cannot be written.
+    Raises ValueError if nnunetv2 is missing or outside 2.8 <= version < 3, if another file of such a name is in the way (nothing is
+    written then), or if a folder cannot be written.
     """
-    nnunet = find_nnunet()
-    state = shim_state(nnunet.shim)
+    shims = _shims_of(find_nnunet().trainer_folder)
+    states = [shim_state(shim) for shim in shims]
+    for shim, state in zip(shims, states):
+        if state == "foreign":
+            raise ValueError(f"{shim} was not written by `lngswr register` and is left alone. Move it away, then register again.")
+    return [_write_shim(shim, state) for shim, state in zip(shims, states)]
+
+
+def _write_shim(shim: Path, state: str) -> Change:
     if state == "current":
-        return Change("unchanged", nnunet.shim)
-    if state == "foreign":
-        raise ValueError(f"{nnunet.shim} was not written by `lngswr register` and is left alone. Move it away, then register again.")
+        return Change("unchanged", shim)
     try:
-        with atomic_path(nnunet.shim) as temporary:
-            temporary.write_bytes(shim_source().read_bytes())
+        with atomic_path(shim) as temporary:
+            temporary.write_bytes(shim_source(shim.name).read_bytes())
     except OSError as error:
         raise ValueError(
-            f"cannot write to {nnunet.trainer_folder} ({error.strerror}). Without registering, this makes nnU-Net find the trainers "
-            f"(put it into your shell's start-up file; it needs a torchvision that imports, see `lngswr doctor`):\n"
+            f"cannot write to {shim.parent} ({error.strerror}). Without registering, this makes nnU-Net find the trainers, though not the "
+            f"planners (put it into your shell's start-up file; it needs a torchvision that imports, see `lngswr doctor`):\n"
             f"{external_trainer_line()}"
         ) from error
-    return Change("updated" if state == "outdated" else "registered", nnunet.shim)
+    return Change("updated" if state == "outdated" else "registered", shim)
 
 
-def unregister() -> Change:
-    """Removes the shim from nnU-Net's trainer folder; action "absent" if there is none.
+def unregister() -> list[Change]:
+    """Removes the shims from nnU-Net's folders; action "absent" where there is none.
 
-    Raises ValueError if nnunetv2 is missing, if the file of that name is not ours, or if it cannot be removed.
+    Raises ValueError if nnunetv2 is missing, if a file of such a name is not ours (nothing is removed then), or if one cannot be removed.
     """
     # any version: a shim must come out also after nnU-Net was up- or downgraded out of our range
-    shim = _find_trainer_folder() / SHIM_NAME
-    state = shim_state(shim)
+    shims = _shims_of(_find_trainer_folder())
+    states = [shim_state(shim) for shim in shims]
+    for shim, state in zip(shims, states):
+        if state == "foreign":
+            raise ValueError(f"{shim} was not written by `lngswr register` and is left alone.")
+    return [_remove_shim(shim, state) for shim, state in zip(shims, states)]
+
+
+def _remove_shim(shim: Path, state: str) -> Change:
     if state == "absent":
         return Change("absent", shim)
-    if state == "foreign":
-        raise ValueError(f"{shim} was not written by `lngswr register` and is left alone.")
     try:
         shim.unlink()
         Path(importlib.util.cache_from_source(str(shim))).unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"cannot remove {shim} ({error.strerror}). Remove it with the rights it was installed with.") from error
     return Change("removed", shim)
+
+
+def _shims_of(trainer_folder: Path) -> tuple[Path, Path]:
+    """(of the trainers, of the planners)."""
+    return trainer_folder / SHIM_NAME, trainer_folder.parents[1] / "experiment_planning" / PLANNER_SHIM_NAME
 
 
 def doctor() -> list[Finding]:
@@ -138,13 +159,13 @@ def find_nnunet() -> NNUNet:
     return NNUNet(version, folder)
 
 
-def shim_source() -> Path:
-    """The shim as shipped: beside this module in an installed package, beside the package in a checkout or editable install."""
+def shim_source(name: str = SHIM_NAME) -> Path:
+    """A shim as shipped: beside this module in an installed package, beside the package in a checkout or editable install."""
     package = Path(__file__).resolve().parent
     for folder in (package / "patches", package.parent / "patches"):
-        if (folder / SHIM_NAME).is_file():
-            return folder / SHIM_NAME
-    raise ValueError(f"{SHIM_NAME} is missing from {package / 'patches'}: install nnunetv2_lngswr again.")
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{name} is missing from {package / 'patches'}: install nnunetv2_lngswr again.")
 
 
 def shim_state(shim: Path) -> str:
@@ -154,7 +175,7 @@ def shim_state(shim: Path) -> str:
     if not shim.is_file():
         return "foreign"
     content = shim.read_bytes()
-    if content == shim_source().read_bytes():
+    if content == shim_source(shim.name).read_bytes():
         return "current"
     return "outdated" if content.startswith(SHIM_MARKER) else "foreign"
 
@@ -226,17 +247,22 @@ def _nnunet_findings(torchvision_imports: bool) -> list[Finding]:
     except ValueError as error:
         return [Finding("nnunetv2", str(error), "wrong", f'pip install "{NNUNET_RANGE}"')]
     found = Finding("nnunetv2", f"{nnunet.version} in {nnunet.trainer_folder.parents[1]}")
-    state = shim_state(nnunet.shim)
-    value = f"{state}: {nnunet.shim}"
+    external = bool(_external_folders_with_shim()) and torchvision_imports
+    return [found, _shim_finding("trainer shim", nnunet.shim, external), _shim_finding("planner shim", nnunet.planner_shim, external)]
+
+
+def _shim_finding(topic: str, shim: Path, external: bool) -> Finding:
+    state = shim_state(shim)
+    value = f"{state}: {shim}"
     if state == "current":
-        shim = Finding("trainer shim", value)
-    elif state == "absent" and _external_folders_with_shim() and torchvision_imports:
-        shim = Finding("trainer shim", f"{value}; found through nnUNet_extTrainer instead")
-    elif state == "foreign":
-        shim = Finding("trainer shim", value, "wrong", "not written by `lngswr register`: move it away, then lngswr register")
-    else:
-        shim = Finding("trainer shim", value, "wrong", "lngswr register")
-    return [found, shim]
+        return Finding(topic, value)
+    if state == "foreign":
+        return Finding(topic, value, "wrong", "not written by `lngswr register`: move it away, then lngswr register")
+    if state == "absent" and external:
+        if topic == "trainer shim":
+            return Finding(topic, f"{value}; found through nnUNet_extTrainer instead")
+        return Finding(topic, value, "note", "nnUNet_extTrainer serves trainers only; `-pl nnUNetPlannerLNGSWR` needs lngswr register")
+    return Finding(topic, value, "wrong", "lngswr register")
 
 
 def _trainers_finding(probe: _Probe) -> Finding:

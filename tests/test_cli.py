@@ -58,7 +58,7 @@ def test_a_value_error_becomes_one_line_and_exit_status_2(tmp_path, capsys):
     ],
 )
 def test_register_and_unregister_say_what_they_did(monkeypatch, capsys, name, action, said):
-    monkeypatch.setattr(register, name, lambda: register.Change(action, Path("shim")))
+    monkeypatch.setattr(register, name, lambda: [register.Change(action, Path("shim"))])
     assert cli.main([name]) == 0
     assert said in capsys.readouterr().out
 

@@ -1,0 +1,82 @@
+"""nnU-Net's planners, with what LNG-SWR keeps for the backward pass counted: `nnUNetv2_plan_experiment -pl nnUNetPlannerLNGSWR`.
+
+=============================  ====================================
+nnUNetPlannerLNGSWR            nnU-Net's default (ExperimentPlanner)
+nnUNetPlannerLNGSWRResEncM     nnUNetPlannerResEncM
+nnUNetPlannerLNGSWRResEncL     nnUNetPlannerResEncL
+nnUNetPlannerLNGSWRResEncXL    nnUNetPlannerResEncXL
+=============================  ====================================
+
+Patches or batches become smaller, so that a training needs the GPU memory that the plain planner's would need without LNG-SWR. The data are
+those of the plain planner: nothing is preprocessed again. How large the difference is: benchmarks/planner_memory.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
+
+SUFFIX = "LNGSWR"
+
+
+def extra_feature_maps(patch_size, strides, features_per_stage, input_channels: int) -> int:
+    """What LNG-SWR adds to nnU-Net's estimate, which counts the elements of each convolution's output once.
+
+    A counted output is kept twice, by the normalisation and by the next convolution. LNG-SWR keeps two tensors more of the input and of each stage,
+    the noisy and the reconstructed one, and one of the bottleneck, which is not reconstructed.
+    """
+    shape, total = np.array(patch_size, np.int64), 2 * input_channels * int(np.prod(patch_size))
+    for stage, (stride, features) in enumerate(zip(strides, features_per_stage)):
+        shape = -(-shape // np.array(stride))
+        total += (1 if stage == len(features_per_stage) - 1 else 2) * features * int(np.prod(shape))
+    return total // 2
+
+
+class _CountsLNGSWR:
+    """Before one of nnU-Net's planners: its estimate plus `extra_feature_maps`, under plans names of their own."""
+
+    def __init__(self, dataset_name_or_id, *, plans_name: str | None = None, **kwargs):
+        super().__init__(dataset_name_or_id, plans_name=plans_name or self._plain_name + SUFFIX, **kwargs)
+
+    def static_estimate_VRAM_usage(self, patch_size, input_channels, output_channels, arch_class_name, arch_kwargs, arch_kwargs_req_import):
+        plain = super().static_estimate_VRAM_usage(
+            patch_size, input_channels, output_channels, arch_class_name, arch_kwargs, arch_kwargs_req_import
+        )
+        return plain + extra_feature_maps(patch_size, arch_kwargs["strides"], arch_kwargs["features_per_stage"], input_channels)
+
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        """The default plans' data where they are the same, as nnU-Net's ResEnc planners have it, which forget a spacing of the user's."""
+        same = self.overwrite_target_spacing is None and configuration_name in ("2d", "3d_fullres")
+        return f"{'nnUNetPlans' if same else self.plans_identifier}_{configuration_name}"
+
+
+class nnUNetPlannerLNGSWR(_CountsLNGSWR, ExperimentPlanner):
+    """ExperimentPlanner for LNG-SWR's trainers. Plans: nnUNetPlansLNGSWR."""
+
+    _plain_name = "nnUNetPlans"
+
+
+class nnUNetPlannerLNGSWRResEncM(_CountsLNGSWR, nnUNetPlannerResEncM):
+    """nnUNetPlannerResEncM for LNG-SWR's trainers. Plans: nnUNetResEncUNetMPlansLNGSWR."""
+
+    _plain_name = "nnUNetResEncUNetMPlans"
+
+
+class nnUNetPlannerLNGSWRResEncL(_CountsLNGSWR, nnUNetPlannerResEncL):
+    """nnUNetPlannerResEncL for LNG-SWR's trainers. Plans: nnUNetResEncUNetLPlansLNGSWR."""
+
+    _plain_name = "nnUNetResEncUNetLPlans"
+
+
+class nnUNetPlannerLNGSWRResEncXL(_CountsLNGSWR, nnUNetPlannerResEncXL):
+    """nnUNetPlannerResEncXL for LNG-SWR's trainers. Plans: nnUNetResEncUNetXLPlansLNGSWR."""
+
+    _plain_name = "nnUNetResEncUNetXLPlans"
+
+
+__all__ = ["nnUNetPlannerLNGSWR", "nnUNetPlannerLNGSWRResEncM", "nnUNetPlannerLNGSWRResEncL", "nnUNetPlannerLNGSWRResEncXL"]
