@@ -24,10 +24,11 @@ setup(
         "torch",
         "PyWavelets",
         "monai",
-        # imported here, and brought by nnunetv2 anyway
+        # imported here, and brought by nnunetv2 or torch anyway
         "acvl-utils",
         "batchgenerators",
         "batchgeneratorsv2",
+        "filelock",
         "matplotlib",
         "nibabel",
         "numpy",

@@ -1,11 +1,11 @@
 """What one attack step costs: time against a plain sliding-window prediction, and peak memory against the number of windows.
 
-    python benchmarks/attack_cost.py [-o FILE] [--dimension 2|3] [--device cpu|cuda] [--repeats 7] [--window-batch-size 1]
+    python benchmarks/attack_cost.py [-o FILE] [--dimensions 2 3] [--device cpu|cuda] [--repeats 9] [--window-batch-size 1]
 
-Prints JSON (or writes it to -o): median seconds (CPU: of CPU time, CUDA: of the clock) of nnU-Net's own predictor (`predictor_s`), of our logits without a graph (`logits_s`) and of
-one PGD step (`step_s`), taken side by side in every repeat so that a busy machine touches all alike; their ratios; and, for one case
-tiled into 4 and into 64 windows, the peak memory of a step in MiB (CUDA: allocator peak; CPU: bytes held for backward plus the
-growth of the process's peak, each tiling in its own process).
+Prints JSON (and writes it to -o). Time: nnU-Net's own predictor (`predictor_s`), our logits without a graph (`logits_s`) and one PGD step
+(`step_s`) take turns, so that a busy machine touches all alike; medians and the medians of the ratios taken turn by turn; networks and cases
+are those of real low-resolution plans. Memory: one case tiled into 4 and into 64 windows, peak of a step in MiB (CUDA: allocator
+peak; CPU: bytes held for backward plus the growth of the process's peak, each tiling in its own process).
 """
 
 from __future__ import annotations
@@ -21,30 +21,37 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from evaluation.sliding_window import SlidingWindow
+from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
+from nnunetv2_lngswr.files import write_file
 
-FEATURES = {2: (16, 32, 64), 3: (8, 16, 32)}
-CASE = {2: (1, 192, 192), 3: (48, 48, 48)}
-PATCH = {2: (96, 96), 3: (24, 24, 24)}
-# step of the tiling that cuts the memory case into 4 and 64 windows; its patch is half of the case along the tiled axes
+# those of Dataset611_ThyroidUS at 128 px and of Dataset621_LungNodule3D, under nnU-Net's plans
+FEATURES = {2: (32, 64, 128, 256, 512), 3: (32, 64, 128, 256)}
+CASE = {2: (1, 128, 196), 3: (51, 51, 51)}
+PATCH = {2: (128, 112), 3: (48, 48, 48)}
+# memory, in small: step of the tiling that cuts the memory case into 4 and 64 windows; its patch is half of the case along the tiled axes
 MEMORY_STEPS = {2: {4: 1.0, 64: 1 / 7}, 3: {4: 1.0, 64: 1 / 7}}
+MEMORY_FEATURES = {2: (16, 32, 64), 3: (8, 16, 32)}
+MEMORY_CASE = {2: (1, 192, 192), 3: (48, 48, 48)}
 MEMORY_PATCH = {2: (96, 96), 3: (48, 24, 24)}
 # glibc keeps freed blocks and its heap fragments; with these the process's peak is what was live
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
-def build(dimension: int, device: torch.device) -> torch.nn.Module:
+def build(features: tuple[int, ...], dimension: int, device: torch.device) -> torch.nn.Module:
     conv, norm = (getattr(torch.nn, f"{n}{dimension}d") for n in ("Conv", "InstanceNorm"))
-    features = FEATURES[dimension]
     strides = (1, *[2] * (len(features) - 1))
     torch.manual_seed(0)
     network = PlainConvUNet(
@@ -53,23 +60,21 @@ def build(dimension: int, device: torch.device) -> torch.nn.Module:
     return network.to(device).eval()
 
 
-def problem(dimension: int, device: torch.device):
+def problem(shape: tuple[int, ...], device: torch.device):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn((1, 1, *CASE[dimension]), generator=generator).to(device)
-    y = torch.randint(0, 2, (1, *CASE[dimension]), generator=generator).to(device)
+    x = torch.randn((1, 1, *shape), generator=generator).to(device)
+    y = torch.randint(0, 2, (1, *shape), generator=generator).to(device)
     return x, LabelSpace.softmax(2).target(y)
 
 
 def synchronised(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        return time.perf_counter()
-    # other processes on the machine do not enter the CPU time; with several threads it adds them up
-    return time.process_time()
+    return time.perf_counter()
 
 
 def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
-    network, (x, target) = build(dimension, device), problem(dimension, device)
+    network, (x, target) = build(FEATURES[dimension], dimension, device), problem(CASE[dimension], device)
     window = SlidingWindow([network], patch_size=PATCH[dimension], window_batch_size=window_batch_size, autocast=device.type == "cuda")
     ball = ThreatModel(norm="linf", epsilon=8 / 255).ball(Bounds.of(x))
     predictor = _predictor(network, PATCH[dimension], device)
@@ -94,10 +99,12 @@ def times(dimension: int, device: torch.device, repeats: int, window_batch_size:
                 # an attack of T steps is T gradients and one forward pass
                 seconds[key].append(elapsed / parts if parts else (elapsed - seconds["logits_s"][-1]) / steps)
     medians = {k: statistics.median(v) for k, v in seconds.items()}
+    ratios = {key: [a / b for a, b in zip(seconds["step_s"], seconds[key])] for key in ("logits_s", "predictor_s")}
     return {
         **medians,
-        "step_over_logits": statistics.median(a / b for a, b in zip(seconds["step_s"], seconds["logits_s"])),
-        "step_over_predictor": statistics.median(a / b for a, b in zip(seconds["step_s"], seconds["predictor_s"])),
+        "step_over_logits": statistics.median(ratios["logits_s"]),
+        "step_over_predictor": statistics.median(ratios["predictor_s"]),
+        "step_over_predictor_range": [min(ratios["predictor_s"]), max(ratios["predictor_s"])],
         "repeats": repeats,
         "windows": window.window_count(x),
     }
@@ -105,7 +112,7 @@ def times(dimension: int, device: torch.device, repeats: int, window_batch_size:
 
 def memory(dimension: int, device: torch.device, windows: int) -> dict:
     """Peak of one step in this process, which must be fresh."""
-    network, (x, target) = build(dimension, device), problem(dimension, device)
+    network, (x, target) = build(MEMORY_FEATURES[dimension], dimension, device), problem(MEMORY_CASE[dimension], device)
     window = SlidingWindow([network], patch_size=MEMORY_PATCH[dimension], tile_step_size=MEMORY_STEPS[dimension][windows])
     assert window.window_count(x) == windows
     live = peak = 0
@@ -143,11 +150,11 @@ def _predictor(network, patch_size, device: torch.device) -> nnUNetPredictor:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", type=Path, help="write the JSON here instead of standard output")
-    parser.add_argument("--dimension", type=int, choices=(2, 3), default=2)
+    parser.add_argument("-o", type=Path, help="write the figures as JSON")
+    parser.add_argument("--dimensions", type=int, choices=(2, 3), nargs="+", default=[2, 3])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, help="CPU threads; 1 on a busy machine, where more wait for each other")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's")
     parser.add_argument("--window-batch-size", type=int, default=1)
     parser.add_argument("--memory-of", type=int, choices=(4, 64), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -155,31 +162,33 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
-        print(json.dumps(memory(arguments.dimension, device, arguments.memory_of)))
+        print(json.dumps(memory(arguments.dimensions[0], device, arguments.memory_of)))
         return
-    common = ["--dimension", str(arguments.dimension), "--device", arguments.device, "--threads", str(torch.get_num_threads())]
-    peaks = []
-    for windows in (4, 64):
-        command = [sys.executable, __file__, *common, "--memory-of", str(windows)]
-        child = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **RETURN_MEMORY})
-        peaks.append(json.loads(child.stdout.splitlines()[-1]))
     result = {
-        "benchmark": "attack_cost",
-        "dimension": arguments.dimension,
-        "case": CASE[arguments.dimension],
-        "patch": PATCH[arguments.dimension],
+        "date": date.today().isoformat(),
+        "command": " ".join(["python", "benchmarks/attack_cost.py", *(sys.argv[1:] if argv is None else argv)]),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "versions": {"torch": torch.__version__, "nnunetv2_lngswr": __version__, "python": platform.python_version()},
         "window_batch_size": arguments.window_batch_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "time": times(arguments.dimension, device, arguments.repeats, arguments.window_batch_size),
-        "memory": peaks,
     }
-    text = json.dumps(result, indent=2)
+    for dimension in arguments.dimensions:
+        result[f"{dimension}d"] = {
+            "case": CASE[dimension],
+            "patch": PATCH[dimension],
+            "features": FEATURES[dimension],
+            "time": times(dimension, device, arguments.repeats, arguments.window_batch_size),
+            "memory": [_memory_in_a_process_of_its_own(dimension, arguments.device, windows) for windows in (4, 64)],
+        }
+    text = json.dumps(result, indent=1) + "\n"
+    print(text, end="")
     if arguments.o:
-        arguments.o.write_text(text + "\n")
-    else:
-        print(text)
+        write_file(arguments.o, text)
+
+
+def _memory_in_a_process_of_its_own(dimension: int, device: str, windows: int) -> dict:
+    command = [sys.executable, __file__, "--dimensions", str(dimension), "--device", device, "--memory-of", str(windows)]
+    child = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **RETURN_MEMORY})
+    return json.loads(child.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

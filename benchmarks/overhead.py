@@ -110,10 +110,10 @@ def timed(work, device: str) -> float:
     return time.perf_counter() - start
 
 
-def time_ratios(plan: dict, repeats: int, device: str) -> dict:
-    arms = {name: Arm(name, plan, device) for name in ARMS}
+def time_ratios(arms: dict, repeats: int, device: str, kinds: tuple[str, ...] = ("train_step", "infer")) -> dict:
+    """{arm: {kind: {"median_s", "ratio" to the arm "vanilla", "ratio_min", "ratio_max"}}}, for arms that have the methods `kinds`."""
     result = {}
-    for kind in ("train_step", "infer"):
+    for kind in kinds:
         seconds = {name: [] for name in arms}
         for turn in range(repeats + 1):
             for name, arm in arms.items():
@@ -151,6 +151,16 @@ def _peak_rss_mib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def conditions(script: str, argv: list[str] | None, args: argparse.Namespace) -> dict:
+    """What a figure must be quoted with."""
+    return {
+        "date": date.today().isoformat(),
+        "command": " ".join(["python", script, *(sys.argv[1:] if argv is None else argv)]),
+        "device": torch.cuda.get_device_name() if args.device != "cpu" else f"CPU, {args.threads} threads, {platform.machine()}",
+        "versions": {"torch": torch.__version__, "nnunetv2_lngswr": __version__, "python": platform.python_version()},
+    }
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
@@ -164,15 +174,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.peak_memory_of:
         print(peak_memory(args.peak_memory_of, PLANS[args.plans[0]], args.device))
         return
-    result = {
-        "date": date.today().isoformat(),
-        "command": " ".join(["python", "benchmarks/overhead.py", *(sys.argv[1:] if argv is None else argv)]),
-        "device": torch.cuda.get_device_name() if args.device != "cpu" else f"CPU, {args.threads} threads, {platform.machine()}",
-        "versions": {"torch": torch.__version__, "nnunetv2_lngswr": __version__, "python": platform.python_version()},
-        "plans": {},
-    }
+    result = {**conditions("benchmarks/overhead.py", argv, args), "plans": {}}
     for plan in args.plans:
-        figures = time_ratios(PLANS[plan], args.repeats, args.device)
+        figures = time_ratios({name: Arm(name, PLANS[plan], args.device) for name in ARMS}, args.repeats, args.device)
         for name in ARMS:
             child = [sys.executable, __file__, "--plans", plan, "--threads", str(args.threads), "--device", args.device]
             out = subprocess.run([*child, "--peak-memory-of", name], check=True, capture_output=True, text=True).stdout

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.files import read_json, write_file
 
 # what must agree, or the difference between folders would not be one between models
-SAME_OPTIONS = ("attacks", "epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "shifts", "nsd_tolerance")
+SAME_OPTIONS = ("attacks", "epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "nsd_tolerance")
 COLUMNS = (
     *("kind", "attack", "norm", "epsilon_text", "severity", "folder", "model", "cases", "dice", "dice_low", "dice_high"),
     *("difference", "difference_low", "difference_high", "p", "p_holm"),
@@ -66,9 +66,9 @@ def _read(folder: Path) -> Result:
     for name in ("summary.json", "cases.csv"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: it is no finished OUT folder of evaluation.robust")
-    summary = json.loads((folder / "summary.json").read_text())
-    if summary.get("schema_version") != report.SCHEMA_VERSION:
-        raise ValueError(f"{folder / 'summary.json'}: schema_version must be {report.SCHEMA_VERSION}, got {summary.get('schema_version')}; evaluate it again")
+    summary = read_json(folder / "summary.json", needs=("schema_version", "model", "options", "cases"))
+    if summary["schema_version"] != report.SCHEMA_VERSION:
+        raise ValueError(f"{folder / 'summary.json'}: schema_version must be {report.SCHEMA_VERSION}, got {summary['schema_version']}; evaluate it again")
     return Result(name=summary["model"]["trainer"], folder=folder, summary=summary, rows=report.read_cases(folder / "cases.csv"))
 
 
@@ -87,6 +87,8 @@ def _check_comparable(a: Result, b: Result) -> None:
     def settings(result: Result) -> dict[str, Any]:
         options = {k: result.summary["options"].get(k) for k in SAME_OPTIONS}
         labels = sorted({(r["label"], r["label_name"]) for r in result.rows})
+        # defaults depend on the data set and the model, so what was run says more than what was asked for
+        options["runs"] = sorted({" ".join((r["attack"], r["norm"], r["epsilon_text"])) for r in result.rows if r["kind"] == "attack"})
         return {"cases": sorted(result.summary["cases"]), **options, "labels": [f"{k} {n}" for k, n in labels]}
 
     found = differences(settings(a), settings(b))
@@ -102,6 +104,10 @@ def _notes(results: Sequence[Result]) -> list[str]:
         values = [r.summary["model"][key] for r in results]
         if any(v != values[0] for v in values):
             notes.append(f"{key} differs: {', '.join(f'{r.name} {v}' for r, v in zip(results, values))}")
+    shifts = [dict.fromkeys(r["attack"] for r in result.rows if r["kind"] == "shift") for result in results]
+    lone = [name for name in dict.fromkeys(n for names in shifts for n in names) if not all(name in names for names in shifts)]
+    if lone:
+        notes.append(f"shifts left out of this comparison, since not every folder has them: {', '.join(lone)}")
     return notes
 
 
@@ -115,7 +121,7 @@ def _records(results: Sequence[Result], seed: int) -> list[dict[str, Any]]:
     order = tables[0].cases
     draws = statistics.resample(len(order), seed=seed)
     records = []
-    for key, keys in _groups(tables[0]):
+    for key, keys in _groups(tables):
         reference = None
         for result, table in zip(results, tables):
             # the same cases may come in another order
@@ -144,10 +150,10 @@ def _records(results: Sequence[Result], seed: int) -> list[dict[str, Any]]:
     return records
 
 
-def _groups(table) -> list[tuple[tuple, list[tuple]]]:
-    """(key of the row, runs that it averages): every run but single severities, then each shift, then all of them."""
-    groups = [(key, [key]) for key in table.keys if key[0] != "shift"]
-    shifts = [key for key in table.keys if key[0] == "shift"]
+def _groups(tables) -> list[tuple[tuple, list[tuple]]]:
+    """(key of the row, runs that it averages): every run but single severities, then each shift that all tables have, then all of them."""
+    groups = [(key, [key]) for key in tables[0].keys if key[0] != "shift"]
+    shifts = [key for key in tables[0].keys if key[0] == "shift" and all(key in t.keys for t in tables)]
     for name in dict.fromkeys(k[1] for k in shifts):
         groups.append((("shift_mean", name, "", "", None), [k for k in shifts if k[1] == name]))
     if shifts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     for axis in axes:
         _plain_axes(axis)
     model = summary["model"]
-    figure.suptitle(f"{model['trainer']}, {model['configuration']}, {model['dataset']}: {clean['cases']} cases, 95% bootstrap intervals over cases", fontsize=10)
+    title = f"{model['trainer']}, {model['configuration']}, {model['dataset']}: {clean['cases']} cases, 95% bootstrap intervals over cases"
+    # about 14 characters of this size in an inch: a single panel is narrower than the line
+    figure.suptitle(textwrap.fill(title, int(14 * figure.get_figwidth())), fontsize=10)
     _save(figure, path)
 
 
@@ -96,11 +99,11 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Mapping[str, Any]]])
         bar.ax.tick_params(labelsize=7)
         axes[1].set_title(f"perturbation, {e['attack']}\nin 1/255 of the range", fontsize=9)
         axes[2].imshow(e["image"] + e["perturbation"], **grey)
-        axes[2].set_title(f"attacked image\n{NORMS.get(e['norm'], e['norm'])} epsilon {e['epsilon_text']}", fontsize=9)
+        axes[2].set_title(f"attacked image\n{_budget(e)}", fontsize=9)
         for axis, key, word in ((axes[3], "before", "clean"), (axes[4], "after", "attacked")):
             axis.imshow(e["image"] if key == "before" else e["image"] + e["perturbation"], **grey)
             _overlay(axis, e[key], e["reference"], colours)
-            axis.set_title(f"prediction, {word}\nDice {_dice(e[f'dice_{key}'])}", fontsize=9)
+            axis.set_title(f"prediction, {word}\nDice of the case {_dice(e[f'dice_{key}'])}", fontsize=9)
         for axis in axes:
             axis.set(xticks=[], yticks=[], xlim=(-0.5, e["image"].shape[1] - 0.5), ylim=(e["image"].shape[0] - 0.5, -0.5))
     names = examples[0][1]["names"]
@@ -109,6 +112,12 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Mapping[str, Any]]])
     legend[-1].set_path_effects([_outline()])
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), fontsize=9, frameon=False)
     _save(figure, path)
+
+
+def _budget(example: Mapping[str, Any]) -> str:
+    if not example["epsilon_text"]:
+        return "without a budget"
+    return f"{NORMS.get(example['norm'], example['norm'])} epsilon {example['epsilon_text']}"
 
 
 def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> None:

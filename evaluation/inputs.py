@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from nnunetv2_lngswr.files import read_json
 
 NAMED_AT_MOST = 5
 
@@ -62,21 +63,25 @@ def from_cross_validation(
 ) -> list[CaseFiles]:
     """Every fold's validation cases, fold by fold, sorted: from nnUNet_raw/<dataset>/{imagesTr, labelsTr} and
     nnUNet_preprocessed/<dataset>/splits_final.json. ValueError, with the fix, where one of them is missing, and for fold_all."""
-    if "all" in folds:
-        raise ValueError("fold_all was trained on every case and has no validation cases; give images and labels it has not seen (-i, -l)")
+    refuse_fold_all(folds)
     raw, preprocessed = _environment("nnUNet_raw") / dataset, _environment("nnUNet_preprocessed") / dataset
     splits_file = preprocessed / "splits_final.json"
     if not splits_file.is_file():
         raise ValueError(f"{splits_file} does not exist, so the validation cases of the folds are unknown; copy it there, or give -i and -l")
-    splits = json.loads(splits_file.read_text())
+    splits = read_json(splits_file)
     if not (raw / "imagesTr").is_dir() and not (raw / "dataset.json").is_file():
         raise ValueError(f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); put it there, or give -i and -l")
     listed = _listed(raw)
-    cases = []
+    cases, seen = [], {}
     for fold in folds:
         if fold >= len(splits):
             raise ValueError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
         for name in sorted(splits[fold]["val"]):
+            if name in seen:
+                raise ValueError(
+                    f"{splits_file} lists {name} as validation case of folds {seen[name]} and {fold}: one case would count twice; choose one fold (-f)"
+                )
+            seen[name] = fold
             images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
             images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
             for path in (*images, label):
@@ -84,6 +89,11 @@ def from_cross_validation(
                     raise ValueError(f"{path} does not exist, but splits_final.json lists {name} as validation case of fold {fold}")
             cases.append(CaseFiles(identifier=name, folds=(fold,), images=images, label=label, previous_stage=_previous(previous_stage, name, ending)))
     return cases
+
+
+def refuse_fold_all(folds: Sequence[int | str]) -> None:
+    if "all" in folds:
+        raise ValueError("fold_all was trained on every case and has no validation cases; give images and labels it has not seen (-i, -l)")
 
 
 def choose(cases: Sequence[CaseFiles], count: int | None, *, seed: int) -> list[CaseFiles]:
@@ -96,7 +106,7 @@ def choose(cases: Sequence[CaseFiles], count: int | None, *, seed: int) -> list[
 def _listed(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
     """Cases that dataset.json of the raw data set places elsewhere (its 'dataset' entry)."""
     file = raw / "dataset.json"
-    entries = json.loads(file.read_text()).get("dataset", {}) if file.is_file() else {}
+    entries = read_json(file).get("dataset", {}) if file.is_file() else {}
 
     def place(path: str) -> Path:
         return raw / os.path.expandvars(path)

@@ -24,7 +24,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
@@ -36,6 +35,7 @@ from torch import nn
 import nnunetv2_lngswr
 from evaluation import perturbed_files
 from nnunetv2_lngswr.checkpoints import load_checkpoint, sha256
+from nnunetv2_lngswr.files import read_json
 from evaluation.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace, Target
 from nnunetv2_lngswr.attacks.threat_model import Bounds
@@ -160,7 +160,8 @@ class SegmentationModel:
         if not 0 < tile_step_size <= 1:
             raise ValueError(f"tile_step_size must be in (0, 1], got {tile_step_size}")
         folds = find_folds(folder, folds, checkpoint)
-        plans, dataset_json = PlansManager(load_json(str(folder / "plans.json"))), load_json(str(folder / "dataset.json"))
+        plans = PlansManager(read_json(folder / "plans.json", needs=("plans_name", "dataset_name", "configurations")))
+        dataset_json = read_json(folder / "dataset.json", needs=("labels", "file_ending"))
         device = torch.device(device)
         networks, hashes, first = [], {}, None
         for fold in folds:
@@ -253,9 +254,14 @@ class SegmentationModel:
         return data, properties, reference, previous
 
     def preprocess(
-        self, image_files: Sequence[str | Path], label_file: str | Path | None = None, previous_stage_file: str | Path | None = None
+        self,
+        image_files: Sequence[str | Path],
+        label_file: str | Path | None = None,
+        previous_stage_file: str | Path | None = None,
+        *,
+        identifier: str | None = None,
     ) -> Case:
-        """One case as nnUNetv2_predict preprocesses it, with its label beside it.
+        """One case as nnUNetv2_predict preprocesses it, with its label beside it. `identifier`: default, from the first image's name.
 
         ValueError for missing or unreadable files, a wrong number of channels, NaN or infinity, a constant image, an empty image, a label whose
         shape or spacing differs from the image's, labels that dataset.json does not know, and a cascade without the previous
@@ -276,7 +282,7 @@ class SegmentationModel:
         affine = self._file_affine(data, previous)
         ending = re.escape(self.file_ending)
         return Case(
-            identifier=re.sub(rf"(_\d{{4}})?{ending}$", "", Path(image_files[0]).name),
+            identifier=identifier or re.sub(rf"(_\d{{4}})?{ending}$", "", Path(image_files[0]).name),
             image_files=image_files,
             x=torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)),
             labels=labels,
@@ -371,6 +377,8 @@ class SegmentationModel:
 
     def _check_label(self, label, label_properties, label_file, data, properties, image_files) -> None:
         _check_same_grid(label, label_properties, label_file, data, properties, image_files)
+        if _nifti_has_nan(label_file):
+            raise ValueError(f"{label_file}: the label holds NaN or infinite values")
         known = set(self.label_manager.all_labels) | ({self.label_manager.ignore_label} if self.label_manager.has_ignore_label else set())
         unknown = sorted(set(np.unique(label).tolist()) - {float(k) for k in known})
         if unknown:
@@ -445,7 +453,7 @@ def find_folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str)
     unknown = [f for f in folds if f != "all" and not str(f).isdigit()]
     if unknown:
         raise ValueError(f"folds must be numbers or 'all', got {', '.join(map(str, unknown))} (-f)")
-    chosen = [f if f == "all" else int(f) for f in folds]
+    chosen = list(dict.fromkeys(f if f == "all" else int(f) for f in folds))
     for f in chosen:
         if str(f) not in present:
             raise ValueError(f"{folder} has no fold_{f}; folds there: {', '.join(present) or 'none'} (-f)")

@@ -7,6 +7,8 @@ written as integers: 1/255 of a range would be rounded away.
 
 from __future__ import annotations
 
+import errno
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+from nnunetv2_lngswr.files import atomic_path
 
 if TYPE_CHECKING:
     from evaluation.model import Case, SegmentationModel
@@ -49,7 +53,8 @@ def write(model: "SegmentationModel", case: "Case", x: torch.Tensor, folder: Pat
     paths = []
     for c, image in enumerate(images):
         path = folder / f"{case.identifier}_{c:04d}{model.file_ending}"
-        _write_image(reader, image, path, case.properties)
+        with atomic_path(path) as temporary:
+            _write_whole(reader, image, temporary, case.properties)
         paths.append(path)
     return paths
 
@@ -60,6 +65,17 @@ def roundtrip_error(model: "SegmentationModel", case: "Case", x: torch.Tensor, p
         raise ValueError("roundtrip_error does not cover cascades: preprocess the files with their previous stage instead")
     again = model.preprocess(paths)
     return float("inf") if again.x.shape != x.shape else float((again.x - x.detach().cpu()).abs().max())
+
+
+def _write_whole(reader, image: np.ndarray, path: Path, properties) -> None:
+    """Write and read back: ITK says nothing when the disk is full, and may read what is missing as 0. OSError where the file is not whole."""
+    try:
+        _write_image(reader, image, path, properties)
+        whole, why = np.array_equal(reader.read_images([str(path)])[0][0], image), "it reads back as something else"
+    except (RuntimeError, EOFError, zlib.error) as error:  # what ITK, nibabel and gzip raise on a file that ends early
+        whole, why = False, str(error)
+    if not whole:
+        raise OSError(errno.ENOSPC, f"{path} could not be written whole, probably since the disk is full ({why})")
 
 
 def _write_image(reader, image: np.ndarray, path: Path, properties) -> None:

@@ -90,8 +90,13 @@ class Options:
             raise ValueError(f"step_size (tile_step_size) must be in (0, 1], got {self.tile_step_size}")
         if not self.nsd_tolerance >= 0:
             raise ValueError(f"nsd_tolerance must be >= 0, got {self.nsd_tolerance}")
-        if not (self.attacks or self.shifts):
-            raise ValueError("there is nothing to run: give --attacks or --shifts")
+        if self.epsilon_unit == "range":
+            for name in ("epsilons", "epsilons_l2"):
+                if any(e > 1 for e in getattr(self, name)):
+                    largest = max(getattr(self, name))
+                    raise ValueError(f"{name} are fractions of the intensity range, got {float(largest):g}; did you mean {float(largest):g}/255?")
+        if not ({*self.attacks} - {*WORST} or {*self.shifts} - {"none"}):
+            raise ValueError("there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived from others) or --shifts")
 
     def record(self) -> dict[str, Any]:
         """JSON-ready, budgets as text."""
@@ -173,20 +178,29 @@ def check_names(options: Options) -> None:
             get_shift(name)
 
 
-def plan_runs(options: Options, *, ct: bool, two_dimensional: bool) -> tuple[list[Run], dict[str, str]]:
-    """(runs in the order of the report, {shift left out: why}). `ct`, `two_dimensional`: as shifts.inapplicable. ValueError for unknown attacks and
-    shifts (with the nearest names), attacks without budgets in their norm, and shifts asked for by name that do not apply."""
+def plan_runs(
+    options: Options, *, ct: bool, two_dimensional: bool, regions: bool = False, has_encoder: bool = True
+) -> tuple[list[Run], dict[str, str], dict[str, str]]:
+    """(runs in the order of the report, {shift left out: why}, {attack left out: why}). `ct`, `two_dimensional`: as shifts.inapplicable; `regions`,
+    `has_encoder`: of the model. What does not apply is left out of the defaults. ValueError for unknown attacks and shifts (with
+    the nearest names), attacks without budgets in their norm, and attacks and shifts asked for by name that do not apply."""
     from evaluation.shifts import SEVERITIES, inapplicable, shift_names
 
     check_names(options)
     runs = [Run(kind="clean", name="clean")]
     resolved = [_resolve(a) for a in options.attacks if a not in WORST]
-    norms = list(dict.fromkeys(norm for name, spec, norm in resolved if name != "noise" and spec.uses_epsilon))
+    attacks_left_out = {}
+    for name, spec, norm in list(resolved):
+        reason = _why_not(spec, options.epsilon_unit, two_dimensional=two_dimensional, regions=regions, has_encoder=has_encoder)
+        if reason and options.attacks != ATTACKS:
+            raise ValueError(f"attack {name} {reason}")
+        if reason:
+            attacks_left_out[name] = reason
+            resolved.remove((name, spec, norm))
+    norms = list(dict.fromkeys(norm for _, spec, norm in resolved if spec.name != "noise" and spec.uses_epsilon))
     if not norms:
         norms = [n for n, budgets in ((LINF, options.epsilons), (L2, options.epsilons_l2)) if budgets][:1] or [LINF]
     for name, spec, norm in resolved:
-        if name.startswith("torchattacks:") and not two_dimensional:
-            raise ValueError(f"attack {name} works in 2D only, and this is a 3D configuration")
         if spec.needs_surrogate and options.surrogate is None:
             raise ValueError(f"attack {name} needs another model folder: --surrogate MODEL_FOLDER")
         for n in norms if name == "noise" else [norm]:
@@ -198,7 +212,20 @@ def plan_runs(options: Options, *, ct: bool, two_dimensional: bool) -> tuple[lis
             raise ValueError(f"shift {name} does not apply to this data set: {left_out[name]}")
     chosen = [s for s in shift_names() if s in named or ("all" in options.shifts and s not in left_out)]
     runs += [Run(kind="shift", name=s, severity=v) for s in chosen for v in SEVERITIES]
-    return runs, left_out if "all" in options.shifts else {}
+    return runs, left_out if "all" in options.shifts else {}, attacks_left_out
+
+
+def _why_not(spec, epsilon_unit: str, *, two_dimensional: bool, regions: bool, has_encoder: bool) -> str:
+    """Why an attack cannot run on a model; empty where it can."""
+    if spec.needs_features and not has_encoder:
+        return "needs a network with an .encoder, whose bottleneck it attacks"
+    if not spec.name.startswith("torchattacks:"):
+        return ""
+    if not two_dimensional:
+        return "works in 2D only, and this is a 3D configuration"
+    if regions:
+        return "needs exclusive labels (softmax), and this model has regions"
+    return "" if epsilon_unit == "range" else f"needs epsilon in unit range, got {epsilon_unit}"
 
 
 def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[Run]:
@@ -225,7 +252,7 @@ def _resolve(name: str) -> tuple[str, Any, str]:
         # torchattacks names its L2 attacks so
         return name, get_attack(name), L2 if "L2" in name else LINF
     base, _, suffix = name.rpartition("_")
-    if name not in known and suffix in (LINF, L2) and base in known and len(known[base].norms) > 1:
+    if name not in known and suffix in (LINF, L2) and base in known and len(known[base].norms) > 1 and known[base].uses_epsilon:
         return name, known[base], suffix
     spec = get_attack(name)
     return name, spec, spec.norms[0].value

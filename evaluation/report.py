@@ -26,7 +26,6 @@ from evaluation.metrics import EMPTY_MASK_RULE, METRICS
 SCHEMA_VERSION = 1
 MEAN_LABEL = "mean"
 NORM_TITLES = {"linf": "Linf", "l2": "L2 (root mean square per voxel)"}
-_TEXT = ("case", "fold", "kind", "attack", "norm", "epsilon_text", "epsilon_unit", "label", "label_name")
 _SIZES = tuple(f"{n}_{u}" for u in ("range", "normalized", "original") for n in ("linf", "rms", "l2"))
 _SETTINGS = ("steps", "step_size", "restarts", "loss", "seed", "settings", "extras", "source")
 _MODEL = ("tile_step_size", "mirror_axes", "folds", "trainer", "plans", "configuration", "checkpoint_sha256")
@@ -61,12 +60,17 @@ def with_worst(rows: Sequence[Row]) -> list[dict[str, Any]]:
             budgets.setdefault((row["norm"], row["epsilon_text"]), []).append(row)
     for norm in NORM_TITLES:
         for (n, _), candidates in budgets.items():
-            if n == norm:
+            # the control alone is no attack
+            if n == norm and not all(_is_noise(c) for c in candidates):
                 chosen = min(candidates, key=lambda r: math.inf if math.isnan(r["dice"]) else r["dice"])
                 for row in rows:
                     if run_key(row) == run_key(chosen):
                         result.append({**row, "kind": "worst", "attack": f"worst_{norm}", "source": chosen["attack"]})
     return result
+
+
+def _is_noise(row: Row) -> bool:
+    return row["attack"] in ("noise", "noise_linf", "noise_l2")
 
 
 # --- cases.csv ----------------------------------------------------------------------------------------------------------------------
@@ -137,6 +141,10 @@ def checks(results: Sequence[Mapping[str, Any]]) -> list[str]:
         weaker = {(r["norm"], r["epsilon_text"]): r["dice"] for r in found if r["attack"] == control}
         attacks = [r for r in found if (r["norm"], r["epsilon_text"]) in weaker and not r["attack"].startswith(tuple(controls))]
         if not attacks:
+            continue
+        attacks = [r for r in attacks if not math.isnan(r["dice"]) and not math.isnan(weaker[r["norm"], r["epsilon_text"]])]
+        if not attacks:
+            lines.append(f"Not checked against {title}: Dice is undefined in every case.")
             continue
         failed = [r for r in attacks if r["dice"] > weaker[r["norm"], r["epsilon_text"]]]
         names = [f"{_run_title(r)} ({100 * r['dice']:.1f} against {100 * weaker[r['norm'], r['epsilon_text']]:.1f})" for r in failed]
@@ -215,6 +223,24 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -
     return record
 
 
+def attack_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """How each attack was run, the same at every budget: steps, step size as a multiple of epsilon, restarts, loss, and what else it was told."""
+    found = {}
+    for row in rows:
+        if row["kind"] != "attack" or row["label"] != MEAN_LABEL or (row["attack"], row["norm"]) in found:
+            continue
+        settings = json.loads(row["settings"] or "{}")
+        # budgets of 0 have no multiples
+        multiple = row["step_size"] / row["epsilon"] if row["step_size"] and row["epsilon"] else None
+        other = {k: v for k, v in settings.items() if k not in ("steps", "step_size", "restarts", "loss", "epsilon") and v is not None}
+        found[row["attack"], row["norm"]] = {
+            **{k: row[k] for k in ("attack", "norm", "steps", "restarts", "loss")},
+            "step_over_epsilon": multiple,
+            "other": ", ".join(f"{k} {v}" for k, v in other.items()),
+        }
+    return list(found.values())
+
+
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """JSON without nan (null instead), keys in the order given."""
     write_file(path, json.dumps(_jsonable(summary), indent=1, allow_nan=False) + "\n")
@@ -243,11 +269,16 @@ def _title(summary) -> str:
     model, clean = summary["model"], _find(summary, kind="clean")[0]
     head = f"# Robustness of {model['trainer']}, {model['plans']}, {model['configuration']} on {model['dataset']}"
     worst = [r for r in _find(summary, kind="worst") if r["norm"] == "linf"] or _find(summary, kind="worst")
-    lines = [head, "", f"{clean['cases']} cases. Clean foreground Dice **{interval_text(clean)}**."]
+    lines = [head, "", f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}. Clean foreground Dice **{interval_text(clean)}**."]
     if worst:
         r = worst[len(worst) // 2]
         lines[-1] += f" Under the worst of all {NORM_TITLES[r['norm']]} attacks at epsilon {r['epsilon_text']} of {_unit(summary)}: **{interval_text(r)}**."
-    lines += ["", "Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as independent]. Pictures: curves.png, examples.png; every figure per case: cases.csv."]
+    pictures = "curves.png, examples.png" if any(not _is_noise(r) for r in _find(summary, kind="attack")) else "curves.png"
+    lines += [
+        "",
+        f"Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as independent]. Pictures: {pictures}; every figure per "
+        "case: cases.csv.",
+    ]
     return "\n".join(lines)
 
 
@@ -366,10 +397,17 @@ def _attacked(summary) -> str:
         if options["epsilon_unit"] == "range"
         else f"- epsilon in {_unit(summary)}; L2 epsilons are root mean squares per voxel in the same unit; the perturbed case stays inside the clean "
         "case's [min, max] per channel",
-        f"- attack options given: steps {options['steps'] or 'per attack'}, restarts {options['restarts'] or 'per attack'}, seed {options['seed']}; those used: column settings of cases.csv",
+        f"- seed {options['seed']}",
     ]
     lines += [f"- {note}" for note in summary["notes"]]
     lines.append(f"- {', '.join(f'{k} {v}' for k, v in environment.items())}")
+    if summary["attacks"]:
+        columns = ("attack", "norm", "steps", "step size / epsilon", "restarts", "loss", "other settings")
+        body = [
+            [a["attack"], a["norm"], *[_number(a[k]) for k in ("steps", "step_over_epsilon", "restarts")], a["loss"] or "", a["other"]]
+            for a in summary["attacks"]
+        ]
+        lines += ["", "Attacks as they were run (an empty field: the attack has no such setting):", "", markdown_table(columns, body)]
     return "\n".join(lines)
 
 

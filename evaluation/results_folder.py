@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.files import read_json, write_file
 from evaluation.inputs import CaseFiles
 from evaluation.run_case import CaseResult
 
@@ -35,39 +36,50 @@ class ResultsFolder:
         """ValueError where OUT holds results of other settings (named) or of something else, unless they are to be overwritten."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; -o needs a folder")
-        if overwrite:
+        above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not above.is_dir():
+            raise ValueError(f"{above} is a file, so {self.path} cannot be made (-o)")
+        there = [n for n in (*OUTPUTS, "parts", "adversarial") if (self.path / n).exists()]
+        if overwrite or not there or self.holds(settings):
             return
-        if self.settings_file.is_file():
-            try:
-                before = json.loads(self.settings_file.read_text())
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{self.settings_file} is not readable ({error}); choose another folder, or --overwrite") from error
-            different = differences(before, json.loads(json.dumps(settings)))
-            if different:
-                raise ValueError(
-                    f"{self.path} holds results of other settings ({'; '.join(different)}); choose another folder, or --overwrite to replace them"
-                )
-            return
-        foreign = [n for n in (*OUTPUTS, "parts", "adversarial") if (self.path / n).exists()]
-        if foreign:
-            raise ValueError(f"{self.path} holds {', '.join(foreign)} without settings.json; choose another folder, or --overwrite to replace them")
+        if not self.settings_file.is_file():
+            raise ValueError(f"{self.path} holds {', '.join(there)} without settings.json; choose another folder, or --overwrite to replace them")
+        try:
+            before = read_json(self.settings_file)
+        except ValueError as error:
+            raise ValueError(f"{error}; choose another folder, or --overwrite") from None
+        different = differences(before, _as_json(settings))
+        raise ValueError(
+            f"{self.path} holds results of other settings ({'; '.join(different)}); choose another folder, or --overwrite to replace them"
+        )
+
+    def holds(self, settings: Mapping[str, Any]) -> bool:
+        """Whether what OUT holds was made with these settings."""
+        try:
+            return self.settings_file.is_file() and read_json(self.settings_file) == _as_json(settings)
+        except ValueError:
+            return False
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Make OUT hold these settings; results of other settings are removed (only files that an evaluation writes)."""
-        text = json.dumps(settings, indent=1) + "\n"
-        if self.settings_file.is_file() and self.settings_file.read_text() == text:
-            return
-        for name in OUTPUTS:
-            (self.path / name).unlink(missing_ok=True)
-        for folder in (self.parts, self.adversarial):
-            if folder.is_dir():
-                shutil.rmtree(folder)
-        write_file(self.settings_file, text)
+        """Make OUT hold these settings; results of other settings are removed (only files that an evaluation writes). Several processes may
+        do it at once: the first one removes, the others find it done."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / ".lock"
+        with FileLock(lock):
+            if not self.holds(settings):
+                for name in OUTPUTS:
+                    (self.path / name).unlink(missing_ok=True)
+                for folder in (self.parts, self.adversarial):
+                    if folder.is_dir():
+                        shutil.rmtree(folder)
+                write_file(self.settings_file, json.dumps(settings, indent=1) + "\n")
+            # who waits for the file that goes here finds the settings in place
+            lock.unlink(missing_ok=True)
 
     def finished(self, files: CaseFiles) -> bool:
         """Whether the case has a part made from the files as they are now."""
         part = self._part(files)
-        return part.is_file() and json.loads(part.read_text())["inputs_sha256"] == files.sha256()
+        return part.is_file() and read_json(part)["inputs_sha256"] == files.sha256()
 
     def save(self, files: CaseFiles, result: CaseResult, environment: Mapping[str, str]) -> None:
         example = result.example
@@ -88,10 +100,12 @@ class ResultsFolder:
         write_file(self._part(files), json.dumps(part))
 
     def load(self, files: CaseFiles) -> dict[str, Any]:
-        return json.loads(self._part(files).read_text())
+        return read_json(self._part(files))
 
-    def has_part(self, files: CaseFiles) -> bool:
-        return self._part(files).is_file()
+    def tidy(self) -> None:
+        """Remove what killed runs left half-written in parts/; to be called when all cases are finished."""
+        for leftover in self.parts.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     def load_example(self, files: CaseFiles, part: Mapping[str, Any]) -> dict[str, Any]:
         with np.load(self.parts / f"{files.key}.npz") as arrays:
@@ -99,6 +113,10 @@ class ResultsFolder:
 
     def _part(self, files: CaseFiles) -> Path:
         return self.parts / f"{files.key}.json"
+
+
+def _as_json(settings: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(settings))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import platform
 import sys
@@ -79,22 +78,29 @@ def evaluate(
 
     out = ResultsFolder(output_folder)
     out.check(work.settings, overwrite=overwrite)
-    todo = [c for c in work.share if not (out.has_part(c) and out.finished(c))] if _same_settings(out, work) else list(work.share)
+    todo = [c for c in work.share if not out.finished(c)] if out.holds(work.settings) else list(work.share)
     _check_inputs(work, todo, progress)
     out.open(work.settings)
     _run(work, todo, out, progress)
-    if not all(out.has_part(c) for c in work.cases):
+    if not all(out.finished(c) for c in work.cases):
         return Evaluation(folder=out.path, finished=False, summary={})
     return Evaluation(folder=out.path, finished=True, summary=_merge(work, out))
 
 
-def estimate(model_folder: str | Path, **arguments: Any) -> dict[str, Any]:
+def estimate(model_folder: str | Path, output_folder: str | Path | None = None, *, overwrite: bool = False, **arguments: Any) -> dict[str, Any]:
     """What `evaluate` with these arguments would do, and a guess at time and memory, from one prediction and one gradient on the first case:
-    {'cases', 'share', 'runs', 'shifts_left_out', 'prediction_seconds', 'gradient_seconds', 'seconds_per_case', 'seconds', 'peak_memory_bytes'}.
+    {'cases', 'share', 'finished', 'runs', 'shifts_left_out', 'attacks_left_out', 'prediction_seconds', 'gradient_seconds', 'seconds_per_case', 'seconds', 'peak_memory_bytes'}.
     Cases of another size take another time."""
     places = {k: arguments.pop(k, None) for k in ("images", "labels", "previous_stage", "num_parts", "part_id")}
     work = _prepare(model_folder, **places, options=Options(**arguments))
-    return _estimate(work)
+    finished = []
+    if output_folder is not None:
+        from evaluation.results_folder import ResultsFolder
+
+        out = ResultsFolder(output_folder)
+        out.check(work.settings, overwrite=overwrite)
+        finished = [c.key for c in work.share if out.finished(c)] if out.holds(work.settings) else []
+    return _estimate(work, finished)
 
 
 # --- preparing ----------------------------------------------------------------------------------------------------------------------
@@ -111,6 +117,7 @@ class _Work:
     share: list["CaseFiles"]
     runs: list[Run]
     shifts_left_out: dict[str, str]
+    attacks_left_out: dict[str, str]
     settings: dict[str, Any]
     surrogate: "SegmentationModel | None" = None
 
@@ -137,8 +144,8 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
     protocol.check_names(options)
     found = find_folds(folder, options.folds, options.checkpoint)
     validating = images is None
-    if validating and "all" in found:
-        inputs.from_cross_validation(dataset="", folds=found, ending="", channels=0, previous_stage=None)
+    if validating:
+        inputs.refuse_fold_all(found)
     model = _load(folder, options, found[:1] if validating else found)
     previous_stage = None if previous_stage is None else Path(previous_stage)
     if validating:
@@ -153,12 +160,19 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
         raise ValueError(f"{model.configuration} is a cascade: give the previous stage's segmentations (-prev_stage_predictions)")
     cases = inputs.choose(cases, options.max_cases, seed=options.seed)
     schemes = model.configuration_manager.normalization_schemes
-    runs, left_out = protocol.plan_runs(options, ct=all(s == "CTNormalization" for s in schemes), two_dimensional=len(model.patch_size) == 2)
+    runs, shifts_left_out, attacks_left_out = protocol.plan_runs(
+        options,
+        ct=all(s == "CTNormalization" for s in schemes),
+        two_dimensional=len(model.patch_size) == 2,
+        regions=model.label_space.regions,
+        has_encoder=all(hasattr(n, "encoder") for n in model.networks),
+    )
     surrogate, surrogate_folds = None, None
     if options.surrogate is not None:
         surrogate_folds = find_folds(Path(options.surrogate), found if validating else None, options.checkpoint)
         surrogate = _load(Path(options.surrogate), options, surrogate_folds[:1] if validating else surrogate_folds)
         model.check_surrogate(surrogate)
+
     def hashes(of: Path, folds) -> dict[str, str]:
         return {str(f): sha256(of / f"fold_{f}" / options.checkpoint) for f in folds}
 
@@ -167,6 +181,7 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
     settings = {
         "schema_version": 1,
         "model": {**description, "checkpoint_sha256": hashes(folder, found)},
+        "plans_sha256": sha256(folder / "plans.json"),
         "surrogate": None if surrogate is None else hashes(Path(options.surrogate), surrogate_folds),
         "device": model.device.type,
         "options": {k: v for k, v in options.record().items() if k not in ("device", "folds", "surrogate", "trust_checkpoint")},
@@ -179,7 +194,8 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
         cases=cases,
         share=cases[part_id::num_parts],
         runs=runs,
-        shifts_left_out=left_out,
+        shifts_left_out=shifts_left_out,
+        attacks_left_out=attacks_left_out,
         settings=settings,
         surrogate=surrogate,
     )
@@ -227,10 +243,6 @@ def _device(name: str | None) -> str:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for, and torch finds none; use -device cpu")
     return str(device)
-
-
-def _same_settings(out: "ResultsFolder", work: _Work) -> bool:
-    return out.settings_file.is_file() and json.loads(out.settings_file.read_text()) == json.loads(json.dumps(work.settings))
 
 
 def _check_inputs(work: _Work, cases: "Sequence[CaseFiles]", progress: bool) -> None:
@@ -285,7 +297,7 @@ def _merge(work: _Work, out: "ResultsFolder") -> dict[str, Any]:
 
     parts = [out.load(c) for c in work.cases]
     rows = [row for part in parts for row in part["rows"]]
-    summary = _summary(work, parts, report.summarise(rows, seed=work.options.seed))
+    summary = _summary(work, parts, rows)
     report.write_cases(out.path / "cases.csv", rows)
     report.write_summary(out.path / "summary.json", summary)
     report.write_report(out.path / "report.md", summary)
@@ -294,15 +306,17 @@ def _merge(work: _Work, out: "ResultsFolder") -> dict[str, Any]:
     if shown:
         chosen = figures.choose_examples([p["example"] for _, p in shown])
         figures.draw_examples(out.path / "examples.png", [(title, out.load_example(*shown[i])) for title, i in chosen])
+    out.tidy()
     return summary
 
 
-def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], results: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
     from evaluation import report
     from evaluation.metrics import EMPTY_MASK_RULE
     from evaluation.shifts import SHIFTS
 
     model, options = work.model, work.options
+    results = report.summarise(rows, seed=options.seed)
     validating = work.cases[0].folds is not None
     folds = list(dict.fromkeys(f for c in work.cases for f in c.folds)) if validating else list(model.folds)
     environments = [dict(e) for e in dict.fromkeys(tuple(p["environment"].items()) for p in parts)]
@@ -314,10 +328,12 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], results: list[dict
             f"saved perturbed cases, read back and preprocessed, differ from what was attacked by at most {max(roundtrip):.2g} of the range "
             "(z-scoring takes mean and sd anew from the perturbed image; inf: the nonzero crop changed)"
         )
+    notes += [f"attack {name} was left out: it {why}" for name, why in work.attacks_left_out.items()]
     if model.is_cascade:
         notes.append("cascade: the previous stage's segmentation is an input that stays fixed; only the image is attacked")
     if options.surrogate is not None:
-        notes.append(f"transfer: perturbations made on {options.surrogate}")
+        sha = "; ".join(f"fold {fold}: {digest}" for fold, digest in work.settings["surrogate"].items())
+        notes.append(f"transfer: perturbations made on {options.surrogate}, SHA-256 {sha}")
     if len(environments) > 1:
         notes.append(f"the cases were evaluated in {len(environments)} different environments; see environments in summary.json")
     shifts_run = dict.fromkeys(r.name for r in work.runs if r.kind == "shift")
@@ -349,7 +365,9 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], results: list[dict
             "mean": "per label over cases where defined, then over labels (nnU-Net's)",
             "intervals": "95% percentile bootstrap over cases, 2000 resamples",
         },
+        "surrogate": work.settings["surrogate"],
         "cases": [c.identifier for c in work.cases],
+        "attacks": report.attack_settings(rows),
         "results": results,
         "checks": report.checks(results),
         "shifts_left_out": work.shifts_left_out,
@@ -381,7 +399,7 @@ def _cost(runs: Sequence[Run], parts: Sequence[Mapping[str, Any]]) -> list[dict[
     return cost
 
 
-def _estimate(work: _Work) -> dict[str, Any]:
+def _estimate(work: _Work, finished: Sequence[str]) -> dict[str, Any]:
     import resource
     import time
 
@@ -409,12 +427,14 @@ def _estimate(work: _Work) -> dict[str, Any]:
     return {
         "cases": [c.key for c in work.cases],
         "share": [c.key for c in work.share],
+        "finished": list(finished),
         "runs": [r.title for r in work.runs],
         "shifts_left_out": work.shifts_left_out,
+        "attacks_left_out": work.attacks_left_out,
         "prediction_seconds": prediction,
         "gradient_seconds": gradient,
         "seconds_per_case": per_case,
-        "seconds": per_case * len(work.share),
+        "seconds": per_case * (len(work.share) - len(finished)),
         "peak_memory_bytes": peak,
         "device": str(model.device),
     }
@@ -435,8 +455,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments |= _steps(arguments["steps"])
         if dry_run:
-            arguments.pop("overwrite")
-            _print_estimate(estimate(arguments.pop("model_folder"), **arguments))
+            _print_estimate(estimate(arguments.pop("model_folder"), output, **arguments))
             return 0
         done = evaluate(arguments.pop("model_folder"), output, progress=not quiet, **arguments)
     except ValueError as error:
@@ -479,12 +498,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--disable_tta", dest="use_mirroring", action="store_false", help="no mirroring")
     attacks = parser.add_argument_group("attacks")
     add = attacks.add_argument
-    add("--attacks", nargs="*", default=DEFAULTS.attacks, metavar="NAME", help=f"default: {' '.join(DEFAULTS.attacks)}; also cospgd, apgd_masked_ce, apgd_js, ssah_project, square, transfer, torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported")
+    add("--attacks", nargs="*", default=DEFAULTS.attacks, metavar="NAME", help=f"default: {' '.join(DEFAULTS.attacks)}; also pgd_linf_dice_ce, pgd_l2_dice_ce, cospgd, apgd_masked_ce, apgd_js, ssah_project, square, transfer, torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported")
     add("--epsilons", nargs="*", metavar="E", help=f"Linf budgets, exact fractions; default: {' '.join(protocol.EPSILONS)} of the range")
     add("--epsilons-l2", nargs="*", metavar="E", help=f"L2 budgets, root mean square per voxel; default: {' '.join(protocol.EPSILONS_L2)} of the range")
     add("--epsilon-unit", default=DEFAULTS.epsilon_unit, metavar="UNIT", help="range (of each channel, after preprocessing), normalized (preprocessed units) or original (units of the file, HU); default: %(default)s")
     add("--steps", nargs="+", metavar="N", help="of pgd, segpgd, cospgd, apgd and transfer; NAME=N for one attack, also ssah and square; default: each attack's own")
-    add("--restarts", type=int, default=DEFAULTS.restarts, help="of attacks with a random start; default: each attack's own")
+    add("--restarts", type=int, default=DEFAULTS.restarts, help="of attacks with a random start, and draws of the noise control, of which the worst counts; default: each attack's own")
     add("--seed", type=int, default=DEFAULTS.seed, help="of everything random; default: %(default)s")
     add("--surrogate", metavar="MODEL_FOLDER", help="model on which transfer makes its perturbations; adds that attack")
     add("--save-adversarial", action="store_true", help="write perturbed cases into OUT/adversarial, as float images where that is exact")
@@ -518,7 +537,9 @@ def _steps(given: Sequence[str] | None) -> dict[str, Any]:
 def _print_estimate(found: Mapping[str, Any]) -> None:
     print(f"{len(found['cases'])} cases, {len(found['share'])} of them in this part: {', '.join(found['share'][:8])}{' ...' if len(found['share']) > 8 else ''}")
     print(f"{len(found['runs'])} runs per case: {', '.join(found['runs'])}")
-    for name, why in found["shifts_left_out"].items():
+    if found["finished"]:
+        print(f"{len(found['finished'])} cases are finished already")
+    for name, why in {**found["attacks_left_out"], **found["shifts_left_out"]}.items():
         print(f"left out: {name} ({why})")
     print(f"first case on {found['device']}: a prediction takes {found['prediction_seconds']:.2f} s, a gradient {found['gradient_seconds']:.2f} s")
     print(f"estimate, if all cases are like it: {_duration(found['seconds_per_case'])} per case, {_duration(found['seconds'])} for this part")

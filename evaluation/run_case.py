@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation import metrics, report
+from evaluation import metrics, protocol, report
 from evaluation.inputs import CaseFiles
 from evaluation.model import Case, SegmentationModel
 from evaluation.perturbed_files import roundtrip_error
@@ -49,7 +49,7 @@ def run_case(
     advance: Callable[[float], None] = lambda cost: None,
 ) -> CaseResult:
     """All `runs` on one case. `adversarial_folder`: where perturbed cases are written, None for not. `advance` hears each run's cost."""
-    case = model.preprocess(files.images, files.label, files.previous_stage)
+    case = model.preprocess(files.images, files.label, files.previous_stage, identifier=files.identifier)
     session = _Session(model, case, files, options, surrogate)
     result = CaseResult()
     kept: _Kept | None = None
@@ -68,9 +68,9 @@ def run_case(
         elif run.kind == "attack":
             dice = metrics.foreground_mean(scores).dice
             dice = float("inf") if np.isnan(dice) else dice  # nothing there and nothing found
-            if (run.norm, run.epsilon) == example_budget and run.name != "noise" and (kept is None or dice < kept.dice):
+            if (run.norm, run.epsilon) == example_budget and run.function != "noise" and (kept is None or dice < kept.dice):
                 kept = _Kept(dice=dice, run=run, x=x, segmentation=segmentation)
-            if adversarial_folder is not None and run.name != "noise":
+            if adversarial_folder is not None and run.function != "noise":
                 session.save(run, x, adversarial_folder, result)
         advance(run.cost)
     result.rows = report.with_worst(result.rows)
@@ -80,10 +80,14 @@ def run_case(
 
 
 def example_run(runs: Sequence[Run]) -> tuple[str, Any] | None:
-    """(norm, epsilon) that examples.png shows: of Linf where it was run, the budget in the middle, the upper one of two."""
-    budgets = [(r.norm, r.epsilon) for r in runs if r.kind == "attack" and r.epsilon is not None and r.name != "noise"]
-    of_linf = sorted({b for b in budgets if b[0] == "linf"}) or sorted(set(budgets))
-    return of_linf[len(of_linf) // 2] if of_linf else None
+    """(norm, epsilon) that examples.png shows: of Linf where it was run, the budget in the middle, the upper one of two; without any budget, an
+    attack that has none."""
+    attacks = [r for r in runs if r.kind == "attack" and r.function != "noise"]
+    budgets = {(r.norm, r.epsilon) for r in attacks if r.epsilon is not None}
+    chosen = sorted(b for b in budgets if b[0] == protocol.LINF) or sorted(budgets)
+    if chosen:
+        return chosen[len(chosen) // 2]
+    return (attacks[0].norm, None) if attacks else None
 
 
 @dataclass(kw_only=True)

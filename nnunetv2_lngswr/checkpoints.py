@@ -45,7 +45,8 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
             checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         if not zipfile.is_zipfile(path) and not _has_pickle_header(path):
-            raise ValueError(f"{path} is not a torch checkpoint: {error}") from None
+            # without torch's text, which advises to load it unsafely
+            raise ValueError(f"{path} is not a torch checkpoint: neither a zip archive nor a pickle") from None
         raise ValueError(
             f"{path} holds {_refused(path)}, which could run code when loaded, and was not loaded; "
             "pass --trust-checkpoint (trust_checkpoint=True) if you trust its source"

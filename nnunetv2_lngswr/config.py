@@ -4,7 +4,9 @@ A trainer class holds its defaults; a ``"lngswr"`` entry in a configuration of t
 
     "2d": {..., "lngswr": {"noise_sigma_input": 0.5, "gains": "prior", "num_epochs": 100, "seed": 0}}
 
-The entry's keys are the fields of :class:`LNGSWRConfig` (the method) and of :class:`RunSettings` (the run).
+The entry's keys are the fields of :class:`LNGSWRConfig` (the method) and of :class:`RunSettings` (the run), and
+``"adversarial": {...}``, an object with the fields of :class:`ATConfig`. Trainers read what concerns them, so that one
+entry serves all arms of a comparison; misspelt keys are refused by all.
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nnunetv2_lngswr.attacks.losses import LOSSES
+from nnunetv2_lngswr.attacks.threat_model import Norm, parse_epsilon
 from nnunetv2_lngswr.noise import SPECTRA
 from nnunetv2_lngswr.wavelet import HAAR, check_wavelet, subbands
 
 PLANS_KEY = "lngswr"
+ADVERSARIAL_KEY = "adversarial"
+SCHEMES = ("fgsm_rs", "pgd", "free")
+EPSILON_RANGES = ("case", "patch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,27 +132,133 @@ class RunSettings:
         _require("warm_start", self.warm_start, lambda v: v is None or isinstance(v, str), "a path")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ATConfig:
+    """Adversarial training (Madry et al. 2018): what the samples of a batch are replaced by.
+
+    Raises ValueError, naming the field, the rule and the value, for anything invalid.
+    """
+
+    scheme: str = "fgsm_rs"
+    """"fgsm_rs": one step from a random start (Wong et al. 2020); "pgd": `steps` of them (Madry et al. 2018); "free": each
+    batch is trained on `replays` times, and the gradient of one step moves the perturbation of the next (Shafahi et al.
+    2019). The number of optimiser steps is the same for all."""
+    norm: str = "linf"
+    """"linf" or "l2" (`epsilon` is then the root mean square per voxel)."""
+    epsilon: float | str = 4 / 255
+    """Fraction of the intensity range, a number or a fraction such as "4/255", below 0.5: half of the range makes one
+    uniform grey of any image."""
+    epsilon_range: str = "case"
+    """Whose range: "case", the preprocessed case's [min, max] per channel, widened to the augmented patch; or "patch"."""
+    steps: int | None = None
+    """Of "pgd" only; None: 3."""
+    replays: int | None = None
+    """Of "free" only; None: 4."""
+    step_size: float | None = None
+    """In units of epsilon; None: 1.25 ("fgsm_rs"), 2.5 / steps ("pgd"), 1 ("free")."""
+    loss: str = "ce"
+    """What "fgsm_rs" and "pgd" ascend, a name of attacks.losses; "free" ascends the training loss."""
+    ramp_up: float = 0.1
+    """Share of the epochs over which epsilon grows from 0, linearly step by step."""
+    clean_share: float = 0.0
+    """Share of the samples that stay as they are; exact over the steps of an epoch, whatever the batch size."""
+    consistency: float = 0.0
+    """Weight of KL(clean prediction || attacked prediction) in place of the loss of attacked samples (TRADES, Zhang et al.
+    2019, equation 5, whose 1 / lambda this is; the attack remains that of `loss`); 0: off. Not with "free"."""
+    val_batches: int = 2
+    """Validation batches of each epoch that are attacked too, for the robust curve."""
+    val_steps: int = 5
+    """Steps of PGD there, at the full epsilon."""
+    robust_weight: float = 0.5
+    """Of the robust pseudo Dice in the criterion of checkpoint_best; the clean one has the rest."""
+    fallback: bool = True
+    """Go on with PGD-2 once catastrophic overfitting is detected (see `adversarial.overfits`)."""
+    overfitting_margin: float = 0.1
+    """Pseudo Dice by which PGD must have fallen below its best to call it that."""
+
+    def __post_init__(self):
+        for name, known in (("scheme", SCHEMES), ("norm", [n.value for n in Norm]), ("epsilon_range", EPSILON_RANGES), ("loss", list(LOSSES))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        rule = "epsilon must be a fraction of the intensity range in [0, 0.5), a number or a text such as \"4/255\""
+        try:
+            epsilon = parse_epsilon(self.epsilon) if isinstance(self.epsilon, str) else self.epsilon
+        except ValueError:
+            epsilon = None
+        if not _is_number(epsilon) or not 0 <= epsilon < 0.5:
+            raise ValueError(f"{rule}, got {self.epsilon!r}")
+        object.__setattr__(self, "epsilon", float(epsilon))
+        for name, scheme in (("steps", "pgd"), ("replays", "free")):
+            value = getattr(self, name)
+            _require(name, value, lambda v: v is None or (_is_int(v) and v >= 1), "an integer >= 1, or null")
+            if value is not None and self.scheme != scheme:
+                raise ValueError(f'{name} belongs to scheme "{scheme}", got {value!r} with scheme "{self.scheme}"')
+        _require("step_size", self.step_size, lambda v: v is None or (_is_number(v) and v > 0), "a number > 0, or null")
+        for name in ("ramp_up", "clean_share", "robust_weight", "overfitting_margin"):
+            _require(name, getattr(self, name), lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]")
+        _require("consistency", self.consistency, lambda v: _is_number(v) and 0 <= v < float("inf"), "a number >= 0")
+        if self.consistency and self.scheme == "free":
+            raise ValueError('consistency needs a clean pass, which scheme "free" does not make; use "fgsm_rs" or "pgd"')
+        for name in ("val_batches", "val_steps"):
+            _require(name, getattr(self, name), lambda v: _is_int(v) and v >= 1, "an integer >= 1")
+        _require("fallback", self.fallback, lambda v: isinstance(v, bool), "true or false")
+
+    @property
+    def attack_steps(self) -> int:
+        """Gradients per attacked batch; 0 for "free", whose gradients are those of the training."""
+        return {"fgsm_rs": 1, "pgd": self.steps or 3, "free": 0}[self.scheme]
+
+    @property
+    def relative_step_size(self) -> float:
+        """Size of a step in units of epsilon."""
+        if self.step_size is not None:
+            return float(self.step_size)
+        return {"fgsm_rs": 1.25, "pgd": 2.5 / self.attack_steps if self.attack_steps else None, "free": 1.0}[self.scheme]
+
+
 def read_plans_entry(configuration: Mapping, defaults: LNGSWRConfig | None = None) -> tuple[LNGSWRConfig, RunSettings]:
     """Settings of one (inheritance-resolved) configuration of the plans.
 
     Raises ValueError that names the key in the plans, for unknown keys with the nearest known ones.
     """
-    entry = configuration.get(PLANS_KEY, {})
-    if not isinstance(entry, Mapping):
-        raise ValueError(f'plans: "{PLANS_KEY}" must be an object with settings, got {entry!r}')
-    method = {f.name for f in dataclasses.fields(LNGSWRConfig)}
-    run = {f.name for f in dataclasses.fields(RunSettings)}
-    for key in entry:
-        if key not in method | run:
-            near = difflib.get_close_matches(key, sorted(method | run), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(sorted(method | run))}"
-            raise ValueError(f'plans: unknown key "{key}" in "{PLANS_KEY}"; {hint}')
+    entry = _checked_entry(configuration)
+    method, run = _fields(LNGSWRConfig), _fields(RunSettings)
     try:
         config = dataclasses.replace(defaults or LNGSWRConfig(), **{k: v for k, v in entry.items() if k in method})
         settings = RunSettings(**{k: v for k, v in entry.items() if k in run})
     except ValueError as error:
         raise ValueError(f'plans: "{PLANS_KEY}": {error}') from None
     return config, settings
+
+
+def read_adversarial(configuration: Mapping, defaults: ATConfig | None = None) -> ATConfig:
+    """The "adversarial" settings of one configuration of the plans. Raises as `read_plans_entry`."""
+    given = _checked_entry(configuration).get(ADVERSARIAL_KEY, {})
+    try:
+        return dataclasses.replace(defaults or ATConfig(), **given)
+    except ValueError as error:
+        raise ValueError(f'plans: "{PLANS_KEY}": "{ADVERSARIAL_KEY}": {error}') from None
+
+
+def _checked_entry(configuration: Mapping) -> Mapping:
+    entry = configuration.get(PLANS_KEY, {})
+    _check_keys(entry, f'"{PLANS_KEY}"', _fields(LNGSWRConfig) | _fields(RunSettings) | {ADVERSARIAL_KEY})
+    _check_keys(entry.get(ADVERSARIAL_KEY, {}), f'"{PLANS_KEY}": "{ADVERSARIAL_KEY}"', _fields(ATConfig))
+    return entry
+
+
+def _check_keys(entry: Mapping, where: str, known: set[str]) -> None:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"plans: {where} must be an object with settings, got {entry!r}")
+    for key in entry:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise ValueError(f'plans: unknown key "{key}" in {where}; {hint}')
+
+
+def _fields(cls: type) -> set[str]:
+    return {f.name for f in dataclasses.fields(cls)}
 
 
 def _require(name, value, rule, text):

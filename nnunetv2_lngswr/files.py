@@ -1,10 +1,11 @@
-"""Writing files so that a reader, or a killed run, never meets half of one."""
+"""Writing files so that a reader, or a killed run, never meets half of one, and reading JSON so that a bad file is named."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -14,11 +15,11 @@ from typing import BinaryIO
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`, for writers that take a path; rename it to `path` on success, remove it on failure.
 
-    The temporary name keeps the suffix, which many writers read the format from, and is always the same: what a killed
+    The temporary name keeps the suffixes, which many writers read the format from, and is always the same: what a killed
     run has left is overwritten by the next.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    temporary = path.with_name(f".partial-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -50,6 +51,18 @@ def write_file(path: str | Path, content: str | bytes | Callable[[BinaryIO], Non
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()) -> dict:
+    """The content of a JSON file. ValueError, with the path, for a file that is damaged or lacks one of the keys in `needs`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON ({error})") from None
+    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    return content
 
 
 def _umask() -> int:

@@ -1,7 +1,8 @@
-"""Pictures of the method at work: `lngswr.png` in a fold's folder, beside nnU-Net's progress.png."""
+"""Pictures of a training at work, beside nnU-Net's progress.png in a fold's folder: `lngswr.png` and `adversarial.png`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,47 @@ def _plot_history(history: list[dict], path: str | Path) -> None:
     figure.colorbar(shown, ax=axes, label="gain (mean over channels)", fraction=0.03)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def add_robust_curve(figure, logged: Mapping[str, list]) -> None:
+    """Pseudo Dice under PGD and its moving average into the panel of nnU-Net's progress.png that has the clean ones, in its style."""
+    for panel in figure.axes:
+        if panel.get_ylabel() == "pseudo dice":
+            panel.plot(logged["robust_fg_dice"], color="m", ls="dotted", label="robust pseudo dice", linewidth=3)
+            panel.plot(logged["ema_robust_fg_dice"], color="m", ls="-", label="robust pseudo dice (mov. avg.)", linewidth=4)
+            panel.legend(loc=(0.2, 1))
+
+
+def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
+    """Pseudo Dice over the epochs: clean, under FGSM and under PGD, the criterion of checkpoint_best and its best epoch, and the epoch from
+    which a run that overfitted went on with PGD-2. `logged`: nnU-Net's logger, with the keys of `adversarial_training.LOGGED`."""
+    import matplotlib.style
+
+    with matplotlib.style.context("default"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        epochs = range(len(logged["selection"]))
+        for key, label, style in (
+            ("mean_fg_dice", "clean", {"color": "C2", "ls": ":"}),
+            ("ema_fg_dice", "clean (mov. avg.)", {"color": "C2"}),
+            ("fgsm_fg_dice", "FGSM", {"color": "C1", "ls": ":"}),
+            ("robust_fg_dice", "PGD", {"color": "C3", "ls": ":"}),
+            ("ema_robust_fg_dice", "PGD (mov. avg.)", {"color": "C3"}),
+            ("selection", "criterion of checkpoint_best", {"color": "0.2", "lw": 1}),
+        ):
+            axes.plot(epochs, logged[key][: len(epochs)], label=label, **style)
+        if np.isfinite(logged["selection"]).any():
+            best = int(np.nanargmax(logged["selection"]))
+            axes.plot(best, logged["selection"][best], "k*", label="checkpoint_best")
+        if any(logged["at_fallback"]):
+            axes.axvline(logged["at_fallback"].index(1), color="C4", label="catastrophic overfitting: PGD-2 from here")
+        axes.set(xlabel="epoch", ylabel="pseudo Dice")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize=8)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=110)

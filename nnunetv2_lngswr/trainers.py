@@ -6,6 +6,8 @@ nnUNetTrainerLNG           noise only (ablation)
 nnUNetTrainerSWR           reconstruction only (ablation)
 nnUNetTrainerVanilla       nnU-Net's own trainer, for comparisons at equal budget and seed
 nnUNetTrainerVanillaDA5    nnU-Net's own trainer with its strong augmentation
+nnUNetTrainerAT            nnU-Net's own network, trained on adversarial samples (`adversarial_training`)
+nnUNetTrainerLNGSWRAT      LNG-SWR, trained on adversarial samples
 =========================  ==========================================================================================
 
 Each also exists with a short budget: ``_1epoch``, ``_5epochs``, ``_10epochs``, ``_20epochs``, ``_50epochs``,
@@ -31,6 +33,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_lngswr.adversarial_training import AdversarialTraining
 from nnunetv2_lngswr.checkpoints import load_checkpoint, load_warm_start
 from nnunetv2_lngswr.config import PLANS_KEY, LNGSWRConfig, RunSettings, read_plans_entry
 from nnunetv2_lngswr.files import atomic_path, write_file
@@ -61,14 +64,23 @@ class PlansEntryTrainer(nnUNetTrainer):
         return self._settings_of(self.configuration_manager.configuration)[1]
 
     @classmethod
-    def _settings_of(cls, configuration: dict) -> tuple[LNGSWRConfig | None, RunSettings]:
-        """What of a `lngswr` entry matters to this trainer: here, the run alone."""
+    def _settings_of(cls, configuration: dict) -> tuple:
+        """What of a `lngswr` entry matters to this trainer: (method or None, run, ...), here the run alone."""
         return None, read_plans_entry(configuration)[1]
 
     def _resolve_entry(self, plans: dict, configuration: str) -> dict:
-        """Check the entry. Subclasses write their own settings into it, so that they travel with the model folder."""
-        self._settings_of(PlansManager(plans).get_configuration(configuration).configuration)
+        """Check the entry and write it out, so that settings travel with the model folder."""
+        resolved = PlansManager(plans).get_configuration(configuration).configuration
+        self._settings_of(resolved)
+        entry = self._written_entry(resolved)
+        if entry:
+            plans["configurations"][configuration][PLANS_KEY] = json.loads(json.dumps(entry))
         return plans
+
+    def _written_entry(self, configuration: dict) -> dict:
+        """The given entry. Subclasses add every setting of theirs, so that a trained model keeps its meaning if a later version changes a
+        default."""
+        return dict(configuration.get(PLANS_KEY, {}))
 
     # --- seed
 
@@ -181,16 +193,12 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
         return attach(network, cls._settings_of(configuration_manager.configuration)[0])
 
     @classmethod
-    def _settings_of(cls, configuration: dict) -> tuple[LNGSWRConfig | None, RunSettings]:
-        return read_plans_entry(configuration, cls.method)
+    def _settings_of(cls, configuration: dict) -> tuple:
+        _, *others = super()._settings_of(configuration)
+        return (read_plans_entry(configuration, cls.method)[0], *others)
 
-    def _resolve_entry(self, plans: dict, configuration: str) -> dict:
-        method, run = self._settings_of(PlansManager(plans).get_configuration(configuration).configuration)
-        run_entry = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
-        # every setting is written out, so that a trained model keeps its meaning if a later version changes a default
-        entry = json.loads(json.dumps({**dataclasses.asdict(method), **run_entry}))
-        plans["configurations"][configuration][PLANS_KEY] = entry
-        return plans
+    def _written_entry(self, configuration: dict) -> dict:
+        return {**super()._written_entry(configuration), **dataclasses.asdict(self._settings_of(configuration)[0])}
 
     @property
     def lngswr(self) -> LNGSWR:
@@ -264,12 +272,22 @@ class nnUNetTrainerSWR(nnUNetTrainerLNGSWR):
     method = LNGSWRConfig(noise=False)
 
 
+class nnUNetTrainerAT(AdversarialTraining, PlansEntryTrainer):
+    """Adversarial training of nnU-Net's own network: FGSM with random start by default, see `config.ATConfig`."""
+
+
+class nnUNetTrainerLNGSWRAT(nnUNetTrainerLNGSWR, nnUNetTrainerAT):
+    """LNG-SWR with adversarial training."""
+
+
 __all__ = [
     "nnUNetTrainerLNGSWR",
     "nnUNetTrainerLNG",
     "nnUNetTrainerSWR",
     "nnUNetTrainerVanilla",
     "nnUNetTrainerVanillaDA5",
+    "nnUNetTrainerAT",
+    "nnUNetTrainerLNGSWRAT",
 ]
 
 # short budgets under nnU-Net's own naming (nnUNetTrainer_1epoch, nnUNetTrainer_5epochs, ...)

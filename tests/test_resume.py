@@ -33,7 +33,7 @@ if where == "epoch":
 elif where == "saving":
     save = torch.save
     def half(obj, path):
-        if os.path.exists(str(path).replace(".partial", "").replace("/.", "/")):  # overwriting: write half of it
+        if os.path.exists(str(path).replace(".partial-", "")):  # overwriting: write half of it
             with open(path, "wb") as file: file.write(b"half a checkpoint")
             die()
         save(obj, path)

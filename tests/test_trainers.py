@@ -51,7 +51,7 @@ def steps(trainer, n):
 
 
 def test_every_name_has_its_short_budgets_and_nnunets_signature():
-    for name in ("LNGSWR", "LNG", "SWR", "Vanilla", "VanillaDA5"):
+    for name in ("LNGSWR", "LNG", "SWR", "Vanilla", "VanillaDA5", "AT", "LNGSWRAT"):
         assert getattr(trainers, f"nnUNetTrainer{name}").epochs is None
         for suffix, epochs in (("_1epoch", 1), ("_5epochs", 5), ("_10epochs", 10), ("_250epochs", 250)):
             assert getattr(trainers, f"nnUNetTrainer{name}{suffix}").epochs == epochs

@@ -78,6 +78,22 @@ ATTACKS: dict[str, AttackSpec] = _table(
         name="pgd_linf", function=pgd, norms=(Norm.LINF,), tunable=("steps", "restarts", "loss"), summary="projected gradient ascent, Linf"
     ),
     AttackSpec(name="pgd_l2", function=pgd, norms=(Norm.L2,), tunable=("steps", "restarts", "loss"), summary="projected gradient ascent, L2"),
+    AttackSpec(
+        name="pgd_linf_dice_ce",
+        function=pgd,
+        norms=(Norm.LINF,),
+        options={"loss": "dice_ce"},
+        tunable=("steps", "restarts"),
+        summary="PGD on Dice and CE, nnU-Net's training loss, Linf",
+    ),
+    AttackSpec(
+        name="pgd_l2_dice_ce",
+        function=pgd,
+        norms=(Norm.L2,),
+        options={"loss": "dice_ce"},
+        tunable=("steps", "restarts"),
+        summary="PGD on Dice and CE, nnU-Net's training loss, L2",
+    ),
     AttackSpec(name="segpgd", function=segpgd, norms=_BOTH, tunable=("steps", "restarts"), summary="PGD on right before wrong voxels"),
     AttackSpec(name="cospgd", function=cospgd, norms=_BOTH, tunable=("steps", "restarts"), summary="PGD weighted by cosine per voxel"),
     AttackSpec(name="apgd", function=apgd, norms=_BOTH, tunable=("steps", "restarts", "loss"), summary="Auto-PGD, CE"),

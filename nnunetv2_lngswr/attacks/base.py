@@ -19,6 +19,8 @@ from torch import nn
 from nnunetv2_lngswr.attacks.losses import Target, foreground_dice
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds, Norm
 
+_LOSS_SCALE = 2**16  # that of torch's GradScaler at its start
+
 LogitLoss = Callable[[torch.Tensor], torch.Tensor]  # logits (B, K, *spatial) -> (B,)
 
 
@@ -53,22 +55,36 @@ class FeatureModel(DifferentiableModel, Protocol):
 
 class BatchModel:
     """A plain network on batches that fit its input: x (B, C, *spatial) -> logits (B, K, *spatial). The network is evaluated in eval mode
-    with frozen parameters; mode, requires_grad and deep supervision come back as they were."""
+    with frozen parameters; mode, requires_grad and deep supervision come back as they were. `autocast`: the type of mixed precision,
+    None for that of x; losses are computed, and gradients returned, in that of x."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, *, autocast: torch.dtype | None = None) -> None:
+        self.network, self.autocast = network, autocast
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         with frozen([self.network]), torch.no_grad():
-            return self.network(x)
+            return self._forward(x)
 
     def value_and_gradient(self, x: torch.Tensor, loss: LogitLoss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with frozen([self.network]), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
-            z = self.network(leaf)
+            z = self._forward(leaf)
             value = per_case(loss(z))
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            if self.autocast is None:
+                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            else:
+                # a mean over voxels has gradients of 1 / voxels, which fp16 rounds to 0
+                scale = min(z[0, 0].numel(), _LOSS_SCALE)
+                (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
+                # what overflowed says nothing: no step there
+                gradient = torch.nan_to_num(gradient / scale, nan=0.0, posinf=0.0, neginf=0.0)
         return value.detach(), gradient, z.detach()
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.autocast is None:
+            return self.network(x)
+        with torch.autocast(x.device.type, dtype=self.autocast):
+            return self.network(x).to(x.dtype)
 
     def window_count(self, x: torch.Tensor) -> int:
         return len(x)
@@ -174,28 +190,36 @@ def step_direction(gradient: torch.Tensor, ball: Ball) -> torch.Tensor:
 
 
 def random_start(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
-    """Linf: uniform in the ball; L2: random direction, radius uniform in [0, epsilon]; then clipped. Drawn on the CPU, so one seed
-    gives one start on any device."""
+    """Linf: uniform in the ball; L2: random direction, radius uniform in [0, epsilon]; then clipped. Drawn where the generator is: on the
+    CPU, one seed gives one start on any device; on x's device, nothing is copied."""
     scale = _channels(ball.scale, x)
+    draw = {"generator": generator, "dtype": x.dtype, "device": generator.device}
     if ball.norm is Norm.LINF:
-        u = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) * 2 - 1
+        u = torch.rand(x.shape, **draw).to(x.device) * 2 - 1
         return project(x + ball.epsilon * scale * u, x, ball)
-    direction = step_direction(torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) / _nonzero(scale), ball)
-    radius = torch.rand(len(x), generator=generator, dtype=x.dtype).to(x.device)
+    direction = random_direction(x, ball, generator)
+    radius = torch.rand(len(x), **draw).to(x.device)
     return project(x + ball.epsilon * _cases(radius, x) * direction, x, ball)
+
+
+def random_direction(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
+    """Length 1 in units of epsilon: a random sign per voxel in Linf, a Gaussian direction in L2, isotropic in units of epsilon."""
+    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+    # step_direction takes a gradient, which it multiplies by the scale
+    return step_direction(direction / _nonzero(_channels(ball.scale, x)), ball)
 
 
 def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds) -> dict[str, torch.Tensor]:
     """Linf, RMS and absolute L2 of the perturbation per case, (B,) each, in every unit: keys '<linf|rms|l2>_<range|normalized|original>'.
     RMS is over the channels that can move. Units of the file are nan where the normalisation is not affine."""
-    delta = (perturbed - x).double()
-    extent = (bounds.maximum - bounds.minimum).double()
-    free = bounds.attackable & (extent > 0)
+    delta = (perturbed - x).cpu().double()  # MPS has no float64
+    extent = (bounds.maximum - bounds.minimum).cpu().double()
+    free = bounds.attackable.cpu() & (extent > 0)
     count = free.sum(1).double() * delta[0, 0].numel()
     scales = {
         "range": extent,
         "normalized": torch.ones_like(extent),
-        "original": torch.full_like(extent, float("nan")) if bounds.file_scale is None else bounds.file_scale.double(),
+        "original": torch.full_like(extent, float("nan")) if bounds.file_scale is None else bounds.file_scale.cpu().double(),
     }
     norms = {}
     for unit, scale in scales.items():
@@ -296,8 +320,8 @@ class Search:
 
     def offer(self, x: torch.Tensor, value: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Keep x where its value is the best so far; (B,) bool of the cases that improved."""
-        value = value.detach().to(torch.float64).cpu()
-        dice = foreground_dice(z, self.target).cpu()
+        value = value.detach().cpu().double()  # MPS has no float64
+        dice = foreground_dice(z, self.target)
         if not self.history:
             self.best, self.best_value, self.best_dice = x.clone(), value.clone(), dice
             better = torch.ones_like(value, dtype=torch.bool)
@@ -316,7 +340,7 @@ class Search:
             loss=self.best_value,
             loss_history=torch.stack(self.history),
             dice=self.best_dice,
-            norms={k: v.cpu() for k, v in perturbation_norms(self.best, self.x, self.ball.bounds).items()},
+            norms=perturbation_norms(self.best, self.x, self.ball.bounds),
             forwards=self.forwards,
             gradients=self.gradients,
             settings={"norm": self.ball.norm.value, "epsilon": self.ball.epsilon, **settings},

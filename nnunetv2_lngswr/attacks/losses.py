@@ -180,6 +180,6 @@ def foreground_dice(z: torch.Tensor, target: Target) -> torch.Tensor:
     predicted = z > 0 if target.regions else torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
     predicted = predicted & target.mask
     reference = (target.hot if target.regions else target.hot[:, 1:]) & target.mask
-    overlap = (predicted & reference).flatten(2).sum(2).double()
-    size = (predicted.flatten(2).sum(2) + reference.flatten(2).sum(2)).double()
+    overlap = (predicted & reference).flatten(2).sum(2).cpu().double()  # MPS has no float64
+    size = (predicted.flatten(2).sum(2) + reference.flatten(2).sum(2)).cpu().double()
     return torch.nanmean(2 * overlap / size, 1)

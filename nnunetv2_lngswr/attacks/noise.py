@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, step_direction
+from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, random_direction
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -19,7 +19,6 @@ def noise(
     check_steps(1, restarts)
     search = Search(x, target, ball)
     for _ in range(restarts):
-        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-        candidate = project(x + ball.epsilon * step_direction(direction, ball), x, ball)
+        candidate = project(x + ball.epsilon * random_direction(x, ball, generator), x, ball)
         search.evaluate(model, candidate, lambda z: cross_entropy(z, target))
     return search.result("noise", settings={"restarts": restarts})

@@ -70,11 +70,24 @@ def ascend(
     judge = judge_of(loss_name)
     search = Search(x, target, ball)
     for _ in range(restarts):
-        current = random_start(x, ball, generator) if from_random else x
-        for step in range(1, steps + 1):
+        start = random_start(x, ball, generator) if from_random else x
+
+        def gradient_at(step: int, current: torch.Tensor) -> torch.Tensor:
             ascended = loss_at(step)
-            _, gradient = search.gradient(model, current, lambda z: ascended(z, target), lambda z: judge(z, target))
-            current = project(current + size * step_direction(gradient, ball), x, ball)
-        search.evaluate(model, current, lambda z: judge(z, target))
+            return search.gradient(model, current, lambda z: ascended(z, target), lambda z: judge(z, target))[1]
+
+        last = last_iterate(x, ball, gradient_at, start=start, steps=steps, size=size)
+        search.evaluate(model, last, lambda z: judge(z, target))
     settings = {"steps": steps, "restarts": restarts, "step_size": size, "loss": loss_name, "random_start": from_random}
     return search.result(name, settings=settings)
+
+
+def last_iterate(
+    x: torch.Tensor, ball: Ball, gradient_at: Callable[[int, torch.Tensor], torch.Tensor], *, start: torch.Tensor, steps: int, size: float
+) -> torch.Tensor:
+    """x_T of the recursion above, unjudged, at the cost of T gradients. `gradient_at(t, x_{t-1})`, t = 1 .. steps; `size` of a step in units
+    of epsilon's unit."""
+    current = start
+    for step in range(1, steps + 1):
+        current = project(current + size * step_direction(gradient_at(step, current), ball), x, ball)
+    return current

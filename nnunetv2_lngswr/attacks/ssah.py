@@ -77,14 +77,14 @@ def ssah(
             distance = F.smooth_l1_loss(low_frequencies((leaf - minimum) / safe_extent, axes), clean_low, reduction="none").flatten(1).sum(1)
             (low_gradient,) = torch.autograd.grad(distance.sum(), leaf)
         distance = distance.detach()
-        total = (alpha * feature_loss + weight * distance).double().cpu()
+        total = (alpha * feature_loss + weight * distance).cpu().double()
         better = total < best_total
         history.append(total)
         chosen = _like_cases(better, x)
         best = torch.where(chosen, candidate, best)
         best_total = torch.where(better, total, best_total)
         for key, value in (("low_frequency_distance", distance), ("feature_loss", feature_loss)):
-            value = value.double().cpu()
+            value = value.cpu().double()
             figures[key] = torch.where(better, value, figures[key]) if key in figures else value
         if step == 0 and semantics.count == 1:
             # s_p = 1 is a maximum: its gradient vanishes at the clean case, so the first step is random, and in the high
@@ -163,12 +163,14 @@ class _Semantics:
         spatial = tuple(range(2, features.ndim))
         whole = features.mean(spatial)
         inside = (features * mask).sum(spatial) / size.clamp_min(1)[:, None]
+        # a zero vector would be every window's least similar one, without a gradient
+        inside = torch.where(size[:, None] > 0, inside, whole)
         return torch.stack([F.normalize(whole, dim=1), F.normalize(inside, dim=1)], 1), size > 0
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor, minimum: torch.Tensor, extent: torch.Tensor, axes: int) -> torch.Tensor:
     low_a, low_b = (low_frequencies((v - minimum) / extent, axes) for v in (a, b))
-    return F.smooth_l1_loss(low_a, low_b, reduction="none").flatten(1).sum(1).double().cpu()
+    return F.smooth_l1_loss(low_a, low_b, reduction="none").flatten(1).sum(1).cpu().double()
 
 
 def _like(per_channel: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,7 @@ def torchattacks_attack(
     if not (x.ndim == 4 or (slices and x.shape[2] == 1)):
         raise ValueError(f"{name} works on 2D cases of one slice, got shape {tuple(x.shape)}")
     extent = ball.bounds.maximum - ball.bounds.minimum
-    if not torch.equal(ball.scale, extent):
+    if not (torch.equal(ball.scale, extent) and bool((extent > 0).all())):
         raise ValueError(f"{name} needs epsilon in units of the range and every channel an image that is not constant")
     minimum, extent = (v.reshape(*v.shape, *[1] * (x.ndim - 2)) for v in (ball.bounds.minimum, extent))
 

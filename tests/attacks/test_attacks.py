@@ -9,7 +9,7 @@ from nnunetv2_lngswr import attacks
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.apgd import apgd
 from nnunetv2_lngswr.attacks.segpgd import wrong_weight
-from nnunetv2_lngswr.attacks.ssah import low_frequencies
+from nnunetv2_lngswr.attacks.ssah import _Semantics, low_frequencies
 from tests.model_folders import make_network
 
 SPACE = LabelSpace.softmax(2)
@@ -107,7 +107,7 @@ def test_a_large_epsilon_drives_dice_to_zero(name, trained):
     assert result.dice.max() < 0.05
 
 
-def test_white_box_is_at_least_as_strong_as_transfer(trained):
+def test_white_box_is_at_least_as_strong_as_transfer_and_square(trained):
     network, x, y = trained[2]
     other = make_network(2, seed=5)
     from tests.model_folders import fit
@@ -120,6 +120,15 @@ def test_white_box_is_at_least_as_strong_as_transfer(trained):
 
     white, black = go("pgd_linf"), go("transfer", surrogate=surrogate)
     assert white.loss.mean() >= black.loss.mean() and black.extras["surrogate_queries"] == 11 and black.queries == 1
+
+    def dice(result):
+        with torch.no_grad():
+            predicted = network(result.perturbed).argmax(1)
+        sizes = (predicted + y).flatten(1).sum(1)
+        return (2 * (predicted & y).flatten(1).sum(1) / sizes).mean()
+
+    # with as many looks at the model as the search without gradients has
+    assert dice(white) < dice(black) - 0.05 and dice(white) < dice(go("square")) - 0.05
     # transferred: made on the surrogate alone, so it is the surrogate's own PGD
     own = run_attack("pgd_linf", surrogate, x, target, ball, generator=torch.Generator().manual_seed(0), steps=10)
     assert torch.equal(black.perturbed, own.perturbed)
@@ -147,6 +156,16 @@ def test_noise_is_random_signs_at_the_full_budget(trained):
     assert torch.allclose(l2.norms["rms_range"], torch.full((2,), 0.01, dtype=torch.float64), rtol=0.02)
 
 
+def test_l2_noise_is_isotropic_in_units_of_epsilon(trained):
+    _, x, y = trained[2]
+    x = torch.cat((x, 100 * x[:, :1]), 1)[:1]  # two channels with far ranges
+    ball = ThreatModel(norm="l2", epsilon=0.01).ball(Bounds.of(x))
+    model = BatchModel(torch.nn.Conv2d(2, 2, 1))
+    perturbed = run_attack("noise", model, x, SPACE.target(y[:1]), ball, generator=torch.Generator().manual_seed(0)).perturbed
+    rms = ((perturbed - x) / ball.scale.view(1, 2, 1, 1)).square().mean((2, 3)).sqrt()[0]
+    assert float(rms[0]) == pytest.approx(float(rms[1]), rel=0.3)  # few voxels; the channels differ by 100
+
+
 def test_segpgd_weight_runs_from_zero_towards_one_half():
     assert [wrong_weight(t, 4) for t in range(1, 5)] == [0, 1 / 8, 2 / 8, 3 / 8]
 
@@ -168,6 +187,59 @@ def test_segpgd_uses_the_weight_of_its_step(trained):
         expected = attacks.losses.segpgd_loss((t - 1) / 12)(z, SPACE.target(y))
         assert math.isclose(value, float(expected), rel_tol=1e-6)
     assert len(seen) == 6 and not math.isclose(seen[-1][1], float(attacks.losses.segpgd_loss(0.0)(seen[-1][0], SPACE.target(y))), rel_tol=1e-3)
+
+
+def per_voxel(formula, z, y):
+    """Mean over a case's voxels of formula(p, label), z (1, K, h, w), one voxel after the other."""
+    values = []
+    for i, j in torch.cartesian_prod(*[torch.arange(n) for n in y.shape[1:]]).tolist():
+        e = [math.exp(v) for v in z[0, :, i, j].double().tolist()]
+        values.append(formula([v / sum(e) for v in e], int(y[0, i, j])))
+    return sum(values) / len(values)
+
+
+def jensen_shannon(p, label):
+    truth = [float(k == label) for k in range(len(p))]
+    middle = [(a + b) / 2 for a, b in zip(p, truth)]
+
+    def kl(a):
+        return sum(v * math.log(v / m) for v, m in zip(a, middle) if v > 0)
+
+    return (kl(p) + kl(truth)) / 2
+
+
+FORMULAS = {
+    "ce": lambda p, label: -math.log(p[label]),
+    "masked_ce": lambda p, label: -math.log(p[label]) if p[label] == max(p) else 0.0,
+    "js": jensen_shannon,
+    "cospgd": lambda p, label: -math.log(p[label]) * p[label] / math.hypot(*p),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [("pgd_linf", "ce"), ("fgsm", "ce"), ("apgd", "ce"), ("apgd_masked_ce", "masked_ce"), ("apgd_js", "js"), ("cospgd", "cospgd")],
+)
+def test_the_loss_that_is_ascended_is_the_one_of_the_name(name, formula, trained):
+    # at every iterate where a gradient is taken: the loss handed to the model, on the logits that the model has there
+    network, x, y = trained[2]
+    x, y, seen = x[:1], y[:1], []
+
+    class Recorder(BatchModel):
+        def value_and_gradient(self, at, loss):
+            out = super().value_and_gradient(at, loss)
+            seen.append((out[2], float(out[0])))
+            return out
+
+    ball = ThreatModel(norm="linf", epsilon=0.2).ball(Bounds.of(x))
+    model = Recorder(network)
+    run_attack(name, model, x, SPACE.target(y), ball, generator=torch.Generator().manual_seed(0), **options(name, network, steps=6))
+    assert len(seen) >= (1 if name == "fgsm" else 6)
+    for z, value in seen:
+        assert math.isclose(value, per_voxel(FORMULAS[formula], z, y), rel_tol=1e-4)
+    # the formulas can be told apart there (fgsm looks at the clean case only, where nearly all is right)
+    found = sorted(per_voxel(f, seen[-1][0], y) for f in FORMULAS.values())
+    assert name == "fgsm" or all(b > 1.01 * a for a, b in zip(found, found[1:])), found
 
 
 class Quadratic:
@@ -223,6 +295,38 @@ def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius():
     assert torch.allclose(result.perturbed, torch.tensor([[[0.1, 0.6, 1.0]]], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("shape", ((32, 24), (1, 24, 32), (12, 12, 10)))
+def test_squares_shrink_on_the_published_schedule(shape):
+    # a model that nothing moves: every candidate is the start with one cube redrawn, so the cube's side can be read off
+    seen = []
+
+    class Still:
+        def logits(self, x):
+            seen.append(x.clone())
+            return torch.zeros(1, 2, *x.shape[2:])
+
+    x = 0.5 + 0.01 * torch.rand((1, 1, *shape), generator=torch.Generator().manual_seed(0))
+    x.flatten()[:2] = torch.tensor([0.0, 1.0])
+    ball = ThreatModel(norm="linf", epsilon=0.3).ball(Bounds.of(x))
+    target = SPACE.target(torch.zeros(1, *shape, dtype=torch.long))
+    steps = 150
+    run_attack("square", Still(), x, target, ball, generator=torch.Generator().manual_seed(0), steps=steps)
+    start, *candidates = seen
+    axis = next(a for a, n in enumerate(shape) if n > 1)  # stripes run along it, so a cube covers whole stretches of them
+    drawn, length = 0, sum(n > 1 for n in shape)
+    for query, candidate in enumerate(candidates):
+        # p = 0.8, halved after these of 10000 queries (Andriushchenko et al. 2020, section 4.1 and their code)
+        halvings = sum(query / steps * 10000 > n for n in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+        side = max(round((0.8 / 2**halvings * math.prod(shape)) ** (1 / length)), 1)
+        changed = (candidate - start)[0, 0].abs() > 1e-6
+        along = changed.any(tuple(a for a in range(len(shape)) if a != axis))
+        if changed.any():
+            drawn += 1
+            at = along.nonzero().flatten()
+            assert len(at) == int(at[-1] - at[0]) + 1 == min(side, shape[axis]), query
+    assert len(candidates) == steps and drawn > steps / 2
+
+
 @pytest.mark.parametrize("shape", ((4, 6), (5, 7), (1, 5, 4), (4, 4, 2)))
 def test_low_frequencies_are_the_haar_reconstruction_without_details(shape):
     pywt = pytest.importorskip("pywt", reason="PyWavelets is the oracle")
@@ -274,6 +378,15 @@ def test_ssah_leaves_the_clean_case_with_one_window_only(trained):
     _, result = run("ssah", trained, cases=1, steps=150)
     assert result.extras["windows"] == 1 and result.norms["linf_range"] > 1e-3
     assert (result.extras["feature_loss"] < result.extras["start_loss"]).all()
+
+
+def test_ssah_negatives_of_windows_without_foreground_are_pooled_globally(trained):
+    network, x, y = trained[2]
+    y = y.clone()
+    y[0] = 0
+    semantics = _Semantics(BatchModel(network), x, SPACE.target(y), margin=0.2)
+    assert torch.allclose(semantics.clean.norm(dim=2), torch.ones(len(x), 2))  # a zero vector would be the least similar to all
+    assert torch.equal(semantics.clean[0, 0], semantics.clean[0, 1]) and not torch.equal(semantics.clean[1, 0], semantics.clean[1, 1])
 
 
 def test_unknown_attacks_and_misuse_are_named(trained):

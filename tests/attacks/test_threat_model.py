@@ -90,6 +90,34 @@ def test_l2_step_has_rms_one_in_units_of_epsilon_even_for_tiny_gradients():
     assert torch.equal(step_direction(x * 0, ball), x * 0)
 
 
+def farthest_from_uniform(values):
+    """Kolmogorov-Smirnov distance of values from the uniform distribution on [0, 1]; 0.03 is its 95 % bound at 2000 draws."""
+    values = values.double().flatten().sort().values
+    steps = torch.arange(len(values) + 1).double() / len(values)
+    return float(torch.maximum(steps[1:] - values, values - steps[:-1]).max())
+
+
+def test_random_starts_fill_the_ball():
+    # one case 2000 times; every channel has the same range and only the two ends of it can be clipped
+    epsilon, x = 0.05, torch.zeros(2000, 2, 16, 16)
+    x[..., 0, 0], x[..., 0, 1] = -1, 1
+    x[:, 1] *= 10
+    starts = {n: ThreatModel(norm=n, epsilon=epsilon).ball(Bounds.of(x)) for n in NORMS}
+    u = {n: (random_start(x, b, torch.Generator().manual_seed(0)) - x) / b.scale[..., None, None] for n, b in starts.items()}
+    # L2: the radius is uniform in [0, epsilon], not always epsilon
+    radius = u["l2"].flatten(1).square().mean(1).sqrt() / epsilon
+    assert farthest_from_uniform(radius) < 0.04 and radius.min() < 0.01 and radius.max() > 0.98
+    # and the direction has no preferred channel, voxel or sign
+    direction = (u["l2"].flatten(1) / epsilon / radius[:, None]).unflatten(1, (2, -1))[..., 2:]
+    assert direction.mean((0, 2)).abs().max() < 0.01 and (direction.square().mean((0, 2)) - 1).abs().max() < 0.02
+    assert direction.mean(0).abs().max() < 0.15 and (direction[:1] - direction[1:2]).abs().max() > 1
+    # Linf: every voxel uniform in [-epsilon, epsilon], on its own
+    fractions = (u["linf"].flatten(2)[..., 2:] / epsilon + 1) / 2
+    for values in (fractions[:, 0, 7], fractions[:, 1, 99], fractions[0], fractions[:3, :, :]):
+        assert farthest_from_uniform(values) < 1.6 / values.numel() ** 0.5
+    assert torch.corrcoef(torch.stack([fractions[:, 0, 7], fractions[:, 0, 8], fractions[:, 1, 7]])).tril(-1).abs().max() < 0.07
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

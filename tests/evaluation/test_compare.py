@@ -13,16 +13,17 @@ from tests.evaluation.test_report import rows_of, summary_of
 CASES = [f"case{i}" for i in range(6)]
 
 
-def write_result(folder, *, trainer="A", gain=0.0, cases=CASES, order=1, options=None, model=None):
+def write_result(folder, *, trainer="A", gain=0.0, cases=CASES, order=1, options=None, model=None, keep=lambda row: True):
     """An OUT folder where every attacked or shifted Dice is `gain` higher."""
     rows = []
     for i, case in enumerate(cases[::order]):
         for r in rows_of(case, 0.005 * int(case[-1])):
-            rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
+            if keep(r):
+                rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
     summary = summary_of(rows)
     summary["cases"] = list(cases[::order])
     summary["model"] |= {"trainer": trainer, **(model or {})}
-    summary["options"] |= dict(zip(compare.SAME_OPTIONS, [["noise", "pgd_linf"], ["1/255", "2/255"], [], "range", None, {}, None, 0, ["all"], 2.0])) | (options or {})
+    summary["options"] |= dict(zip(compare.SAME_OPTIONS, [["noise", "pgd_linf"], ["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])) | (options or {})
     report.write_cases(folder / "cases.csv", rows)
     report.write_summary(folder / "summary.json", summary)
     return folder
@@ -41,6 +42,26 @@ def test_differences_are_paired_by_case_whatever_the_order(tmp_path):
     clean = find(records, "B", "clean")
     assert clean["difference"] == 0 and clean["p"] == 1
     assert find(records, "A", "worst_linf", "2/255")["difference"] is None
+
+
+def test_shifts_that_not_all_folders_have_are_left_out_and_named(tmp_path):
+    def two_shifts(folder, **more):
+        write_result(folder, **more)
+        rows = report.read_cases(folder / "cases.csv")
+        report.write_cases(folder / "cases.csv", rows + [{**r, "attack": "jpeg"} for r in rows if r["kind"] == "shift"])
+        return folder
+
+    a, b = two_shifts(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
+    for folders in ([a, b], [b, a]):
+        records = compare.compare(folders, tmp_path / "out")
+        assert {r["attack"] for r in records if r["kind"].startswith("shift")} == {"gamma", "all shifts"}
+        assert "shifts left out of this comparison, since not every folder has them: jpeg" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_other_attacks_are_refused_even_where_the_options_agree(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", keep=lambda r: r["attack"] != "ssah")
+    with pytest.raises(ValueError, match="runs: .*ssah"):
+        compare.compare([a, b], tmp_path / "out")
 
 
 def test_holm_is_over_the_family_fixed_before(tmp_path):

@@ -12,10 +12,13 @@ from evaluation import figures, metrics, report
 from nnunetv2_lngswr.files import write_file
 
 
+TEXT = ("case", "fold", "kind", "attack", "norm", "epsilon_text", "epsilon_unit", "label", "label_name")
+
+
 def row(case, kind, attack, dice, *, norm="", epsilon=None, severity=None, label="1", **more):
     text = "" if epsilon is None else f"{epsilon * 255:g}/255"
     values = dict.fromkeys(report.COLUMNS, None)
-    values |= {k: "" for k in report._TEXT} | {m: dice for m in metrics.METRICS}
+    values |= {k: "" for k in TEXT} | {m: dice for m in metrics.METRICS}
     values |= {"case": case, "kind": kind, "attack": attack, "norm": norm, "epsilon": epsilon, "epsilon_text": text, "severity": severity, "label": label}
     return values | {"label_name": f"name {label}", "dice_drop": 0.0, "reference_voxels": 3, "predicted_voxels": 2, "source": ""} | more
 
@@ -50,6 +53,7 @@ def summary_of(rows):
         "protocol": "3 cases",
         "options": {"epsilon_unit": "range", "steps": None, "restarts": None, "seed": 0},
         "metrics": {"surface_unit": "mm", "nsd_tolerance": 2.0},
+        "attacks": report.attack_settings(rows),
         "results": results,
         "checks": report.checks(results),
         "shifts_left_out": {"jpeg": "needs a 2D configuration"},
@@ -120,6 +124,28 @@ def test_checks_name_the_attack_that_is_weaker_than_noise():
     weak = [{**r, "dice": 0.99} if r["attack"] == "pgd_linf" and r["epsilon_text"] == "1/255" else r for r in all_rows()]
     failed = report.checks(report.summarise(weak, seed=0))
     assert failed[0].startswith("Check failed: pgd_linf 1/255 (99.0 against 88.0)")
+
+
+def test_nothing_defined_is_no_passed_check():
+    undefined = [{**r, "dice": float("nan")} for r in all_rows()]
+    assert report.checks(report.summarise(undefined, seed=0)) == ["Not checked against the noise control: Dice is undefined in every case."]
+
+
+def test_the_noise_control_alone_is_no_worst_attack():
+    rows = report.with_worst([r for r in rows_of("a") if r["kind"] == "clean" or r["attack"] == "noise"])
+    assert not [r for r in rows if r["kind"] == "worst"]
+
+
+def test_settings_of_the_attacks_are_stated_once_for_all_budgets(tmp_path):
+    settings = json.dumps({"steps": 10, "step_size": 0.25, "restarts": 2, "loss": "ce", "random_start": True})
+    rows = [
+        {**r, "steps": 10, "step_size": 2.5 * r["epsilon"] / 10, "restarts": 2, "loss": "ce", "settings": settings} if r["attack"] == "pgd_linf" else r
+        for r in all_rows()
+    ]
+    summary = summary_of(rows)
+    assert [a["attack"] for a in summary["attacks"]] == ["noise", "pgd_linf", "pgd_l2", "ssah"]
+    report.write_report(tmp_path / "report.md", summary)
+    assert "| pgd_linf | linf | 10 | 0.25 | 2 | ce | random_start True |" in (tmp_path / "report.md").read_text()
 
 
 def test_files_of_a_report(tmp_path):

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 import evaluation
 from evaluation import protocol, report, robust, run_case
 from evaluation.protocol import Options
+from evaluation.results_folder import ResultsFolder
 from tests import model_folders
 from tests.evaluation.test_model import plain_predict
 from tests.model_folders import make_case, make_model_folder
@@ -161,6 +164,47 @@ def test_a_changed_file_is_evaluated_again(world, state_dicts, tmp_path):
     assert after["case0.json"] > before["case0.json"] and after["case1.json"] == before["case1.json"]
 
 
+def test_parts_of_changed_files_are_not_merged(state_dicts, tmp_path):
+    folder = make_model_folder(tmp_path, state_dicts=[state_dicts[2]])
+    for seed in range(2):
+        make_case(tmp_path / "images", shape=(20, 24), seed=seed)
+    small, quick = (folder, tmp_path / "images", tmp_path / "images" / "labels"), {"shifts": [], "attacks": ["noise"], "epsilons": ["4/255"], "num_parts": 2}
+    run(small, tmp_path / "out", part_id=1, **quick)
+    image, _ = model_folders.ball((20, 24), seed=1)
+    model_folders.write_image(tmp_path / "images" / "case1_0000.nii.gz", image + 3)
+    assert not run(small, tmp_path / "out", part_id=0, **quick).finished
+    assert run(small, tmp_path / "out", part_id=1, **quick).finished
+
+
+def test_settings_without_results_bind_nobody_and_reformatted_ones_keep_theirs(world, tmp_path):
+    out, small = tmp_path / "out", {"shifts": [], "attacks": ["noise"], "max_cases": 1}
+    run(world, out, **small, epsilons=["4/255"])
+    settings = out / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text())))
+    written = (part := next((out / "parts").glob("*.json"))).stat().st_mtime_ns
+    assert run(world, out, **small, epsilons=["4/255"]).finished and part.stat().st_mtime_ns == written
+    settings.write_text(settings.read_text()[:100])
+    with pytest.raises(ValueError, match="settings.json is not readable as JSON.*--overwrite"):
+        run(world, out, **small, epsilons=["4/255"])
+    assert run(world, out, **small, epsilons=["4/255"], overwrite=True).finished
+    for name in ("parts", "cases.csv", "summary.json", "report.md", "curves.png"):
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert run(world, out, **small, epsilons=["8/255"]).finished
+
+
+def test_processes_that_overwrite_at_once_find_it_done(tmp_path):
+    for trial in range(5):
+        out = tmp_path / str(trial)
+        (out / "parts").mkdir(parents=True)
+        for i in range(200):
+            (out / "parts" / f"{i}.json").write_text("{}")
+        (out / "settings.json").write_text('{"a": 1}')
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: ResultsFolder(out).open({"a": 2}), range(4)))
+        assert [p.name for p in out.iterdir()] == ["settings.json"] and ResultsFolder(out).holds({"a": 2})
+
+
 def test_other_settings_are_refused_and_named_unless_overwritten(world, tmp_path):
     small = {"shifts": [], "epsilons": ["4/255"], "attacks": ["noise"], "max_cases": 1}
     run(world, tmp_path / "out", **small)
@@ -191,6 +235,24 @@ def test_a_full_disk_leaves_no_half_written_file(world, finished, tmp_path, monk
     monkeypatch.undo()
     assert robust.main(command) == 0
     assert cases_csv(out) == cases_csv(finished.folder)
+
+
+def test_a_disk_that_fills_while_a_perturbed_case_is_written(world, tmp_path, monkeypatch, capsys):
+    folder, images, labels = world
+    original = sitk.WriteImage
+
+    def truncated(image, path, *args):  # what ITK does on a full disk, without a word
+        original(image, path, *args)
+        os.truncate(path, 200)
+
+    monkeypatch.setattr(sitk, "WriteImage", truncated)
+    command = ["-m", str(folder), "-i", str(images), "-l", str(labels), "-o", str(tmp_path / "out"), "-device", "cpu", "--disable_progress_bar"]
+    command += ["--attacks", "fgsm", "--epsilons", "4/255", "--shifts", "none", "--max-cases", "1", "--save-adversarial"]
+    assert robust.main(command) == 2
+    assert "free space and run the same command again" in capsys.readouterr().err
+    assert not [p for p in (tmp_path / "out" / "adversarial").rglob("*") if p.is_file()]
+    monkeypatch.undo()
+    assert robust.main(command) == 0 and len(list((tmp_path / "out" / "adversarial").rglob("*.nii.gz"))) == 1
 
 
 # --- every kind of data set and attack ---
@@ -227,6 +289,44 @@ def test_cross_validation_uses_the_model_that_has_not_seen_the_case(tmp_path, st
     with pytest.raises(ValueError, match="fold_all was trained on every case"):
         robust.evaluate(folder, tmp_path / "o2", folds=["all"], **options)
     assert not (tmp_path / "o2").exists()
+
+
+def test_cases_keep_the_names_of_the_data_set_where_files_share_one(tmp_path, state_dicts, monkeypatch):
+    folder = make_model_folder(tmp_path, state_dicts=[state_dicts[2]])
+    raw, entries = tmp_path / "raw" / "Dataset999_Tiny", {}
+    for seed in range(2):
+        image, label = make_case(tmp_path / f"made{seed}", shape=(20, 24), seed=seed)
+        home = raw / f"patient{seed}"
+        home.mkdir(parents=True)
+        shutil.copy(image[0] if isinstance(image, (list, tuple)) else image, home / "image.nii.gz")
+        shutil.copy(label, home / "label.nii.gz")
+        entries[f"patient{seed}"] = {"images": [f"patient{seed}/image.nii.gz"], "label": f"patient{seed}/label.nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps({"dataset": entries}))
+    splits = tmp_path / "pre" / "Dataset999_Tiny" / "splits_final.json"
+    splits.parent.mkdir(parents=True)
+    splits.write_text(json.dumps([{"train": [], "val": list(entries)}]))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
+    quick = {**FAST, "shifts": [], "attacks": ["noise"], "epsilons": ["4/255"]}
+    rows = [r for r in robust.evaluate(folder, tmp_path / "out", **quick).rows() if r["kind"] == "attack" and r["label"] == "1"]
+    assert [r["case"] for r in rows] == list(entries) and len({r["seed"] for r in rows}) == 2
+    splits.write_text(json.dumps([{"train": [], "val": list(entries)}, {"train": [], "val": ["patient1"]}]))
+    shutil.copytree(folder / "fold_0", folder / "fold_1")
+    with pytest.raises(ValueError, match="lists patient1 as validation case of folds 0 and 1"):
+        robust.evaluate(folder, tmp_path / "twice", **quick)
+
+
+def test_what_does_not_apply_to_a_model_is_left_out_of_the_defaults_and_refused_by_name():
+    facts = {"ct": False, "two_dimensional": True}
+    runs, _, left_out = protocol.plan_runs(Options(shifts=()), **facts, has_encoder=False)
+    assert list(left_out) == ["ssah"] and "ssah" not in {r.name for r in runs} and "pgd_linf" in {r.name for r in runs}
+    with pytest.raises(ValueError, match="attack ssah needs a network with an .encoder"):
+        protocol.plan_runs(Options(attacks=["ssah"]), **facts, has_encoder=False)
+    if _installed("torchattacks"):
+        with pytest.raises(ValueError, match="torchattacks:PGD needs exclusive labels"):
+            protocol.plan_runs(Options(attacks=["torchattacks:PGD"]), **facts, regions=True)
+        with pytest.raises(ValueError, match="torchattacks:PGD needs epsilon in unit range, got normalized"):
+            protocol.plan_runs(Options(attacks=["torchattacks:PGD"], epsilon_unit="normalized", epsilons=[0.1]), **facts)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +426,7 @@ def test_seeds_depend_on_case_and_attack_but_not_on_order_or_budget():
 
 def test_noise_is_the_control_in_every_norm_that_is_attacked():
     def norms(attacks, **more):
-        runs, _ = protocol.plan_runs(Options(attacks=attacks, shifts=(), **more), ct=False, two_dimensional=True)
+        runs, *_ = protocol.plan_runs(Options(attacks=attacks, shifts=(), **more), ct=False, two_dimensional=True)
         return [(r.name, r.norm) for r in runs if r.name == "noise" and r.epsilon == min(e.epsilon for e in runs if e.norm == r.norm and e.epsilon is not None)]
 
     assert norms(["noise", "pgd_linf"]) == [("noise", "linf")]
@@ -360,6 +460,9 @@ BAD = {
     "unknown shift": (["--shifts", "gama"], "gamma"),
     "shift of other data": (["--shifts", "hu_offset"], "does not apply to this data set: needs CT"),
     "negative epsilon": (["--epsilons", "-1/255"], "epsilon must be >= 0, got -1/255"),
+    "more than the range": (["--epsilons", "8"], "did you mean 8/255?"),
+    "derived attacks only": (["--attacks", "worst_linf", "--shifts", "none"], "there is nothing to run"),
+    "l2 of what has no budget": (["--attacks", "ssah_l2"], "ssah"),
     "no number": (["--epsilons", "eight"], "got 'eight'"),
     "division by zero": (["--epsilons", "1/0"], "got '1/0'"),
     "unknown unit": (["--epsilon-unit", "percent"], "epsilon unit must be one of range, normalized, original, got 'percent'"),
@@ -387,6 +490,25 @@ def test_bad_options_say_what_and_how_to_fix(arguments, message, world, tmp_path
 
 def _without_plans(root):
     (next(root.glob("nnUNetTrainer__*")) / "plans.json").unlink()
+
+
+def _damaged_plans(root):
+    path = next(root.glob("nnUNetTrainer__*")) / "plans.json"
+    path.write_text(path.read_text()[:50])
+
+
+def _empty_dataset_json(root):
+    (next(root.glob("nnUNetTrainer__*")) / "dataset.json").write_text("{}")
+
+
+def _nan_label(root):
+    label = np.ones((20, 24), np.float32)
+    label[3, 3] = np.nan
+    model_folders.write_image(root / "images" / "labels" / "case1.nii.gz", label)
+
+
+def _out_is_a_file(root):
+    (root / "out").write_text("mine")
 
 
 def _without_labels(root):
@@ -440,6 +562,10 @@ def _unsafe_checkpoint(root):
 
 BAD_FILES = {
     "no plans.json": (_without_plans, "plans.json is missing"),
+    "damaged plans.json": (_damaged_plans, "plans.json is not readable as JSON"),
+    "empty dataset.json": (_empty_dataset_json, "dataset.json lacks labels, file_ending"),
+    "nan in a label": (_nan_label, "case1.nii.gz: the label holds NaN"),
+    "out is a file": (_out_is_a_file, "is a file; -o needs a folder"),
     "image without label": (_without_labels, "1 images without a label"),
     "label without image": (_without_images, "1 labels in"),
     "no images": (_no_images_at_all, "holds no images named <case>_0000.nii.gz"),

@@ -1,0 +1,101 @@
+"""What a step of adversarial training costs relative to vanilla nnU-Net's, per scheme, with and without LNG-SWR, for a 2D and a 3D plan.
+
+    python benchmarks/adversarial_step.py [--plans 2d 3d] [--repeats 9] [--threads 2] [--device cpu] [-o FILE.json]
+
+Plans, arms, the step and how they take turns are those of overhead.py; on top of it comes what the trainers do: the target, the bounds of the
+case (read before, as in all but the first epoch), the attack, and for "free" the update of the perturbation. "free" is one step of a
+replayed batch: `replays` does not change its cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from overhead import PLANS, Arm, conditions, time_ratios  # beside this script
+
+from nnunetv2_lngswr.adversarial import craft, patch_bounds
+from nnunetv2_lngswr.attacks import LabelSpace, ThreatModel
+from nnunetv2_lngswr.attacks.base import project, step_direction
+from nnunetv2_lngswr.config import ATConfig
+from nnunetv2_lngswr.files import write_file
+
+SCHEMES = {
+    "AT FGSM-RS": ATConfig(),
+    "AT FGSM-RS, half clean": ATConfig(clean_share=0.5),
+    "AT FGSM-RS, L2": ATConfig(norm="l2"),
+    "AT free": ATConfig(scheme="free"),
+    "AT PGD-2": ATConfig(scheme="pgd", steps=2),
+    "AT PGD-3": ATConfig(scheme="pgd", steps=3),
+}
+
+
+class AdversarialArm(Arm):
+    """An arm of overhead.py, vanilla or LNG-SWR, whose batch is attacked."""
+
+    def __init__(self, base: str, config: ATConfig, plan: dict, device: str):
+        super().__init__(base, plan, device)
+        self.config = config
+        self.clean = self.x
+        self.case_range = tuple(f(self.x.flatten(2), 2) for f in (torch.amin, torch.amax))
+        self.generator = torch.Generator(device).manual_seed(0)
+        self.carried = torch.zeros_like(self.x)
+
+    def ball(self, samples: slice):
+        bounds = patch_bounds(self.clean[samples], tuple(r[samples] for r in self.case_range), 1)
+        return ThreatModel(norm=self.config.norm, epsilon=self.config.epsilon).ball(bounds)
+
+    def train_step(self) -> None:
+        if self.config.scheme == "free":
+            self.free_step()
+            return
+        samples = slice(round(len(self.clean) * self.config.clean_share), None)
+        attacked = craft(
+            self.network,
+            self.clean[samples],
+            LabelSpace.softmax(2).target(self.y[samples]),
+            self.ball(samples),
+            steps=self.config.attack_steps,
+            relative_step_size=self.config.relative_step_size,
+            generator=self.generator,
+        )
+        self.x = torch.cat((self.clean[: samples.start], attacked))
+        super().train_step()
+
+    def free_step(self) -> None:
+        ball = self.ball(slice(None))
+        self.x = project(self.clean + self.carried, self.clean, ball).requires_grad_()
+        super().train_step()
+        step = self.config.relative_step_size * ball.epsilon * step_direction(self.x.grad, ball)
+        self.carried = project(self.x.detach() + step, self.clean, ball) - self.clean
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each arm after one that warms up")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (in single precision, as overhead.py)")
+    parser.add_argument("-o", type=Path, help="write the figures as JSON")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    result = {**conditions("benchmarks/adversarial_step.py", argv, args), "plans": {}}
+    for plan in args.plans:
+        arms = {"vanilla": Arm("vanilla", PLANS[plan], args.device), "LNG-SWR": Arm("LNG-SWR", PLANS[plan], args.device)}
+        arms |= {name: AdversarialArm("vanilla", config, PLANS[plan], args.device) for name, config in SCHEMES.items()}
+        for name in ("AT FGSM-RS", "AT free"):
+            arms[f"LNG-SWR + {name}"] = AdversarialArm("LNG-SWR", SCHEMES[name], PLANS[plan], args.device)
+        figures = time_ratios(arms, args.repeats, args.device, ("train_step",))
+        result["plans"][plan] = {"plan": PLANS[plan], "arms": figures}
+        print(f"{plan}: {PLANS[plan]}")
+        for name, f in figures.items():
+            step = f["train_step"]
+            print(f"  {name:<24} {step['ratio']:.3f} [{step['ratio_min']:.2f}, {step['ratio_max']:.2f}]  {step['median_s']:.3f} s")
+    if args.o:
+        write_file(args.o, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Auto-PGD against a plain loop written from the paper (Croce & Hein 2020, Algorithm 1), one case at a time, in float64.
+
+The loop follows the authors' code where that differs from the paper: condition 1 is met by rises in exactly 0.75 of the steps too, and condition 2
+cannot be met at the first checkpoint.
+"""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
+
+ALPHA = RHO = 0.75
+EPSILON = 0.06
+SEA = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))  # radius in epsilon, share of the steps
+
+
+class Recorder(BatchModel):
+    """Keeps every point at which a gradient was asked for."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.points = []
+
+    def value_and_gradient(self, x, loss):
+        self.points.append(x.clone())
+        return super().value_and_gradient(x, loss)
+
+
+def problem(seed):
+    """(network, x in [0, 1] with both ends taken in each of two cases, labels): units of epsilon are those of x."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(6, 2, 3, padding=1)).double()
+    for p in network.parameters():
+        p.data *= 4  # curved enough for steps to overshoot
+    x = torch.rand((2, 1, 8, 8), generator=g, dtype=torch.float64)
+    x[:, :, 0, 0], x[:, :, 0, 1] = 0, 1
+    return network, x, torch.randint(0, 2, (2, 8, 8), generator=g)
+
+
+def published(steps):
+    """Checkpoints w_j = ceil(p_j N), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)."""
+    p = [Fraction(0), Fraction(22, 100)]
+    while p[-1] < 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - Fraction(3, 100), Fraction(6, 100)))
+    return [math.ceil(v * steps) for v in p]
+
+
+def in_whole_steps(steps):
+    """The same as the authors' code counts them: each interval in whole steps, rounded down, at least one."""
+    at, interval = [0], max(steps * 22 // 100, 1)
+    while at[-1] < steps:
+        at.append(at[-1] + interval)
+        interval = max(interval - max(steps * 3 // 100, 1), steps * 6 // 100, 1)
+    return at
+
+
+def projected(z, x, radius, norm):
+    d = z - x
+    d = d.clamp(-radius, radius) if norm == "linf" else d * min(1.0, radius / max(float(d.square().mean().sqrt()), 1e-300))
+    return (x + d).clamp(0, 1)
+
+
+def algorithm_1(f, start, x, radius, norm, steps, w):
+    """(points at which f was evaluated, step size of each step, best point, how often condition 2 alone was met)."""
+    eta, xs, asked, sizes, alone = 2 * radius, [start], [start], [], 0
+    value, gradient = f(start)
+    values, best = [value], (value, start, gradient)
+    eta_at, best_at, rises = [None], [value], []
+    for k in range(steps):
+        z = xs[k] + eta * (gradient.sign() if norm == "linf" else gradient / gradient.square().mean().sqrt())
+        z = projected(z, x, radius, norm)
+        new = z if k == 0 else projected(xs[k] + ALPHA * (z - xs[k]) + (1 - ALPHA) * (xs[k] - xs[k - 1]), x, radius, norm)
+        sizes.append(eta)
+        asked.append(new)
+        value, gradient = f(new)
+        rises.append(value > values[k])
+        xs.append(new)
+        values.append(value)
+        if value > best[0]:
+            best = (value, new, gradient)
+        if k + 1 in w:
+            j = w.index(k + 1)
+            first = sum(rises[w[j - 1] : w[j]]) <= RHO * (w[j] - w[j - 1])
+            second = eta_at[-1] == eta and best_at[-1] == best[0]
+            eta_at.append(eta)
+            best_at.append(best[0])
+            if first or second:
+                alone += not first
+                eta = eta / 2
+                values[-1], xs[-1], gradient = best
+    return asked, sizes, best[1], alone
+
+
+@pytest.mark.parametrize(
+    ("norm", "steps", "stages", "seed"),
+    [
+        ("linf", 100, ((1.0, 1.0),), 0),
+        ("l2", 100, ((1.0, 1.0),), 4),
+        ("linf", 30, SEA, 0),
+        ("l2", 30, SEA, 0),
+        ("l2", 1000, SEA, 3),
+    ],
+)
+def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
+    network, x, y = problem(seed)
+    model, target = Recorder(network), LabelSpace.softmax(2).target(y)
+    ball = ThreatModel(norm=norm, epsilon=EPSILON).ball(Bounds.of(x))
+    generator = torch.Generator().manual_seed(seed)
+    result = run_attack("apgd", model, x, target, ball, generator=generator, steps=steps, radius_schedule=stages == SEA)
+    counts = [round(share * steps) for _, share in stages]
+    for n in counts:
+        assert n % 100 or in_whole_steps(n)[:-1] == published(n)[:-1]  # rounding apart they are the paper's
+    alone = 0
+    for case in range(2):
+        clean, start, asked, sizes = x[case : case + 1], model.points[0][case : case + 1], [], []
+
+        def f(z):
+            leaf = z.clone().requires_grad_()
+            value = F.cross_entropy(network(leaf), y[case : case + 1])
+            (gradient,) = torch.autograd.grad(value, leaf)
+            return float(value.detach()), gradient
+
+        for (factor, _), n in zip(stages, counts):
+            radius = factor * EPSILON
+            start = projected(start, clean, radius, norm)
+            points, stage_sizes, start, more = algorithm_1(f, start, clean, radius, norm, n, in_whole_steps(n))
+            asked, sizes, alone = asked + points, sizes + stage_sizes, alone + more
+        assert len(asked) == len(model.points)
+        assert torch.allclose(torch.cat(asked), torch.cat([p[case : case + 1] for p in model.points]), rtol=0, atol=1e-9)
+        assert result.extras["step_sizes"][:, case].tolist() == pytest.approx(sizes, rel=1e-12)
+        assert len(set(sizes)) > len(stages)  # some were halved
+        # what is returned: the best point of the last stage, which is the only one inside the ball
+        assert torch.allclose(result.perturbed[case : case + 1], start, rtol=0, atol=1e-9)
+    assert alone or norm == "linf" or steps == 30  # condition 2 was decisive where it is to be tested
