@@ -27,6 +27,8 @@ from tests.model_folders import ball, write_image
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAINER = "nnUNetTrainerLNGSWR"
+# along one axis three windows of 16 at half a step and two at a whole one, along the others less than one window
+SHAPE = (14, 28, 15)
 BUDGET = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "seed": 0}
 
 # a command as in a fresh shell, with the trainers found as after `lngswr register`
@@ -113,7 +115,7 @@ def write_raw(
     name: str = "Dataset999_Tiny",
     *,
     cases: int = 5,
-    shape: tuple[int, ...] = (18, 20, 17),
+    shape: tuple[int, ...] = SHAPE,
     channels: tuple[str, ...] = ("CT",),
     ending: str = ".nii.gz",
     spacing: tuple[float, ...] | None = None,
