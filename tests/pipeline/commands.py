@@ -18,8 +18,10 @@ from multiprocessing.dummy import DummyProcess, Manager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
 from nnunetv2_lngswr import trainers
 from tests.model_folders import ball, write_image
@@ -62,6 +64,19 @@ def in_threads(patch) -> None:
     patch.setattr(torch, "set_num_threads", lambda n: None)
 
 
+def in_seconds(patch) -> None:
+    """Two costs that grow with nothing here: nnU-Net draws 100 million voxels for a data set's intensities (5 s), and draws
+    progress.png at 3000 x 5400 pixels (1 s an epoch)."""
+    init = DatasetFingerprintExtractor.__init__
+
+    def draw_fewer(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        self.num_foreground_voxels_for_intensitystats = 1e5
+
+    patch.setattr(DatasetFingerprintExtractor, "__init__", draw_fewer)
+    patch.setitem(matplotlib.rcParams, "savefig.dpi", 20)
+
+
 def find_trainers(patch) -> None:
     """nnU-Net finds the trainers as after `lngswr register`, without a file in the installed nnU-Net."""
     for module in ("nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data"):
@@ -76,6 +91,7 @@ def use(patch, root: Path) -> None:
     patch.setenv("nnUNet_n_proc_DA", "0")
     patch.setenv("nnUNet_compile", "f")
     in_threads(patch)
+    in_seconds(patch)
     find_trainers(patch)
 
 
