@@ -40,6 +40,9 @@ from nnunetv2_lngswr import trainers
 import nnunetv2.run.run_training, nnunetv2.inference.predict_from_raw_data
 for module in (nnunetv2.run.run_training, nnunetv2.inference.predict_from_raw_data):
     module.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name)
+if sys.argv[1] == "evaluate":  # ours
+    from evaluation.robust import main
+    sys.exit(main(sys.argv[2:]))
 entry, = [e for e in importlib.metadata.distribution("nnunetv2").entry_points if e.name == sys.argv[1]]
 sys.argv = sys.argv[1:]
 entry.load()()
@@ -107,7 +110,7 @@ def command(name: str, *arguments) -> None:
 
 
 def subprocess_command(root: Path, name: str, *arguments, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Run one of nnU-Net's commands in a process of its own, on the folders below `root`; fails if it does."""
+    """Run one of nnU-Net's commands, or `evaluate`, in a process of its own, on the folders below `root`; fails if it does."""
     env = os.environ | {folder: str(root / folder) for folder in FOLDERS}
     env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"} | (environment or {})
     done = subprocess.run([sys.executable, "-c", DRIVER, name, *map(str, arguments)], env=env, capture_output=True, text=True)

@@ -182,8 +182,8 @@ def test_validation_predicts_what_prediction_predicts(run):
 
 
 def test_images_for_two_stages_are_no_worse_than_with_nnunets_own_training(tmp_path, monkeypatch):
-    """nnU-Net 2.8.1 plans two stages for images of 8 to 15 voxels. Its loss then has one output, the coarsest, whose weight it sets to 0 before
-    it divides by the sum: NaN, whatever the trainer."""
+    """nnU-Net 2.8.1 plans two stages for images of 8 to 14 voxels along every axis. Its loss then has one output, whose weight it sets to 0
+    before it divides by the sum of the weights: NaN, whatever the trainer."""
     commands.use(monkeypatch, tmp_path)
     commands.write_raw(tmp_path, shape=(9, 11, 10))
     commands.plan()

@@ -4,9 +4,6 @@ The commands themselves, compiled, run on a GPU with -m gpu, and the same test o
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
@@ -81,26 +78,22 @@ def test_train_predict_and_evaluate_in_processes_of_their_own(crossvalidated, tm
     for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
         (tmp_path / folder).symlink_to(crossvalidated / folder)
     (tmp_path / "nnUNet_results").mkdir()
-    compiled = {"nnUNet_compile": "t"}
     images = tmp_path / "nnUNet_raw/Dataset999_Tiny/imagesTr"
+
+    def run(name, *arguments):
+        commands.subprocess_command(tmp_path, name, *arguments, "-device", device, environment={"nnUNet_compile": "t"})
+
     for configuration in ("2d", "3d_fullres"):
-        commands.subprocess_command(tmp_path, "nnUNetv2_train", "999", configuration, 0, "-tr", TRAINER, "-device", device, environment=compiled)
+        run("nnUNetv2_train", "999", configuration, 0, "-tr", TRAINER)
         fold = model_folder(tmp_path, configuration) / "fold_0"
         log = next(fold.glob("training_log*")).read_text()
         assert ("Using torch.compile..." in log) == (device == "cuda")
         out = tmp_path / configuration
-        commands.subprocess_command(tmp_path, "nnUNetv2_predict", "-i", images, "-o", out, "-d", "999", "-c", configuration, "-tr", TRAINER, "-f", 0,
-                                    "-device", device, environment=compiled)  # fmt: skip
+        run("nnUNetv2_predict", "-i", images, "-o", out, "-d", "999", "-c", configuration, "-tr", TRAINER, "-f", 0)
         assert len(list(out.glob("*.nii.gz"))) == 5
         for file in (fold / "validation").glob("*.nii.gz"):  # to rounding: half precision, other kernels
             assert (read_label(file) != read_label(out / file.name)).mean() < 0.01
         results = tmp_path / f"robust_{configuration}"
-        environment = os.environ | {"PYTHONPATH": str(commands.ROOT)} | {f: str(tmp_path / f) for f in commands.FOLDERS}
-        code = "import sys; from unittest.mock import patch; from nnunetv2_lngswr import trainers; import nnunetv2.inference.predict_from_raw_data as m; " \
-               "m.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name); from evaluation.robust import main; sys.exit(main(sys.argv[1:]))"
-        done = subprocess.run(
-            [sys.executable, "-c", code, "-m", str(fold.parent), "-o", str(results), "-f", "0", "-device", device, "--attacks", "fgsm", "--epsilons", "8/255",
-             "--shifts", "none"], env=environment, capture_output=True, text=True)  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        run("evaluate", "-m", fold.parent, "-o", results, "-f", 0, "--attacks", "fgsm", "--epsilons", "8/255", "--shifts", "none")
         rows = list(csv.DictReader((results / "cases.csv").open()))
         assert {r["attack"] for r in rows} >= {"clean", "fgsm"} and all(0 <= float(r["dice"]) <= 1 for r in rows if r["dice"])

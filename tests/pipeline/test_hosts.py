@@ -1,4 +1,6 @@
-"""An editable nnU-Net, and `nnUNet_extTrainer` in place of the shim, as processes of their own. Registration itself is in tests/test_register.py."""
+"""An editable nnU-Net, and `nnUNet_extTrainer` in place of the shim, each in a process of its own.
+
+Registration itself is in tests/test_register.py."""
 
 import importlib.util
 import os

@@ -124,6 +124,6 @@ def test_an_image_without_its_label_and_of_another_size_comes_out_in_its_own_geo
 @pytest.mark.slow
 def test_the_commands_in_processes_of_their_own_with_real_workers(trained, reference, tmp_path):
     """What threads in place of nnU-Net's workers cannot show: everything that a worker is given can be pickled."""
-    commands.subprocess_command(trained, "nnUNetv2_predict", "-i", images(trained), "-o", tmp_path, "-d", "999", "-c", "2d", "-tr", commands.TRAINER,
-                                "-f", 0, 1, "-device", "cpu", environment={"nnUNet_def_n_proc": "2"})  # fmt: skip
+    options = ["-i", images(trained), "-o", tmp_path, "-d", "999", "-c", "2d", "-tr", commands.TRAINER, "-f", 0, 1, "-device", "cpu"]
+    commands.subprocess_command(trained, "nnUNetv2_predict", *options, environment={"nnUNet_def_n_proc": "2"})
     assert len(same_files(tmp_path, reference, "*.nii.gz")) == 5
