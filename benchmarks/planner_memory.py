@@ -2,9 +2,9 @@
 
     python benchmarks/planner_memory.py [--plans 2d 3d_fullres] [--planner ExperimentPlanner nnUNetPlannerResEncM] [-o FILE.json]
 
-nnU-Net's planners choose patch and batch so that a vanilla network fits into a GPU of the targeted size; they know nothing of LNG-SWR. Here they
-plan a generated data set whose fingerprint is that of images of --image voxels; then one forward pass and deep supervision loss of the network
-planned, at the planned patch with one sample, counts the bytes of all distinct storages that autograd saves, parameters and their gradients
+nnU-Net's planners choose patch and batch so that a vanilla network fits into a GPU of the targeted size; they know nothing of LNG-SWR. Here
+they plan a data set whose fingerprint is that of images of --image voxels; then the bytes of all distinct storages are counted that autograd
+saves in one forward pass and deep supervision loss of the network planned, at the planned patch with one sample, parameters and their gradients
 aside (they do not grow with the patch). fp32, as on a CPU but without data (PyTorch's fake tensors); a count, so that one run is enough.
 """
 

@@ -44,7 +44,8 @@ def run(checkout: Path, code: str, **environment) -> subprocess.CompletedProcess
 
 
 def lookup(name: str) -> str:
-    return f"from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find; print('found', find({name!r}).__module__)"
+    imported = "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find"
+    return f"{imported}\nprint('found', find({name!r}).__module__)"
 
 
 def test_an_editable_nnunet_is_registered_in_its_checkout(checkout):

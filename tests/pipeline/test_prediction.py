@@ -51,13 +51,15 @@ def test_labels_of_the_data_set_are_predicted(reference):
 
 
 def test_fold_all(trained, tmp_path):
-    shutil.copytree(model_folder(trained, "2d"), tmp_path / "nnUNet_results/Dataset999_Tiny" / model_folder(trained, "2d").name)
+    model = model_folder(trained, "2d")
+    shutil.copytree(model, tmp_path / "nnUNet_results" / model.parent.name / model.name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_results", str(tmp_path / "nnUNet_results"))
         commands.train("999", "2d", "all")
         found = predict(trained, tmp_path / "all", "-f", "all", "--save_probabilities")
-        assert sorted(p.name for p in (model_folder(tmp_path, "2d") / "fold_all/validation").glob("*.nii.gz")) == [f"{c}.nii.gz" for c in CASES]
-        ours = predictor(model_folder(tmp_path, "2d"), ("all",)).predict_from_files(str(images(trained)), None, save_probabilities=True)
+        model = model_folder(tmp_path, "2d")
+        assert sorted(p.name for p in (model / "fold_all" / "validation").glob("*.nii.gz")) == [f"{c}.nii.gz" for c in CASES]
+        ours = predictor(model, ("all",)).predict_from_files(str(images(trained)), None, save_probabilities=True)
     for case, (segmentation, p) in zip(CASES, ours):
         assert np.array_equal(read_label(found / f"{case}.nii.gz"), segmentation)
         assert np.allclose(probabilities(found, case), p, atol=1e-3)
