@@ -21,7 +21,7 @@ setup(
     package_dir={"nnunetv2_lngswr.patches": "patches"},
     install_requires=[
         "nnunetv2>=2.8,<3",
-        "torch",
+        "torch>=2.5",  # torch.autocast on MPS; torch.library.custom_op came with 2.4
         "PyWavelets",
         "monai",
         # imported here, and brought by nnunetv2 or torch anyway
