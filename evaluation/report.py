@@ -153,6 +153,9 @@ def checks(results: Sequence[Mapping[str, Any]]) -> list[str]:
             if failed
             else f"Check passed: every attack lowers mean Dice at least as far as {title} at the same budget ({len(attacks)} comparisons)."
         )
+    for r in results:
+        if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0:
+            lines.append(f"Check failed: {_run_title(r)} returned every case as it was, having found nothing better; its Dice says nothing. Give it more --steps.")
     return lines
 
 

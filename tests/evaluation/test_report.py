@@ -126,6 +126,15 @@ def test_checks_name_the_attack_that_is_weaker_than_noise():
     assert failed[0].startswith("Check failed: pgd_linf 1/255 (99.0 against 88.0)")
 
 
+def test_checks_name_an_attack_that_returned_every_case_as_it_was():
+    def found(cases):
+        rows = [{**r, "linf_range": 0.0} if r["attack"] == "ssah" and r["case"] in cases else r for r in all_rows()]
+        return [line for line in report.checks(report.summarise(rows, seed=0)) if line.startswith("Check failed")]
+
+    assert found("ab") == []
+    assert len(found("abc")) == 1 and found("abc")[0].startswith("Check failed: ssah returned every case as it was")
+
+
 def test_nothing_defined_is_no_passed_check():
     undefined = [{**r, "dice": float("nan")} for r in all_rows()]
     assert report.checks(report.summarise(undefined, seed=0)) == ["Not checked against the noise control: Dice is undefined in every case."]
