@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_convert_dataset(commands)
     _add_splits(commands)
+    _add_paper(commands)
 
     # listed for the help only: main() hands everything after it to evaluation.robust
     commands.add_parser("evaluate", help="robustness of a model folder: attacks and corruptions (lngswr evaluate --help)", add_help=False)
@@ -128,6 +129,45 @@ def _add_splits(commands) -> None:
     what.add_argument("--allow-near-duplicates", action="store_true", help="report them and write all the same")
     add("--disable_progress_bar", action="store_true", help="no progress bar")
     command.set_defaults(run=_splits)
+
+
+def _add_paper(commands) -> None:
+    from nnunetv2_lngswr.paper import DATASET_IDS, EPOCHS, Protocol
+
+    command = commands.add_parser("paper", help="the paper's protocol on converted data: train, attack, table; resumable")
+    add = command.add_argument
+    add("dataset", choices=tuple(DATASET_IDS), help="which data set's protocol")
+    numbers = ", ".join(f"{name} {number}" for name, number in DATASET_IDS.items())
+    add("-d", dest="dataset_id", metavar="ID", type=int, help=f"number of the converted data ({numbers})")
+    add("-c", dest="configuration", default=Protocol.configuration, metavar="CONFIGURATION", help="nnU-Net's configuration (%(default)s)")
+    add("-f", dest="folds", nargs="+", type=int, default=list(Protocol.folds), metavar="FOLD", help="folds (all five)")
+    add("-p", dest="plans", default=Protocol.plans, metavar="PLANS", help="plans in nnUNet_preprocessed (%(default)s)")
+    add("-o", dest="output", metavar="FOLDER", help="folder for evaluations and table (lngswr_paper_DATASET)")
+    add("-device", choices=("cpu", "cuda", "mps"), default=Protocol.device, help="as for nnU-Net's commands (cuda where there is one)")
+    add("--epochs", type=int, choices=EPOCHS, default=Protocol.epochs, help="a short budget in place of nnU-Net's")
+    add("--steps", type=int, default=Protocol.steps, metavar="N", help="of the attacks, as for lngswr evaluate")
+    add("--max-cases", type=int, default=Protocol.max_cases, metavar="N", help="attack a seeded choice of N cases")
+    add("--disable_tta", dest="use_mirroring", action="store_false", help="no mirroring while attacking")
+    add("--dry-run", action="store_true", help="print the commands, run nothing, write nothing")
+    command.set_defaults(run=_paper)
+
+
+def _paper(arguments: argparse.Namespace) -> int:
+    from nnunetv2_lngswr.paper import DATASET_IDS, Protocol, run_paper
+
+    if arguments.dataset_id is None:
+        arguments.dataset_id = DATASET_IDS[arguments.dataset]
+    arguments.folds = tuple(arguments.folds)
+    if arguments.device is None and not arguments.dry_run:
+        import torch
+
+        # nnU-Net's commands take cuda unless told otherwise
+        arguments.device = None if torch.cuda.is_available() else "cpu"
+    output = arguments.output or f"lngswr_paper_{arguments.dataset}"
+    table = run_paper(_take(Protocol, arguments), output, dry_run=arguments.dry_run, say=functools.partial(print, flush=True))
+    if not arguments.dry_run:
+        print(f"table: {table}")
+    return 0
 
 
 def _convert_lidc(arguments: argparse.Namespace) -> int:

@@ -255,7 +255,7 @@ class _Chain:
         folders = {key: str(folder) for key, folder in _nnunet_folders(self.output).items()}
         tail = collections.deque(maxlen=12)
         with open(log, "w", encoding="utf-8") as file, subprocess.Popen(
-            [_beside_python(command[0]), *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            [beside_python(command[0]), *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             text=True, errors="replace", env=os.environ | CHILD_ENVIRONMENT | folders,
         ) as process:
             try:
@@ -290,7 +290,7 @@ def _claim(output: Path, device: str, overwrite: bool) -> None:
     write_file(marker, json.dumps(settings, indent=4) + "\n")
 
 
-def _beside_python(command: str) -> str:
+def beside_python(command: str) -> str:
     """The command of the environment that runs this, whether or not that environment is activated."""
     beside = shutil.which(command, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(command)

@@ -181,7 +181,7 @@ def chain(tmp_path, say=lambda line: None):
 
 
 def test_a_failing_command_is_told_with_its_last_lines_and_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_beside_python", lambda name: sys.executable)
+    monkeypatch.setattr(demo, "beside_python", lambda name: sys.executable)
     code = "import sys\nfor i in range(40): print('line', i)\nsys.exit(3)"
     with pytest.raises(ValueError, match=r"exit status 3") as caught:
         chain(tmp_path)._command("train", ["nnUNetv2_train", "-c", code])
@@ -191,7 +191,7 @@ def test_a_failing_command_is_told_with_its_last_lines_and_its_log(tmp_path, mon
 
 
 def test_a_command_runs_with_the_demos_folders_and_leaves_the_environment_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_beside_python", lambda name: sys.executable)
+    monkeypatch.setattr(demo, "beside_python", lambda name: sys.executable)
     monkeypatch.setenv("nnUNet_raw", "/users/own")
     before = dict(os.environ)
     said = []
@@ -202,9 +202,9 @@ def test_a_command_runs_with_the_demos_folders_and_leaves_the_environment_alone(
 
 
 def test_commands_are_those_of_this_environment():
-    assert Path(demo._beside_python("pip")).parent == Path(sys.executable).parent
+    assert Path(demo.beside_python("pip")).parent == Path(sys.executable).parent
     with pytest.raises(ValueError, match="no_such_command"):
-        demo._beside_python("no_such_command")
+        demo.beside_python("no_such_command")
 
 
 def test_an_empty_prediction_is_drawn(tmp_path, commands):
