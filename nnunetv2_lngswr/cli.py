@@ -115,7 +115,7 @@ def _add_splits(commands) -> None:
     command = commands.add_parser("splits", help="splits_final.json that keeps patients together; refuses near-duplicates over a fold border")
     add = command.add_argument
     add("-i", dest="input", metavar="DATASET_FOLDER", required=True, help="data set in nnU-Net raw format")
-    add("-o", dest="output", metavar="FILE", help="file to write; default: splits_final.json in that folder. Copy it to nnUNet_preprocessed after preprocessing")
+    add("-o", dest="output", metavar="FILE", help="file to write; default: splits_final.json in that folder, from where nnU-Net's planner takes it")
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--pattern", metavar="REGEX", help="what in a case's name tells the patient, in parentheses")
     source.add_argument("--csv", metavar="FILE", help="table with a row per case")

@@ -1,6 +1,6 @@
 """`lngswr paper lidc | tnscui`: the protocol of the paper from converted data to its table, by the commands that one would type.
 
-plan and preprocess -> patient-wise splits -> train four trainers on each fold (vanilla, LNG-SWR, both with adversarial training) -> attack what
+patient-wise splits -> plan and preprocess -> train four trainers on each fold (vanilla, LNG-SWR, both with adversarial training) -> attack what
 each fold's model predicts on its validation cases (clean, noise as control, PGD Linf and L2, SSAH) -> one table. A step is known to be done by
 its outputs, so that a call goes on where the last one stopped, on another machine too. The paper's own settings are not public: budgets
 and attacks are the defaults of nnU-Net and of `lngswr evaluate`.
@@ -99,15 +99,16 @@ def make_steps(protocol: Protocol, places: Places) -> list[Step]:
     number, configuration = str(protocol.dataset_id), protocol.configuration
     device = () if protocol.device is None else ("-device", protocol.device)
     steps = [
+        # first, since nnU-Net's planner stops at other splits of an earlier planning
+        Step(
+            title="patient-wise splits",
+            command=("install", "-Dm644", str(places.raw / "splits_final.json"), str(places.preprocessed / "splits_final.json")),
+            done=places.splits_are_copied,
+        ),
         Step(
             title="plan and preprocess",
             command=("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "--verify_dataset_integrity"),
-            done=lambda: places.preprocessed_cases() >= places.cases,
-        ),
-        Step(
-            title="patient-wise splits",
-            command=("cp", str(places.raw / "splits_final.json"), str(places.preprocessed / "splits_final.json")),
-            done=places.splits_are_copied,
+            done=lambda: places.cases <= places.preprocessed_cases(),
         ),
     ]
     for trainer in protocol.trainers:
@@ -134,14 +135,14 @@ def make_steps(protocol: Protocol, places: Places) -> list[Step]:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where things are, and what is there. `cases`: of the converted data."""
+    """Where things are, and what is there. `cases`: names of the converted cases."""
 
     protocol: Protocol
     raw: Path
     preprocessed: Path
     results: Path
     output: Path
-    cases: int
+    cases: frozenset[str]
 
     @classmethod
     def of(cls, protocol: Protocol, output: Path) -> Places:
@@ -156,23 +157,23 @@ class Places:
         for name in ("dataset.json", "splits_final.json"):
             if not (found[0] / name).is_file():
                 raise ValueError(f"{found[0]} has no {name}: lngswr convert-dataset writes it, and splits_final.json also lngswr splits")
-        folds = len(json.loads((found[0] / "splits_final.json").read_text()))
-        if max(protocol.folds) >= folds:
-            raise ValueError(f"fold {max(protocol.folds)} was asked for, {found[0] / 'splits_final.json'} has {folds}")
-        cases = read_json(found[0] / "dataset.json", needs=("numTraining",))["numTraining"]
+        folds = json.loads((found[0] / "splits_final.json").read_text())
+        if max(protocol.folds) >= len(folds):
+            raise ValueError(f"fold {max(protocol.folds)} was asked for, {found[0] / 'splits_final.json'} has {len(folds)}")
+        cases = frozenset(case for fold in folds for part in ("train", "val") for case in fold[part])
         name = found[0].name
         return cls(protocol=protocol, raw=found[0], preprocessed=folders[1] / name, results=folders[2] / name, output=output, cases=cases)
 
     def model(self, trainer: str) -> Path:
         return self.results / f"{trainer}__{self.protocol.plans}__{self.protocol.configuration}"
 
-    def preprocessed_cases(self) -> int:
-        """Finished cases of the configuration; 0 without plans."""
+    def preprocessed_cases(self) -> set[str]:
+        """Finished cases of the configuration; none without plans."""
         plans = self.preprocessed / f"{self.protocol.plans}.json"
         if not plans.is_file():
             if self.protocol.plans != PLANS:  # nnU-Net's planner would not write them
                 raise ValueError(f"{plans} does not exist (-p)")
-            return 0
+            return set()
         configurations = read_json(plans, needs=("configurations",))["configurations"]
         if self.protocol.configuration not in configurations:
             raise ValueError(f"{plans} has no configuration {self.protocol.configuration}; it has {', '.join(configurations)} (-c)")
@@ -181,7 +182,7 @@ class Places:
         while "data_identifier" not in configuration:
             configuration = configurations[configuration["inherits_from"]]
         # nnU-Net writes a case's properties last
-        return len(list((self.preprocessed / configuration["data_identifier"]).glob("*.pkl")))
+        return {p.stem for p in (self.preprocessed / configuration["data_identifier"]).glob("*.pkl")}
 
     def splits_are_copied(self) -> bool:
         copy = self.preprocessed / "splits_final.json"
@@ -219,8 +220,8 @@ def _run(command: Sequence[str]) -> None:
     """Run one command with its output shown as it comes."""
     from nnunetv2_lngswr.demo import beside_python
 
-    if command[0] == "cp":
-        write_file(Path(command[2]), Path(command[1]).read_bytes())
+    if command[0] == "install":
+        write_file(Path(command[3]), Path(command[2]).read_bytes())
         return
     status = subprocess.run([beside_python(command[0]), *command[1:]], stdin=subprocess.DEVNULL).returncode
     if status != 0:

@@ -47,6 +47,7 @@ class Commands:
 
     def preprocess(self, argv):
         folder = self.root / "nnUNet_preprocessed" / NAME
+        assert (folder / "splits_final.json").is_file()  # nnU-Net's planner stops at others, and copies none over these
         (folder / "nnUNetPlans_2d").mkdir(parents=True)
         (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}}))
         for case in CASES:
@@ -139,7 +140,7 @@ def test_dry_run_prints_what_would_be_run_and_writes_nothing(root, commands, cap
     assert cli.main(["paper", "lidc", "-o", str(root / "out"), "--dry-run", "--epochs", "5", "--steps", "3", "-f", "0"]) == 0
     assert stand_in.seen == [] and sorted(root.rglob("*")) == before
     printed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if not line.startswith("#")]
-    assert printed[0] == ["nnUNetv2_plan_and_preprocess", "-d", "620", "-c", "2d", "--verify_dataset_integrity"]
+    assert printed[1] == ["nnUNetv2_plan_and_preprocess", "-d", "620", "-c", "2d", "--verify_dataset_integrity"]
     assert printed[2] == ["nnUNetv2_train", "620", "2d", "0", "-tr", "nnUNetTrainerVanilla_5epochs", "-p", "nnUNetPlans"]
     assert len(printed) == 11
 

@@ -111,7 +111,7 @@ def convert(
             if record is not None and record["signature"] == signature and all((folder / o).is_file() for o in _outputs(record, target)):
                 continue
             _remove(folder, record, target)
-            found = unit.convert(folder)
+            found = _first_of_each_case(unit.key, unit.convert(folder), done)
             done[unit.key] = {"signature": signature, "entries": [_plain(e) for e in found]}
             journal.add(unit.key, done[unit.key])
             converted += 1
@@ -219,6 +219,15 @@ def _outputs(record: Mapping[str, Any], target: Target) -> list[str]:
     return [name for c in cases for name in (f"imagesTr/{c}_0000{target.file_ending}", f"labelsTr/{c}{target.file_ending}")]
 
 
+def _first_of_each_case(key: str, entries: Sequence[Entry], done: Mapping[str, dict]) -> list[Entry]:
+    """Without cases that another unit has made: a scan that lies in two folders."""
+    taken = {e["case"]: other for other, record in done.items() if other != key for e in record["entries"] if e.get("case")}
+    return [
+        Entry(source=e.source, status="skipped", reason=f"case {e.case} is made from {taken[e.case]} already") if e.case in taken else e
+        for e in entries
+    ]
+
+
 def _remove(folder: Path, record: Mapping[str, Any] | None, target: Target) -> None:
     for name in _outputs(record, target) if record else ():
         (folder / name).unlink(missing_ok=True)
@@ -236,8 +245,7 @@ def _remove_orphans(folder: Path, done: dict[str, dict], keys: Iterable[str]) ->
 def _finish(folder: Path, target: Target, settings, records, before: Sequence[Entry], entries: Sequence[Entry]) -> str:
     """Write dataset.json, splits_final.json and the manifest, and end the journal. Returns why there are no splits, or ''."""
     cases = [e for e in entries if e.case]
-    repeated = [c for c, n in Counter(e.case for e in cases).items() if n > 1]
-    assert not repeated, f"cases written twice: {repeated}"
+    assert len({e.case for e in cases}) == len(cases), "a case was written twice"
     dataset = {
         "channel_names": {"0": target.channel},
         "labels": {"background": 0, target.label: 1},
@@ -250,7 +258,9 @@ def _finish(folder: Path, target: Target, settings, records, before: Sequence[En
     try:
         folds = make_folds({e.case: e.group or e.case for e in cases}, folds=target.folds, seed=target.seed,
                            strata={e.case: e.stratum or "" for e in cases})  # fmt: skip
-        write_if_changed(folder / "splits_final.json", splits_text(folds))
+        # those of `lngswr splits` stay as long as they fit
+        if not _splits_fit(folder / "splits_final.json", {e.case for e in cases}):
+            write_file(folder / "splits_final.json", splits_text(folds))
     except ValueError as error:
         problem = str(error)
         (folder / "splits_final.json").unlink(missing_ok=True)
@@ -265,3 +275,14 @@ def _finish(folder: Path, target: Target, settings, records, before: Sequence[En
     write_if_changed(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (folder / JOURNAL).unlink(missing_ok=True)
     return problem
+
+
+def _splits_fit(path: Path, cases: set[str]) -> bool:
+    """Whether there are splits of exactly these cases."""
+    if not path.is_file():
+        return False
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        return bool(folds) and all({*fold["train"], *fold["val"]} == cases for fold in folds)
+    except (ValueError, TypeError, KeyError):
+        return False

@@ -8,12 +8,13 @@ two are joined by series UID, outlines and slices by SOP instance UID. dicom.py 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from tqdm import tqdm
 
 from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, Unit, case_name, convert
 from nnunetv2_lngswr.datasets.dicom import Scan, UnreadableDicom, make_scan, read_header, series_of
@@ -47,8 +48,8 @@ def convert_lidc(
     apart = [f for place, files in content.items() if place not in scan_folders for f in files if _is_xml(f)]
     if annotations is not None and not Path(annotations).resolve().is_relative_to(folder.resolve()):
         apart += [f for files in _content(Path(annotations)).values() for f in files if _is_xml(f)]
-    readings, wrong = _index(apart, folder)
-    also = hashlib.sha256(repr(sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in apart)).encode()).hexdigest()
+    readings, wrong = _index(tqdm(apart, desc="reading XML", unit="file", disable=not progress or not apart), folder)
+    also = hashlib.sha256(repr(sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in apart)).encode()).hexdigest()
 
     def unit(place: Path, files: Sequence[Path]) -> Unit:
         used = [f for f in files if _is_dicom(f) or _is_xml(f)]
@@ -240,7 +241,7 @@ def _is_dicom(path: Path) -> bool:
         return file.read(4) == b"DICM"
 
 
-def _index(files: Sequence[Path], root: Path) -> tuple[dict[str, list[Path]], list[Entry]]:
+def _index(files: Iterable[Path], root: Path) -> tuple[dict[str, list[Path]], list[Entry]]:
     """Series UID -> XML files, and entries for those that are no LIDC reading of a CT."""
     found: dict[str, list[Path]] = {}
     entries = []

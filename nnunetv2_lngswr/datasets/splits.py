@@ -1,7 +1,8 @@
 """Cross-validation splits that keep what belongs together (a patient's images, a nodule's slices) in one fold, and a search for
 near-duplicate images on both sides of a fold border.
 
-nnU-Net reads splits_final.json from nnUNet_preprocessed/DATASET and splits by file without it, so that a patient's images leak.
+nnU-Net reads splits_final.json from nnUNet_preprocessed/DATASET, where its default planner copies the one beside dataset.json, and splits by file
+without one, so that a patient's images leak.
 """
 
 from __future__ import annotations

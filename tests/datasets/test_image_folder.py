@@ -175,6 +175,25 @@ def test_bad_files_are_named_and_the_rest_is_converted(busi, tmp_path, capsys):
     assert {"empty_1", "values_1", "colour_1"} <= names and len(names) == 11
 
 
+def test_splits_made_by_hand_stay_while_they_fit(busi, tmp_path):
+    splits = convert(busi, tmp_path / "raw").folder / "splits_final.json"
+    own = json.loads(splits.read_text())[::-1]
+    splits.write_text(json.dumps(own))
+    convert(busi, tmp_path / "raw")
+    assert json.loads(splits.read_text()) == own
+    save(speckle(50), busi / "benign" / "benign (5).png")
+    save(square(slice(2, 8), slice(2, 8)), busi / "benign" / "benign (5)_mask.png")
+    convert(busi, tmp_path / "raw")
+    folds = json.loads(splits.read_text())
+    assert all("benign_5" in fold["train"] + fold["val"] for fold in folds)
+
+
+def test_a_progress_bar_unless_it_is_not_wanted(busi, tmp_path, capsys):
+    for disabled in ([], ["--disable_progress_bar"]):
+        assert cli.main(["convert-dataset", "image-folder", "-i", str(busi), "-o", str(tmp_path / f"raw{len(disabled)}"), "-d", "701", *disabled]) == 0
+        assert ("8/8" in capsys.readouterr().err) == (not disabled)
+
+
 def test_two_folders_and_masks_of_the_same_name(tmp_path):
     for number in range(3):
         save(speckle(number), tmp_path / "images" / f"p_{number}.png")

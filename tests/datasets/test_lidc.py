@@ -366,6 +366,17 @@ def test_xml_that_fits_nothing(lidc, tmp_path):
     assert cases(done) == [scan_name(1), scan_name(3)]
 
 
+def test_a_scan_in_two_folders_is_used_once(lidc, tmp_path):
+    shutil.copytree(series_folder(lidc, 1), lidc / "copy of 0001")
+    done = run(lidc, tmp_path / "raw", form="scans")
+    assert cases(done) == [scan_name(n) for n in (1, 2, 3)]
+    (entry,) = done.skipped
+    assert entry.source == "copy of 0001" and entry.reason.startswith(f"case {scan_name()} is made from LIDC-IDRI-0001/")
+    before = contents(done.folder)
+    again = run(lidc, tmp_path / "raw", form="scans")
+    assert again.converted == 0 and contents(done.folder) == before
+
+
 # --- once more ----------------------------------------------------------------------------------------------------------------------
 
 
