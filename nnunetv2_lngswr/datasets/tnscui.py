@@ -1,0 +1,92 @@
+"""TN-SCUI2020 (thyroid nodule ultrasound, grand-challenge.org) -> nnU-Net raw format: image/N.PNG, mask/N.PNG and train.csv with the columns
+ID and CATE (0 benign, 1 malignant).
+
+The challenge numbers images by patient, so that each image is a group of its own; folds keep the share of malignant nodules. Near-duplicates
+are found by `lngswr splits`.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert
+from nnunetv2_lngswr.datasets.image_folder import find_pairs, units_of
+from nnunetv2_lngswr.datasets.options import ImageOptions, Target
+
+CATEGORIES = {"0": "benign", "1": "malignant"}
+
+
+def convert_tnscui(
+    folder: str | Path,
+    raw_folder: str | Path,
+    target: Target,
+    *,
+    options: ImageOptions = ImageOptions(),
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Conversion:
+    """Convert the challenge's download. `folder` holds image/, mask/ and a CSV file. ValueError if one of them is missing or the CSV has not the
+    challenge's columns; a row without an image, an image without a row and an unknown category are skipped."""
+    folder = Path(folder)
+    images, masks = (_subfolder(folder, name) for name in ("image", "mask"))
+    table = _table(folder)
+    categories, wrong = _categories(table)
+    pairs, unpaired = find_pairs(images, masks)
+    # two folders, one manifest: name files from their common parent
+    wrong += [_from_parent(e, images, masks) for e in unpaired]
+    # an image whose mask is missing has been named already
+    present = {p.name for p in pairs} | {Path(e.source).stem for e in unpaired}
+    for name in sorted(categories.keys() - present):
+        wrong.append(Entry(source=table.name, status="skipped", reason=f"row {name} has no image"))
+    for pair in pairs:
+        if pair.name not in categories:
+            source = str(pair.image.relative_to(folder))
+            wrong.append(Entry(source=source, status="skipped", reason=f"image without a valid row in {table.name}"))
+    pairs = [p for p in pairs if p.name in categories]
+    if not pairs:
+        raise ValueError(f"{folder} holds no image with a mask and a row in {table.name}")
+    settings = {"converter": "tnscui", "mask_threshold": options.mask_threshold, "keep_empty": options.keep_empty, "luminance": options.luminance}
+    units = units_of(pairs, folder, options, groups={}, strata=categories)
+    return convert(raw_folder, target, units, settings=settings, entries=wrong, overwrite=overwrite, progress=progress)
+
+
+def _subfolder(folder: Path, name: str) -> Path:
+    """image/ or images/, in any case: copies of the download differ in it."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder (-i)")
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in (name, f"{name}s"))
+    if len(found) != 1:
+        raise ValueError(f"{folder} must hold one folder {name}/, got {', '.join(p.name for p in found) or 'none'}")
+    return found[0]
+
+
+def _table(folder: Path) -> Path:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".csv")
+    named = [p for p in found if p.name.lower() == "train.csv"] or found
+    if len(named) != 1:
+        raise ValueError(f"{folder} must hold train.csv, got {', '.join(p.name for p in found) or 'no CSV file'}")
+    return named[0]
+
+
+def _categories(table: Path) -> tuple[dict[str, str], list[Entry]]:
+    """image name -> category, and entries for rows that cannot be used."""
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        if not {"ID", "CATE"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{table} must have the columns ID and CATE, got {', '.join(reader.fieldnames or ()) or 'none'}")
+        rows = [((row["ID"] or "").strip(), (row["CATE"] or "").strip()) for row in reader]
+    categories: dict[str, str] = {}
+    wrong = []
+    for number, category in rows:
+        name = Path(number).stem if Path(number).suffix.lower() in (".png", ".jpg") else number
+        if category not in CATEGORIES:
+            wrong.append(Entry(source=table.name, status="skipped", reason=f"row {number}: CATE must be 0 or 1, got {category!r}"))
+        elif categories.setdefault(name, CATEGORIES[category]) != CATEGORIES[category]:
+            wrong.append(Entry(source=table.name, status="skipped", reason=f"row {number}: a second row gives another category, the first one counts"))
+    return categories, wrong
+
+
+def _from_parent(entry: Entry, images: Path, masks: Path) -> Entry:
+    parent = masks if entry.reason.startswith("mask") else images
+    return Entry(source=f"{parent.name}/{entry.source}", status=entry.status, reason=entry.reason)
