@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_lngswr import cli, demo, paper, register, trainers
+from nnunetv2_lngswr import cli, paper, register, trainers
 from nnunetv2_lngswr.paper import Protocol, run_paper
 
 CASES = [f"case_{i}" for i in range(10)]
@@ -77,7 +77,7 @@ def commands(root, monkeypatch):
     def use(fail_at: int | None = None) -> Commands:
         stand_in = Commands(root, fail_at)
         monkeypatch.setattr(paper.subprocess, "run", stand_in)
-        monkeypatch.setattr(demo, "beside_python", lambda name: f"/bin/{name}")
+        monkeypatch.setattr("nnunetv2_lngswr.commands.beside_python", lambda name: f"/bin/{name}")
         return stand_in
 
     return use
