@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -38,6 +39,17 @@ from nnunetv2_lngswr.checkpoints import load_checkpoint, load_warm_start
 from nnunetv2_lngswr.config import PLANS_KEY, LNGSWRConfig, RunSettings, read_plans_entry
 from nnunetv2_lngswr.files import atomic_path, write_file
 from nnunetv2_lngswr.network import LNGSWR, attach, find_lngswr
+
+
+def _without_stopwatch(transform) -> None:
+    """nnU-Net's Gaussian blur times FFT against convolution and takes the faster: the same seed, on a busier machine, then gives other
+    roundings. Let it choose by the size of the kernel, as batchgeneratorsv2 does by default."""
+    if isinstance(transform, GaussianBlurTransform):
+        transform.benchmark = False
+    for inner in [*getattr(transform, "transforms", ()), *getattr(transform, "list_of_transforms", ())]:
+        _without_stopwatch(inner)
+    if getattr(transform, "transform", None) is not None:
+        _without_stopwatch(transform.transform)
 
 
 class PlansEntryTrainer(nnUNetTrainer):
@@ -91,7 +103,11 @@ class PlansEntryTrainer(nnUNetTrainer):
 
     def get_dataloaders(self):
         with self._single_process_if_seeded():
-            return super().get_dataloaders()
+            loaders = super().get_dataloaders()
+        if self.run_settings.seed is not None:
+            for loader in loaders:
+                _without_stopwatch(loader.data_loader.transforms)
+        return loaders
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.noise import gaussian_blur
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_lngswr import trainers
@@ -100,6 +101,19 @@ def test_same_seed_same_weights_and_other_seed_other_weights(plans, cls):
         runs.append(weights(trainer))
     assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
     assert any(not torch.equal(runs[0][k], runs[2][k]) for k in runs[0])
+
+
+@pytest.mark.parametrize("cls", [nnUNetTrainerVanilla, nnUNetTrainerVanillaDA5])
+def test_a_seeded_run_does_not_depend_on_a_stopwatch(plans, cls, monkeypatch):
+    blurs, blur_dimension = [], gaussian_blur.blur_dimension
+    monkeypatch.setattr(gaussian_blur, "blur_dimension", lambda *a, **k: blurs.append(1) or blur_dimension(*a, **k))
+    monkeypatch.setattr(gaussian_blur, "time", lambda: pytest.fail("the blur was timed"))
+    trainer = tiny_dataset.make_trainer(cls, plans, entry=SHORT)
+    trainer.initialize()
+    loader = trainer.get_dataloaders()[0]
+    for _ in range(20):
+        next(loader)
+    assert blurs
 
 
 @pytest.mark.parametrize("cls, has_noise, has_reconstruction", [
