@@ -30,7 +30,7 @@ from nnunetv2_lngswr.wavelet import analysis_matrix
 
 SPECTRA = ("white", "multiscale")
 MULTISCALE_STRIDES = (1, 2, 4, 8)
-_SD_INT16 = ((2**32 - 1) / 12) ** 0.5  # of the 2**16 equally likely values, in steps
+_SD_INT8 = ((2**16 - 1) / 12) ** 0.5  # of the 2**8 equally likely values, in steps
 
 
 class LayerwiseNoise(nn.Module):
@@ -141,16 +141,16 @@ def _uniform(shape, *, dtype, device, generator) -> tuple[Tensor, float, float]:
     """Independent uniform variates, their mean and their standard deviation."""
     if device.type != "cpu" or torch.compiler.is_compiling():
         return torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5), 0.0, 12**-0.5
-    # four 16-bit variates from each 64-bit draw; the mean of -32768 ... 32767 is -0.5
+    # drawing is serial: eight 8-bit variates from each 64-bit draw; the mean of -128 ... 127 is -0.5
     n = math.prod(shape)
-    draws = torch.empty(-(-n // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    return draws.view(torch.int16)[:n].view(shape).float(), -0.5, _SD_INT16
+    draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return draws.view(torch.int8)[:n].view(shape).float(), -0.5, _SD_INT8
 
 
 def _cast(noise: Tensor, sd: float, dtype: torch.dtype) -> tuple[Tensor, float]:
     if noise.dtype == dtype:
         return noise, sd
-    return noise.mul(1 / sd).to(dtype), 1.0  # 16-bit variates exceed fp16
+    return noise.mul(1 / sd).to(dtype), 1.0  # divided by sd first: fp16 would round the sums of scales
 
 
 def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ Features are tensors ``x`` of shape (N, C, *spatial), spatial rank 2 or 3 (any r
 2**k sub-bands of half the size; their order is fixed here, once, by :func:`subbands`. Odd lengths are edge-padded by
 one sample and cropped after synthesis, as PyWavelets' ``periodization`` mode does.
 
-Haar is one product per channel: the 2**k samples of a block times a 2**k x 2**k matrix, so that "transform, weight
-each band, transform back" (:func:`apply_gains`) costs one pass over the data. Every other orthogonal wavelet of
+Haar needs no filters: with signs alone, its bands are sums and differences of the samples of a 2 x ... x 2 block, and "transform,
+weight each band, transform back" (:func:`apply_gains`) is a symmetric map of each block onto itself. Every other orthogonal wavelet of
 PyWavelets goes through its own filters, as one orthonormal matrix per axis length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -19,9 +19,11 @@ import numpy as np
 import pywt
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 HAAR = "haar"
+PIECE = 2**20  # values, of which a handful are held at once
 
 
 def check_wavelet(name: str) -> str:
@@ -76,8 +78,8 @@ def compose(bands: Tensor, axes: Sequence[int], spatial: Sequence[int], wavelet:
 def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
     """iDWT(gains * DWT(x)) along `axes`: x (N, C, *spatial), gains (C, B) in the order of :func:`subbands`.
 
-    The matrix of a Haar block is made in the gains' precision and then cast to x's, so that gains of 1 are the
-    identity to the last bit in every precision.
+    Gains of 1 are the identity to the last bit in every precision. Of Haar nothing but x is kept for backward, which
+    is once differentiable.
     """
     if not axes:
         return x
@@ -86,26 +88,141 @@ def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HA
         bands = decompose(x, axes, wavelet)
         weights = gains.to(bands.dtype).view(1, *gains.shape, *[1] * len(spatial))
         return compose(bands * weights, axes, spatial, wavelet)
-    # with the matrix's signs alone, and its power of two last, unit gains give the identity without rounding
-    signs = _haar_signs(len(axes), gains)
-    with _without_autocast(x):
-        matrices = ((signs.mT @ (gains.unsqueeze(-1) * signs)) / len(signs)).to(x.dtype)  # (C, B, B)
-    blocks = _to_blocks(_pad_to_even(x, axes), axes)
-    mixed = (matrices @ blocks.flatten(3)).view(blocks.shape)
-    return _crop(_from_blocks(mixed, axes), spatial)
+    axes = tuple(sorted(axes))
+    x = _pad_to_even(x, axes)
+    y = _haar_pointwise(x, gains, axes) if torch.compiler.is_compiling() else _HaarGains.apply(x, gains, axes)
+    return _crop(y, spatial)
 
 
 def band_energy(x: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
     """Mean square of the coefficients of each band: x (N, C, *spatial) -> (C, B), in fp32 or better."""
+    if wavelet == HAAR and axes:
+        axes = tuple(sorted(axes))
+        x = _pad_to_even(x, axes)
+        return _haar_products(x, x, axes) * (2 ** len(axes) * x.shape[1] / x.numel())
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    with _without_autocast(x):  # sums of squares overflow fp16
-        if wavelet == HAAR and axes:  # energies are the diagonal of H G H^T, with G the blocks' second moments
-            blocks = _to_blocks(_pad_to_even(x, axes), axes).flatten(3)
-            moments = (blocks @ blocks.mT).sum(0) / (blocks.shape[0] * blocks.shape[3])
-            haar = _haar_matrix(len(axes), moments)
-            return ((haar @ moments) * haar).sum(-1)
+    with torch.autocast(x.device.type, enabled=False):  # sums of squares overflow fp16
         bands = decompose(x, axes, wavelet) if axes else x.unsqueeze(2)
         return bands.square().mean(dim=(0, *range(3, bands.ndim)))
+
+
+# --- Haar ---------------------------------------------------------------------------------------------------------------------------
+#
+# Along all axes but the last one samples are combined whole rows at a time: x is taken apart into its phases (`_phases`, views), whose sums and
+# differences (`_butterflies`) are the bands along these axes. Along the last axis neighbours lie beside each other in memory: there a
+# sample and its partner in the block are combined by shifting the row, which is far faster than picking every second sample.
+
+
+class _HaarGains(torch.autograd.Function):
+    """`apply_gains` of eager code, piece by piece, so that what it makes on the way stays in the cache."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(x, gains)
+        ctx.axes = axes
+        return _haar_by_piece(x, gains, axes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, gains = ctx.saved_tensors
+        # a symmetric map: its transpose is itself
+        grad_x = _haar_by_piece(grad, gains, ctx.axes) if ctx.needs_input_grad[0] else None
+        grad_gains = _haar_products(x, grad, ctx.axes).to(gains.dtype) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_gains, None
+
+
+def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """x + iDWT((gains - 1) * DWT(x)), even sizes: as a correction, unit gains change nothing."""
+    rows, along_last = _split_axes(x, axes)
+    # per band of the rows' axes (C, R): what a sample takes from itself and from its partner along the last axis
+    weights = ((gains - 1) / 2 ** len(rows)).unflatten(1, (2 ** len(rows), -1))
+    own, partner = (weights[..., 0] + weights[..., -1]) / 2, (weights[..., 0] - weights[..., -1]) / 2
+    shape = (-1, *[1] * (x.ndim - 2))
+    own = [w.to(x.dtype).view(shape) for w in own.unbind(1)]
+    right = left = []
+    if along_last:
+        first = torch.arange(x.shape[-1], device=x.device) % 2 == 0
+        partner = [w.to(x.dtype).view(shape) for w in partner.unbind(1)]
+        # rows of weights rather than masks and weights: elementwise operations are vectorised over equal layouts only
+        right = [(w * first).contiguous()[..., :-1] for w in partner]
+        left = [(w * ~first).contiguous()[..., 1:] for w in partner]
+    y = torch.empty_like(x)
+    for sample, channels in _pieces(x):
+        phases = _phases(x[sample, channels], rows)
+        corrections = []
+        for band, of in enumerate(_butterflies(phases)):
+            correction = of * own[band][channels]
+            if along_last:
+                correction[..., :-1].addcmul_(of[..., 1:], right[band][channels])
+                correction[..., 1:].addcmul_(of[..., :-1], left[band][channels])
+            corrections.append(correction)
+        for phase, correction, out in zip(phases, _butterflies(corrections), _phases(y[sample, channels], rows)):
+            torch.add(phase, correction, out=out)
+    return y
+
+
+def _haar_products(x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Inner product of each band of x with that of y, per channel: (C, B), in fp32 or better. Even sizes."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    moments = x.new_zeros(x.shape[1], 2 ** len(axes), 2 ** len(axes), dtype=kind)  # of the samples of a block
+    with torch.autocast(x.device.type, enabled=False):  # sums of squares overflow fp16
+        for sample, channels in _pieces(x):
+            of_x = _to_blocks(x[sample, channels].to(kind), axes).flatten(3)
+            of_y = of_x if x is y else _to_blocks(y[sample, channels].to(kind), axes).flatten(3)
+            moments[channels] += (of_x @ of_y.mT).sum(0)
+        haar = _haar_matrix(len(axes), moments)
+        return ((haar @ moments) * haar).sum(-1)
+
+
+def _pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Samples and channels to work on at once: on a CPU, in eager code, as many as the cache holds; else all."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        yield slice(None), slice(None)
+        return
+    channels = max(1, min(x.shape[1], PIECE // max(1, x[0, 0].numel())))
+    samples = max(1, PIECE // max(1, x[0].numel()))
+    for n in range(0, x.shape[0], samples):
+        for c in range(0, x.shape[1], channels):
+            yield slice(n, n + samples), slice(c, c + channels)
+
+
+def _haar_pointwise(x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """`apply_gains` for torch.compile, which makes one kernel of it."""
+    weights = ((gains - 1) / 2 ** len(axes)).to(x.dtype).unsqueeze(0)
+    phases = _phases(x, axes)
+    bands = _butterflies(phases)
+    corrections = _butterflies([b * weights[..., i].view(1, -1, *[1] * (x.ndim - 2)) for i, b in enumerate(bands)])
+    parts = [phase + correction for phase, correction in zip(phases, corrections)]
+    for axis in reversed(axes):
+        parts = [torch.stack(pair, dim=3 + axis).flatten(2 + axis, 3 + axis) for pair in zip(parts[::2], parts[1::2])]
+    return parts[0]
+
+
+def _split_axes(x: Tensor, axes: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+    """The axes but the last one in memory order, and whether that is among them."""
+    last = x.ndim - 3
+    return tuple(a for a in axes if a != last), last in axes
+
+
+def _phases(x: Tensor, axes: Sequence[int]) -> list[Tensor]:
+    """The 2**len(axes) views of every second sample along `axes`; the last axis changes fastest."""
+    parts = [x]
+    for axis in axes:
+        pairs = [p.unflatten(2 + axis, (p.shape[2 + axis] // 2, 2)) for p in parts]
+        parts = [p.select(3 + axis, i) for p in pairs for i in (0, 1)]
+    return parts
+
+
+def _butterflies(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Walsh-Hadamard transform over a list of 2**k tensors: phases to (unscaled) bands, and back."""
+    parts, step = list(parts), 1
+    while step < len(parts):
+        for i in range(len(parts)):
+            if not i & step:
+                parts[i], parts[i | step] = parts[i] + parts[i | step], parts[i] - parts[i | step]
+        step *= 2
+    return parts
 
 
 @lru_cache(maxsize=256)
@@ -115,19 +232,11 @@ def analysis_matrix(wavelet: str, length: int) -> np.ndarray:
     return np.concatenate((low, high))
 
 
-def _without_autocast(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def _haar_signs(n_axes: int, like: Tensor) -> Tensor:
-    """(B, B) of 1 and -1: rows are the bands, columns the samples of a block (row-major over the axes)."""
+def _haar_matrix(n_axes: int, like: Tensor) -> Tensor:
+    """(B, B), orthonormal: rows are the bands, columns the samples of a block (row-major over the axes)."""
     n = 2**n_axes
     rows = [[(-1.0) ** bin(band & sample).count("1") for sample in range(n)] for band in range(n)]
-    return torch.tensor(rows, dtype=like.dtype, device=like.device)
-
-
-def _haar_matrix(n_axes: int, like: Tensor) -> Tensor:
-    return _haar_signs(n_axes, like) * 2.0 ** (-n_axes / 2)
+    return torch.tensor(rows, dtype=like.dtype, device=like.device) * 2.0 ** (-n_axes / 2)
 
 
 def _pad_to_even(x: Tensor, axes: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ import pytest
 import pywt
 import torch
 
+from nnunetv2_lngswr import wavelet
 from nnunetv2_lngswr.wavelet import (
     apply_gains,
     band_energy,
@@ -121,6 +122,36 @@ def test_gradients_are_exact(rng):
     gains = torch.rand((2, 4), generator=rng, dtype=torch.float64, requires_grad=True)
     for wavelet in ("haar", "db2"):
         assert torch.autograd.gradcheck(lambda x, g: apply_gains(x, g, (0, 1), wavelet), (x, gains))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pieces_and_compiled_code_give_the_same(shape, rng, monkeypatch):
+    x = torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
+    axes = all_axes(shape)
+    gains = torch.rand((shape[1], 2 ** len(axes)), generator=rng, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    def results(function):
+        y = function(x, gains, axes)
+        return (y, *torch.autograd.grad(y, (x, gains), grad), band_energy(x.detach(), axes))
+
+    whole = results(apply_gains)
+    compiled = results(torch.compile(apply_gains, fullgraph=True, backend="eager", dynamic=False))
+    weights = gains.view(1, *gains.shape, *[1] * (len(shape) - 2))
+    direct = compose(decompose(x, axes) * weights, axes, shape[2:])
+    monkeypatch.setattr(wavelet, "PIECE", 1)
+    for other in (compiled, results(apply_gains)):
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, other))
+    assert torch.allclose(whole[0], direct, atol=1e-12)
+
+
+def test_backward_needs_the_features_alone(rng):
+    x = torch.randn((4, 8, 32, 32), generator=rng, requires_grad=True)
+    gains = torch.rand((8, 4), generator=rng, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        apply_gains(x, gains, (0, 1))
+    assert sum(t.numel() for t in kept if t.data_ptr() != x.data_ptr()) <= gains.numel()
 
 
 @pytest.mark.parametrize("name, fault", [("har", "orthogonal PyWavelets wavelet"), ("bior2.2", "must be orthogonal")])
