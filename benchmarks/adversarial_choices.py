@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> None:
         os.environ["nnUNet_results"] = results
         os.environ["nnUNet_n_proc_DA"] = "0"
         figures = measure(args)
-    from overhead import conditions  # beside this script
-
     from nnunetv2_lngswr.files import write_file
+    from nnunetv2_lngswr.overhead import conditions
 
-    result = {**conditions("benchmarks/adversarial_choices.py", argv, args), **figures}
+    command = " ".join(["python", "benchmarks/adversarial_choices.py", *(sys.argv[1:] if argv is None else argv)])
+    result = {**conditions(command, args.device, args.threads), **figures}
     print(json.dumps(result, indent=1))
     if args.o:
         write_file(args.o, json.dumps(result, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
     python benchmarks/adversarial_step.py [--plans 2d 3d] [--repeats 9] [--threads 2] [--device cpu] [-o FILE.json]
 
-Plans, arms, the step and how they take turns are those of overhead.py; on top of it comes what the trainers do: the target, the bounds of the
+Plans, arms, the step and how they take turns are those of `lngswr benchmark overhead`; on top of it comes what the trainers do: the target, the bounds of the
 case (read before, as in all but the first epoch), the attack, and for "free" the update of the perturbation. "free" is one step of a
 replayed batch: `replays` does not change its cost.
 """
@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+
 import torch
-from overhead import PLANS, Arm, conditions, time_ratios  # beside this script
 
 from nnunetv2_lngswr.adversarial import craft, patch_bounds
 from nnunetv2_lngswr.attacks import LabelSpace, ThreatModel
 from nnunetv2_lngswr.attacks.base import project, step_direction
 from nnunetv2_lngswr.config import ATConfig
 from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.overhead import PLANS, Arm, conditions, time_ratios
 
 SCHEMES = {
     "AT FGSM-RS": ATConfig(),
@@ -33,7 +36,7 @@ SCHEMES = {
 
 
 class AdversarialArm(Arm):
-    """An arm of overhead.py, vanilla or LNG-SWR, whose batch is attacked."""
+    """An arm of `nnunetv2_lngswr.overhead`, vanilla or LNG-SWR, whose batch is attacked."""
 
     def __init__(self, base: str, config: ATConfig, plan: dict, device: str):
         super().__init__(base, plan, device)
@@ -77,11 +80,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--repeats", type=int, default=9, help="turns of each arm after one that warms up")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (in single precision, as overhead.py)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (in single precision)")
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    result = {**conditions("benchmarks/adversarial_step.py", argv, args), "plans": {}}
+    command = " ".join(["python", "benchmarks/adversarial_step.py", *(sys.argv[1:] if argv is None else argv)])
+    result = {**conditions(command, args.device, args.threads), "plans": {}}
     for plan in args.plans:
         arms = {"vanilla": Arm("vanilla", PLANS[plan], args.device), "LNG-SWR": Arm("LNG-SWR", PLANS[plan], args.device)}
         arms |= {name: AdversarialArm("vanilla", config, PLANS[plan], args.device) for name, config in SCHEMES.items()}

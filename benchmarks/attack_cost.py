@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from overhead import peak_rss_mib  # beside this script
 
 from evaluation.sliding_window import SlidingWindow
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.overhead import peak_rss_mib
 
 # those of Dataset611_ThyroidUS at 128 px and of Dataset621_LungNodule3D, under nnU-Net's plans
 FEATURES = {2: (32, 64, 128, 256, 512), 3: (32, 64, 128, 256)}

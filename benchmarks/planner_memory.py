@@ -20,19 +20,18 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parent))
 
 import SimpleITK as sitk
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from overhead import ARMS, conditions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from nnunetv2_lngswr.files import write_file
 from nnunetv2_lngswr.network import attach
+from nnunetv2_lngswr.overhead import ARMS, conditions
 
 
 def plan(root: Path, planner: str, image: tuple[int, ...], spacing: tuple[float, ...]) -> PlansManager:
@@ -115,7 +114,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.device = "cpu"
     torch.set_num_threads(args.threads)
-    result = {**conditions("benchmarks/planner_memory.py", argv, args), "image": args.image, "spacing": args.spacing, "planners": {}}
+    command = " ".join(["python", "benchmarks/planner_memory.py", *(sys.argv[1:] if argv is None else argv)])
+    result = {**conditions(command, args.device, args.threads), "image": args.image, "spacing": args.spacing, "planners": {}}
     for planner in args.planner:
         with tempfile.TemporaryDirectory() as root:
             manager = plan(Path(root), planner, args.image, args.spacing)

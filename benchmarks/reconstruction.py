@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone 
 import ptwt
 import pytorch_wavelets
 import torch
-from overhead import conditions, timed  # beside this script
 from torch import Tensor
 
 from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.overhead import conditions, timed
 from nnunetv2_lngswr.wavelet import apply_gains, subbands
 
 SHAPES = {"2d": (10, 32, 128, 112), "3d": (2, 32, 48, 48, 48)}
@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    result = {**conditions("benchmarks/reconstruction.py", argv, args), "shapes": {}}
+    command = " ".join(["python", "benchmarks/reconstruction.py", *(sys.argv[1:] if argv is None else argv)])
+    result = {**conditions(command, args.device, args.threads), "shapes": {}}
     for name, shape in SHAPES.items():
         axes = tuple(range(len(shape) - 2))
         x = torch.randn(shape, device=args.device, requires_grad=True)

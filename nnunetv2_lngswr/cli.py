@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="start over instead of going on where an earlier call stopped")
     command.set_defaults(run=_demo)
 
-    command = commands.add_parser("benchmark", help="train arms at one equal budget and attack them")
+    command = commands.add_parser("benchmark", help="robustness of arms trained at one equal budget; overhead beside vanilla nnU-Net")
     benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     command = benchmarks.add_parser("robustness", help="arms trained through nnU-Net, attacked and shifted, in one table")
     command.add_argument("-d", "--data-set", dest="dataset", required=True, metavar="DATASET", help="full name in nnUNet_raw, such as Dataset611_ThyroidUS")
@@ -56,6 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="as for nnU-Net's commands (cpu)")
     command.add_argument("--dry-run", action="store_true", help="print the commands")
     command.set_defaults(run=_benchmark_robustness)
+
+    command = benchmarks.add_parser("overhead", help="train step, inference and peak memory relative to vanilla nnU-Net")
+    command.add_argument("--plans", nargs="+", default=["2d", "3d"], metavar="PLAN", help="of 2d, 3d, 3d_large (128 x 128 x 128; for a GPU) (2d 3d)")
+    command.add_argument("--repeats", type=int, default=9, help="turns of each arm after one that warms up (9)")
+    command.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    command.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="as for nnU-Net's commands (cpu)")
+    command.add_argument("--compile", dest="compiled", action="store_true", help="by torch.compile, as nnU-Net does on CUDA")
+    command.add_argument("-o", dest="output", metavar="FOLDER", help="write overhead.json and overhead.md there")
+    command.set_defaults(run=_benchmark_overhead)
 
     command = commands.add_parser("warm-start", help="make a vanilla nnU-Net checkpoint usable as -pretrained_weights")
     command.add_argument("source", metavar="VANILLA.pth", help="checkpoint of a vanilla nnU-Net v2 training")
@@ -326,6 +335,14 @@ def _benchmark_robustness(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         print((output / "robustness.md").read_text().rstrip())
         print(f"\nwritten to {output}: robustness.md, robustness.json, compare.md, compare.csv, compare.png")
+    return 0
+
+
+def _benchmark_overhead(arguments: argparse.Namespace) -> int:
+    from nnunetv2_lngswr.overhead import benchmark_overhead
+
+    options = {k: v for k, v in vars(arguments).items() if k != "run"}
+    benchmark_overhead(options.pop("plans"), say=functools.partial(print, flush=True), **options)
     return 0
 
 

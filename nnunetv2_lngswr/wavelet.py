@@ -101,7 +101,7 @@ def band_energy(x: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
         x = _pad_to_even(x, axes)
         return _haar_products(x, x, axes) * (2 ** len(axes) * x.shape[1] / x.numel())
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    with torch.autocast(x.device.type, enabled=False):  # sums of squares overflow fp16
+    with _without_autocast(x):  # sums of squares overflow fp16
         bands = decompose(x, axes, wavelet) if axes else x.unsqueeze(2)
         return bands.square().mean(dim=(0, *range(3, bands.ndim)))
 
@@ -166,7 +166,7 @@ def _haar_products(x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Inner product of each band of x with that of y, per channel: (C, B), in fp32 or better. Even sizes."""
     kind = torch.promote_types(x.dtype, torch.float32)
     moments = x.new_zeros(x.shape[1], 2 ** len(axes), 2 ** len(axes), dtype=kind)  # of the samples of a block
-    with torch.autocast(x.device.type, enabled=False):  # sums of squares overflow fp16
+    with _without_autocast(x):  # sums of squares overflow fp16
         for sample, channels in _pieces(x):
             of_x = _to_blocks(x[sample, channels].to(kind), axes).flatten(3)
             of_y = of_x if x is y else _to_blocks(y[sample, channels].to(kind), axes).flatten(3)
@@ -230,6 +230,10 @@ def analysis_matrix(wavelet: str, length: int) -> np.ndarray:
     """Orthonormal (length, length): PyWavelets' one-level periodized transform, low half above the high half."""
     low, high = pywt.dwt(np.eye(length), wavelet, mode="periodization", axis=0)
     return np.concatenate((low, high))
+
+
+def _without_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _haar_matrix(n_axes: int, like: Tensor) -> Tensor:
