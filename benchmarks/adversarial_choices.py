@@ -62,6 +62,7 @@ def measure(args: argparse.Namespace) -> dict:
     torch.set_num_threads(args.threads)
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.d)
     plans, dataset = (json.loads((folder / f"{name}.json").read_text()) for name in (args.p, "dataset"))
+    plans["continue_training"] = False  # as nnUNetv2_train puts it there
     trainer = nnUNetTrainerLNGSWRAT(plans, args.c, args.f, dataset, torch.device(args.device))
     trainer.initialize()
     trainer.network.load_state_dict(load_checkpoint(args.chk)["network_weights"])
