@@ -1,7 +1,7 @@
 """Several evaluations in one table and one plot: `python -m evaluation.compare A B [C ...] -o OUT`.
 
-A, B, ... are OUT folders of evaluation.robust on the same cases with the same attacks; A is the reference. Differences are paired by case: mean Dice
-of the other minus A's, with a bootstrap interval over cases. p values test the mean paired difference by SciPy's permutation test over signs and are
+A, B, ... are OUT folders of evaluation.robust on the same cases with the same settings; A is the reference. Attacks and shifts that not every folder
+has are left out and named, and worst_linf and worst_l2 are then over the others. Differences are paired by case: mean Dice of the other minus A's, with a bootstrap interval over cases. p values test the mean paired difference by SciPy's permutation test over signs and are
 Holm-corrected over one family that is fixed before looking: clean, worst_linf and worst_l2 at every budget, and all shifts together, for every
 folder. All other rows have intervals only. The reduction says by what share a drop against clean is smaller than A's. A model trained several times
 (folds, seeds) is given as several folders joined by commas: folds add cases, seeds are averaged within a case. OUT gets compare.md, compare.csv, compare.json and compare.png.
@@ -23,7 +23,7 @@ from typing import Any
 from nnunetv2_lngswr.files import read_json, write_file
 
 # what must agree, or the difference between folders would not be one between models
-SAME_OPTIONS = ("attacks", "epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "nsd_tolerance")
+SAME_OPTIONS = ("epsilons", "epsilons_l2", "epsilon_unit", "steps", "steps_of", "restarts", "seed", "nsd_tolerance")
 COLUMNS = (
     *("kind", "attack", "norm", "epsilon_text", "severity", "folder", "model", "cases", "dice", "dice_low", "dice_high"),
     *("difference", "difference_low", "difference_high", "reduction", "reduction_low", "reduction_high", "p", "p_holm"),
@@ -52,13 +52,15 @@ def compare(
     settings that are not comparable (named)."""
     if len(folders) < 2:
         raise ValueError(f"compare needs at least two folders, got {len(folders)}")
-    results = [_read_model([entry] if isinstance(entry, (str, Path)) else entry) for entry in folders]
+    parts = [[_read(Path(f)) for f in ([entry] if isinstance(entry, (str, Path)) else entry)] for entry in folders]
+    parts, lone = _with_common_attacks(parts)
+    results = [_joined(of) for of in parts]
     results = _named(results) if names is None else [replace(r, name=n) for r, n in zip(results, names, strict=True)]
     for other in results[1:]:
         _check_comparable(results[0], other)
     records = _records(results, seed)
     out = Path(output_folder)
-    notes = _notes(results)
+    notes = _notes(results, lone)
     write_file(out / "compare.csv", _csv(records))
     write_file(out / "compare.json", json.dumps({"schema_version": 1, "folders": [[str(f) for f in r.folders] for r in results], "notes": notes, "results": _no_nan(records)}, indent=1))
     write_file(out / "compare.md", _markdown(results, records, notes))
@@ -69,8 +71,29 @@ def compare(
 # --- reading and checking -----------------------------------------------------------------------------------------------------------
 
 
-def _read_model(folders: Sequence[str | Path]) -> Result:
-    parts = [_read(Path(f)) for f in folders]
+def _with_common_attacks(models: Sequence[Sequence[Result]]) -> tuple[list[list[Result]], list[str]]:
+    """The folders of all models with the attacks that all of them have, and the others' names. ValueError if they have none in common."""
+    from evaluation import report
+
+    attacks = [{report.run_key(r): None for r in part.rows if r["kind"] == "attack"} for parts in models for part in parts]
+    common = {key for key in attacks[0] if all(key in others for others in attacks)}
+    lone = dict.fromkeys(f"{key[1]} {key[3]}".strip() for keys in attacks for key in keys if key not in common)
+    if not lone:
+        return [list(parts) for parts in models], []
+    if not common:
+        raise ValueError(f"{models[0][0].place} and the others are not comparable: they have no attack in common ({', '.join(lone)})")
+
+    def restricted(part: Result) -> Result:
+        kept: dict[str, list] = {}
+        for row in part.rows:
+            if row["kind"] != "worst" and (row["kind"] != "attack" or report.run_key(row) in common):
+                kept.setdefault(row["case"], []).append(row)
+        return replace(part, rows=[row for rows in kept.values() for row in report.with_worst(rows)])
+
+    return [[restricted(part) for part in parts] for parts in models], list(lone)
+
+
+def _joined(parts: Sequence[Result]) -> Result:
     first = parts[0]
     for other in parts[1:]:
         _check_comparable(first, other, same_cases=False)
@@ -107,8 +130,6 @@ def _check_comparable(a: Result, b: Result, *, same_cases: bool = True) -> None:
     def settings(result: Result) -> dict[str, Any]:
         options = {k: result.summary["options"].get(k) for k in SAME_OPTIONS}
         labels = sorted({(r["label"], r["label_name"]) for r in result.rows})
-        # defaults depend on the data set and the model, so what was run says more than what was asked for
-        options["runs"] = sorted({" ".join((r["attack"], r["norm"], r["epsilon_text"])) for r in result.rows if r["kind"] == "attack"})
         cases = {"cases": sorted(result.summary["cases"])} if same_cases else {}
         return {**cases, **options, "labels": [f"{k} {n}" for k, n in labels]}
 
@@ -117,7 +138,7 @@ def _check_comparable(a: Result, b: Result, *, same_cases: bool = True) -> None:
         raise ValueError(f"{a.place} and {b.place} are not comparable: {'; '.join(found)}")
 
 
-def _notes(results: Sequence[Result]) -> list[str]:
+def _notes(results: Sequence[Result], lone_attacks: Sequence[str]) -> list[str]:
     """Differences that are allowed but must be known."""
     keys = ("dataset", "configuration", "plans", "tile_step_size", "mirror_axes", "patch_size", "folds")
     notes = []
@@ -125,6 +146,8 @@ def _notes(results: Sequence[Result]) -> list[str]:
         values = [r.summary["model"][key] for r in results]
         if any(v != values[0] for v in values):
             notes.append(f"{key} differs: {', '.join(f'{r.name} {v}' for r, v in zip(results, values))}")
+    if lone_attacks:
+        notes.append(f"attacks left out of this comparison, also of worst_linf and worst_l2, since not every folder has them: {', '.join(lone_attacks)}")
     shifts = [dict.fromkeys(r["attack"] for r in result.rows if r["kind"] == "shift") for result in results]
     lone = [name for name in dict.fromkeys(n for names in shifts for n in names) if not all(name in names for names in shifts)]
     if lone:

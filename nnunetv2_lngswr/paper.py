@@ -78,7 +78,8 @@ def run_paper(protocol: Protocol, output: str | Path, *, dry_run: bool = False, 
 
         if not trainers_are_found():
             raise ValueError("nnU-Net does not find the LNG-SWR trainers yet: lngswr register (lngswr doctor shows more)")
-        write_file(marker, json.dumps(settings, indent=1) + "\n")
+        if not marker.is_file():
+            write_file(marker, json.dumps(settings, indent=1) + "\n")
     steps = make_steps(protocol, places)
     for number, step in enumerate(steps, 1):
         done = step.done()

@@ -104,7 +104,9 @@ def test_a_second_call_runs_nothing(root, commands):
     commands()
     run_paper(PROTOCOL, root / "out")
     again, said = commands(), []
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
     run_paper(PROTOCOL, root / "out", say=said.append)
+    assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
     assert again.seen == [] and len(said) == 15 and all(line.endswith("done before") for line in said)
 
 

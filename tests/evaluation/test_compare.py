@@ -24,7 +24,7 @@ def write_result(folder, *, trainer="A", gain=0.0, cases=CASES, order=1, options
     summary = summary_of(rows)
     summary["cases"] = list(cases[::order])
     summary["model"] |= {"trainer": trainer, **(model or {})}
-    summary["options"] |= dict(zip(compare.SAME_OPTIONS, [["noise", "pgd_linf"], ["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])) | (options or {})
+    summary["options"] |= dict(zip(compare.SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])) | (options or {})
     report.write_cases(folder / "cases.csv", rows)
     report.write_summary(folder / "summary.json", summary)
     return folder
@@ -90,9 +90,26 @@ def test_shifts_that_not_all_folders_have_are_left_out_and_named(tmp_path):
         assert "shifts left out of this comparison, since not every folder has them: jpeg" in (tmp_path / "out" / "compare.md").read_text()
 
 
-def test_other_attacks_are_refused_even_where_the_options_agree(tmp_path):
-    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", keep=lambda r: r["attack"] != "ssah")
-    with pytest.raises(ValueError, match="runs: .*ssah"):
+def test_attacks_that_not_every_folder_has_are_left_out_of_the_worst_too(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", keep=lambda r: r["attack"] not in ("noise", "ssah"))
+    # the strongest attack of A alone
+    rows = [{**r, "attack": "apgd", "dice": r["dice"] - 0.1} for r in report.read_cases(a / "cases.csv") if r["attack"] == "pgd_linf"]
+    by_case = {c: [r for r in [*report.read_cases(a / "cases.csv"), *rows] if r["case"] == c and r["kind"] != "worst"] for c in CASES}
+    report.write_cases(a / "cases.csv", [r for of in by_case.values() for r in report.with_worst(of)])
+    for folders in ([a, b], [b, a]):
+        records = compare.compare(folders, tmp_path / "out")
+        assert not {"noise", "ssah", "apgd"} & {r["attack"] for r in records}
+        for epsilon in ("1/255", "2/255"):
+            assert find(records, "A", "worst_linf", epsilon)["dice"] == find(records, "A", "pgd_linf", epsilon)["dice"]
+        text = (tmp_path / "out" / "compare.md").read_text()
+        named = text.split("attacks left out of this comparison, also of worst_linf and worst_l2, since not every folder has them: ")[1].splitlines()[0]
+        assert all(name in named for name in ("noise 1/255", "noise 2/255", "apgd 1/255", "ssah"))
+
+
+def test_folders_without_an_attack_in_common_are_refused(tmp_path):
+    a = write_result(tmp_path / "a", keep=lambda r: r["attack"] in ("clean", "pgd_linf"))
+    b = write_result(tmp_path / "b", keep=lambda r: r["attack"] in ("clean", "ssah"))
+    with pytest.raises(ValueError, match="no attack in common .*pgd_linf 1/255.*ssah"):
         compare.compare([a, b], tmp_path / "out")
 
 
@@ -126,12 +143,11 @@ def test_the_same_trainer_twice_is_told_apart(tmp_path):
     "other, message",
     [
         ({"options": {"epsilons": ["1/255", "4/255"]}}, r"epsilons: was \[\"1/255\", \"2/255\"\], is \[\"1/255\", \"4/255\"\]"),
-        ({"options": {"attacks": ["noise"]}}, "attacks: was"),
         ({"options": {"steps": 40}}, "steps: was null, is 40"),
         ({"options": {"epsilon_unit": "original"}}, "epsilon_unit: was range, is original"),
         ({"cases": CASES[:5]}, "cases: was|cases: 6 before"),
     ],
-    ids=("epsilons", "attacks", "steps", "unit", "cases"),
+    ids=("epsilons", "steps", "unit", "cases"),
 )
 def test_what_is_not_comparable_is_refused_by_name(other, message, tmp_path, capsys):
     a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", **other)
