@@ -267,16 +267,27 @@ class AdversarialTraining:
         self._log("ema_robust_fg_dice", average)
         self._log("fgsm_fg_dice", dice["fgsm"])
         self._log("selection", float((1 - weight) * self.logger.get_value("ema_fg_dice", step=-1) + weight * average))
-        single_step = self._at.scheme == "free" or self._at.attack_steps == 1
-        if single_step and not fallen_back and overfits(self._logged["fgsm_fg_dice"], self._logged["robust_fg_dice"], self._at.overfitting_margin):
-            best = int(np.nanargmax(self._logged["robust_fg_dice"]))
-            self.print_to_log_file(
-                f"CATASTROPHIC OVERFITTING: pseudo Dice under PGD-{self._at.val_steps} fell from {self._logged['robust_fg_dice'][best]:.3f} (epoch {best}) "
-                f"to {dice['pgd']:.3f} while under FGSM it went from {self._logged['fgsm_fg_dice'][best]:.3f} to {dice['fgsm']:.3f}. "
-                + ("Going on with PGD-2." if self._at.fallback else '"fallback" is false: going on as before.')
-            )
+        if not fallen_back and self._overfits():
             fallen_back = self._at.fallback
         self._log("at_fallback", int(fallen_back))
+
+    def _overfits(self) -> bool:
+        """Whether single-step training has overfitted catastrophically in this epoch; says so in the log."""
+        if self._at.attack_steps > 1:
+            return False
+        # an undefended network shows the same picture: until the ramp's end the training attacks less than this validation does
+        if self.current_epoch < self._at.ramp_up * self.num_epochs:
+            return False
+        fgsm, pgd = self._logged["fgsm_fg_dice"], self._logged["robust_fg_dice"]
+        if not overfits(fgsm, pgd, self._at.overfitting_margin):
+            return False
+        best = int(np.nanargmax(pgd))
+        self.print_to_log_file(
+            f"CATASTROPHIC OVERFITTING: pseudo Dice under PGD-{self._at.val_steps} fell from {pgd[best]:.3f} (epoch {best}) "
+            f"to {pgd[-1]:.3f} while under FGSM it went from {fgsm[best]:.3f} to {fgsm[-1]:.3f}. "
+            + (f"Going on with PGD-{FALLBACK_STEPS}." if self._at.fallback else '"fallback" is false: going on as before.')
+        )
+        return True
 
     def _log(self, key: str, value: float) -> None:
         self.logger.log(key, value, self.current_epoch)
@@ -295,8 +306,9 @@ class AdversarialTraining:
     # --- checkpoints, picture
 
     def on_epoch_end(self):
-        value = self._logged["selection"][-1]
-        is_best = not np.isnan(value) and value > max((v for v in self._logged["selection"][:-1] if not np.isnan(v)), default=-np.inf)
+        *earlier, value = self._logged["selection"]
+        # the first epoch's is written even if its batches hold no foreground: as with nnU-Net, there is always one
+        is_best = not earlier or value > max((v for v in earlier if not np.isnan(v)), default=-np.inf)
         self.print_to_log_file(
             f"Robust pseudo dice (PGD-{self._at.val_steps}, epsilon {self._at.epsilon:.4f}) {self._logged['robust_fg_dice'][-1]:.4f}, "
             f"FGSM {self._logged['fgsm_fg_dice'][-1]:.4f}, criterion {value:.4f}"

@@ -193,7 +193,7 @@ class ATConfig:
             _require(name, value, lambda v: v is None or (_is_int(v) and v >= 1), "an integer >= 1, or null")
             if value is not None and self.scheme != scheme:
                 raise ValueError(f'{name} belongs to scheme "{scheme}", got {value!r} with scheme "{self.scheme}"')
-        _require("step_size", self.step_size, lambda v: v is None or (_is_number(v) and v > 0), "a number > 0, or null")
+        _require("step_size", self.step_size, lambda v: v is None or (_is_number(v) and 0 < v < float("inf")), "a number > 0, or null")
         for name in ("ramp_up", "clean_share", "robust_weight", "overfitting_margin"):
             _require(name, getattr(self, name), lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]")
         _require("consistency", self.consistency, lambda v: _is_number(v) and 0 <= v < float("inf"), "a number >= 0")

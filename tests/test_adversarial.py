@@ -354,6 +354,7 @@ def test_overfitting_is_pgd_falling_while_fgsm_does_not(fgsm, pgd, expected):
         ({"scheme": "pgd", "steps": 0}, "steps must be an integer >= 1, or null, got 0"),
         ({"scheme": "pgd", "replays": 2}, 'replays belongs to scheme "free"'),
         ({"step_size": 0}, "step_size must be a number > 0"),
+        ({"step_size": float("inf")}, "step_size must be a number > 0"),
         ({"consistency": -1}, "consistency must be a number >= 0, got -1"),
         ({"scheme": "free", "consistency": 6}, 'scheme "free" does not make'),
         ({"val_batches": 0}, "val_batches must be an integer >= 1"),

@@ -204,6 +204,29 @@ def test_consistency_trains_on_the_clean_batch_and_its_attacked_samples(make, tr
     assert trainer.loss is loss
 
 
+@pytest.mark.parametrize("settings", [{}, {"scheme": "free", "replays": 3}], ids=["fgsm_rs", "free"])
+def test_the_gradient_scaler_changes_nothing_and_is_not_changed(make, trained_on, settings):
+    found = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=2.0**10)):
+        trainer = make(nnUNetTrainerAT, {**settings, **FULL})
+        trainer.initialize()
+        trainer.grad_scaler = scaler
+        steps(trainer, 3)
+        found.append((weights(trainer), [batch["data"] for batch in trained_on[-3:]]))
+    assert scaler.get_scale() == 2**10 and scaler.state_dict()["_growth_tracker"] == 3
+    (plain, batches_plain), (scaled, batches_scaled) = found
+    assert all(torch.allclose(plain[k], scaled[k], atol=1e-5) for k in plain)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(batches_plain, batches_scaled))
+
+
+def test_the_previous_stage_of_a_cascade_has_no_ball(make):
+    trainer = started(make(nnUNetTrainerAT, FULL))
+    batch = next(trainer.dataloader_train)
+    x = torch.cat((batch["data"], torch.eye(16).expand(2, 1, 16, 16)), 1)  # image, then one-hot
+    scale = trainer._ball(x, batch["keys"], 0.05).scale
+    assert (scale[:, 0] > 0).all() and (scale[:, 1] == 0).all()
+
+
 def test_prior_is_measured_once_per_step_on_what_is_trained_on_and_not_by_attacks(make):
     trainer = make(nnUNetTrainerLNGSWRAT, {"scheme": "pgd", **FULL})
     steps(trainer, 2)
@@ -256,6 +279,51 @@ def dice_of_epoch(monkeypatch):
     return prescribe
 
 
+def partly_ignored(label):
+    """The ball's upper half becomes class 2, the right side is not annotated (3)."""
+    upper = np.arange(label.shape[-2])[:, None] < label.shape[-2] // 2
+    label = np.where((label == 1) & upper, 2, label).astype(np.uint8)
+    label[..., -8:] = 3
+    return label
+
+
+@pytest.mark.parametrize("labels, order", [
+    ({"background": 0, "lower": 1, "upper": 2, "ignore": 3}, None),
+    ({"background": 0, "ball": [1, 2], "upper": [2], "ignore": 3}, [1, 2]),
+], ids=["labels", "regions"])  # fmt: skip
+def test_clean_validation_is_the_plain_trainers_where_voxels_are_ignored(tmp_path, monkeypatch, labels, order):
+    plans = tiny_dataset.make_dataset(tmp_path, labels=labels, regions_class_order=order, relabel=partly_ignored)
+    tiny_dataset.use(monkeypatch, tmp_path)
+    dataset = json.loads((tmp_path / "nnUNet_preprocessed" / tiny_dataset.NAME / "dataset.json").read_text())
+    trainer = tiny_dataset.make_trainer(nnUNetTrainerAT, plans, entry={**SHORT, "adversarial": {"consistency": 1.0, **FULL}}, dataset=dataset)
+    started(trainer)
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+    trainer.on_validation_epoch_start()
+    batch = next(trainer.dataloader_val)
+    with torch.no_grad():
+        figures = trainer.validation_step({**batch, "target": [t.clone() for t in batch["target"]]})
+        expected = nnUNetTrainer.validation_step(trainer, batch)
+    assert all(np.array_equal(figures[key], expected[key]) for key in expected)
+    robust = trainer._robust[0]["pgd"]
+    counted = [r["tp_hard"] + r["fn_hard"] for r in (robust, expected)]
+    assert np.array_equal(*counted) and counted[0].sum() > 0
+
+
+def test_pseudo_dice_is_that_of_all_ranks(make, monkeypatch):
+    trainer = make(nnUNetTrainerAT, FULL)
+    results = [{"tp_hard": np.array([3, 0]), "fp_hard": np.array([1, 0]), "fn_hard": np.array([1, 0])}] * 2
+    assert trainer._pseudo_dice(results) == 12 / 16  # the second class is nowhere
+    other = np.array([[0, 2], [0, 2], [4, 0]])  # tp, fp, fn there
+
+    def gather(into, counts):
+        into[:] = [counts, other]
+
+    trainer.is_ddp = True
+    monkeypatch.setattr(adversarial_training.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(adversarial_training.dist, "all_gather_object", gather)
+    assert trainer._pseudo_dice(results) == pytest.approx((12 / 20 + 4 / 6) / 2)
+
+
 def test_training_logs_the_robust_curve_in_log_picture_and_checkpoint(make):
     trainer = make(nnUNetTrainerLNGSWRAT, {"val_batches": 1, **FULL}, num_val_iterations_per_epoch=2)
     trainer.run_training()
@@ -295,6 +363,15 @@ def test_best_checkpoint_is_chosen_by_clean_and_robust_dice(make, dice_of_epoch)
     assert trainer._best_ema == pytest.approx(trainer.logger.get_value("ema_fg_dice", step=-1))
 
 
+def test_without_foreground_the_first_epoch_leaves_a_best_checkpoint(make, dice_of_epoch):
+    trainer = make(nnUNetTrainerAT, FULL)
+    trainer.initialize()
+    nothing = [float("nan")] * 2
+    dice_of_epoch(trainer, clean=[0.7] * 2, fgsm=nothing, pgd=nothing)
+    trainer.run_training()
+    assert load_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")["current_epoch"] == 1
+
+
 @pytest.mark.parametrize("scheme, steps_before", [("fgsm_rs", 1), ("free", 0)])
 def test_overfitting_falls_back_to_pgd_2_and_stays_there_when_continued(make, dice_of_epoch, trained_on, scheme, steps_before):
     curves = {"clean": [0.7] * 4, "fgsm": [0.5, 0.6, 0.9, 0.6], "pgd": [0.4, 0.5, 0.0, 0.5]}
@@ -328,6 +405,21 @@ def test_without_fallback_overfitting_is_only_logged(make, dice_of_epoch):
     trainer.run_training()
     assert trainer._logged["at_fallback"] == [0, 0]
     assert "going on as before" in next(Path(trainer.output_folder).glob("training_log*.txt")).read_text()
+
+
+@pytest.mark.parametrize("settings, epoch, expected", [
+    ({"ramp_up": 0.5}, 1, False),  # nothing is trained against this epsilon yet
+    ({"ramp_up": 0.5}, 2, True),
+    ({"ramp_up": 0.0, "scheme": "free"}, 1, True),
+    ({"ramp_up": 0.0, "scheme": "pgd", "steps": 1}, 1, True),
+    ({"ramp_up": 0.0, "scheme": "pgd"}, 1, False),  # PGD-3 gains nothing by PGD-2
+], ids=str)  # fmt: skip
+def test_overfitting_is_that_of_a_single_step_at_the_full_epsilon(make, settings, epoch, expected):
+    trainer = make(nnUNetTrainerAT, settings, num_epochs=4)
+    trainer.initialize()
+    trainer._logged.update(fgsm_fg_dice=[0.5, 0.9], robust_fg_dice=[0.4, 0.0])
+    trainer.current_epoch = epoch
+    assert trainer._overfits() is expected
 
 
 @pytest.mark.parametrize("settings", [{}, {"scheme": "free", "replays": 2}], ids=["fgsm_rs", "free"])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import SimpleITK as sitk
 import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -22,13 +24,26 @@ CASES = [f"case{i}" for i in range(4)]
 CONFIGURATION = {2: "2d", 3: "3d_fullres"}
 
 
-def make_dataset(root: Path, dimension: int = 2, *, kind: str = "plain", channels: int = 1) -> dict:
-    """Write nnUNet_raw, nnUNet_preprocessed and an empty nnUNet_results below `root`; return the plans."""
+def make_dataset(
+    root: Path,
+    dimension: int = 2,
+    *,
+    kind: str = "plain",
+    channels: int = 1,
+    labels: dict | None = None,
+    regions_class_order: list[int] | None = None,
+    relabel: Callable | None = None,
+) -> dict:
+    """Write nnUNet_raw, nnUNet_preprocessed and an empty nnUNet_results below `root`; return the plans. `relabel`: makes of the array of a
+    ball that with the values of `labels`."""
     raw, preprocessed = root / "nnUNet_raw" / NAME, root / "nnUNet_preprocessed" / NAME
     (root / "nnUNet_results").mkdir(parents=True)
     preprocessed.mkdir(parents=True)
     # deep supervision needs three stages: nnU-Net gives the coarsest output weight 0
-    folder = make_model_folder(root / "template", dimension=dimension, kind=kind, channels=channels, patch_size=(16,) * dimension)
+    folder = make_model_folder(
+        root / "template", dimension=dimension, kind=kind, channels=channels, patch_size=(16,) * dimension, labels=labels,
+        regions_class_order=regions_class_order,
+    )  # fmt: skip
     plans = json.loads((folder / "plans.json").read_text())
     dataset = json.loads((folder / "dataset.json").read_text()) | {"numTraining": len(CASES)}
     configuration = plans["configurations"][CONFIGURATION[dimension]]
@@ -42,6 +57,11 @@ def make_dataset(root: Path, dimension: int = 2, *, kind: str = "plain", channel
     for seed, case in enumerate(CASES):
         shape = (20, 22) if dimension == 2 else (18, 20, 17)
         files, label = make_case(raw / "imagesTr", shape=(1, *shape) if dimension == 2 else shape, seed=seed, channels=channels)
+        if relabel:
+            image = sitk.ReadImage(str(label))
+            changed = sitk.GetImageFromArray(relabel(sitk.GetArrayFromImage(image)))
+            changed.CopyInformation(image)
+            sitk.WriteImage(changed, str(label))
         shutil.copy(label, references)
         DefaultPreprocessor(verbose=False).run_case_save(
             str(output / case), [str(f) for f in files], str(label), manager, manager.get_configuration(CONFIGURATION[dimension]), dataset
@@ -60,11 +80,11 @@ def use(monkeypatch, root: Path) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
 
-def make_trainer(trainer_class: type, plans: dict, *, entry: dict | None = None, fold: int = 0, dimension: int = 2):
-    """A trainer on the CPU for the data set in use; `entry` is the `lngswr` entry of the plans."""
+def make_trainer(trainer_class: type, plans: dict, *, entry: dict | None = None, fold: int = 0, dimension: int = 2, dataset: dict | None = None):
+    """A trainer on the CPU for the data set in use; `entry` is the `lngswr` entry of the plans, `dataset` the dataset.json, unless plain."""
     plans = deepcopy(plans)
     plans["continue_training"] = False
     if entry is not None:
         plans["configurations"][CONFIGURATION[dimension]]["lngswr"] = entry
-    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "ball": 1}, "numTraining": 4, "file_ending": ".nii.gz"}
+    dataset = dataset or {"channel_names": {"0": "CT"}, "labels": {"background": 0, "ball": 1}, "numTraining": 4, "file_ending": ".nii.gz"}
     return trainer_class(plans, CONFIGURATION[dimension], fold, dataset, device=torch.device("cpu"))
