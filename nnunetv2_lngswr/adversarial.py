@@ -64,10 +64,16 @@ def batch_target(target: Tensor, space: LabelSpace) -> Target:
     """From nnU-Net's target at full resolution: (B, 1, *spatial) labels, or for regions (B, R [+ 1: ignored voxels], *spatial)."""
     if not space.regions:
         return space.target(target[:, 0])
-    hot = target.bool()
-    regions = len(space.heads)
-    mask = torch.ones_like(hot[:, :1]) if space.ignore_label is None else ~hot[:, regions : regions + 1]
-    return Target(hot=hot[:, :regions], mask=mask, regions=True)
+    return Target(hot=target[:, : len(space.heads)].bool(), mask=counted_voxels(target, space), regions=True)
+
+
+def counted_voxels(target: Tensor, space: LabelSpace) -> Tensor:
+    """The mask (B, 1, *spatial) of nnU-Net's target at any resolution, as `batch_target` takes it, and without reading anything back."""
+    if space.ignore_label is None:
+        return torch.ones_like(target[:, :1], dtype=torch.bool)
+    if space.regions:
+        return ~target[:, len(space.heads) : len(space.heads) + 1].bool()
+    return target[:, :1] != space.ignore_label
 
 
 def select(target: Target, samples: Tensor) -> Target:
@@ -97,13 +103,13 @@ class CaseRanges:
 
     def check_type(self) -> None:
         """ValueError if the first case is stored as integers: preprocessing writes all of one kind."""
-        for dataset in self._datasets[:1]:
-            self._images(dataset.identifiers[0])
+        self._images(self._datasets[0].identifiers[0])
 
     def _of(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         if key not in self._known:
-            channels = [np.asarray(channel) for channel in self._images(key)]
-            self._known[key] = tuple(np.array([f(c) for c in channels], np.float32) for f in (np.min, np.max))
+            # one channel in memory at a time
+            extremes = [(channel.min(), channel.max()) for channel in map(np.asarray, self._images(key))]
+            self._known[key] = tuple(np.array(values, np.float32) for values in zip(*extremes))
         return self._known[key]
 
     def _images(self, key: str):
@@ -181,7 +187,7 @@ class ConsistencyLoss:
         value = self.loss(clean if isinstance(output, (list, tuple)) else clean[0], target)
         for factor, z, z_clean, t in zip(getattr(self.loss, "weight_factors", [1.0]), levels, clean, targets):
             if factor:
-                mask = batch_target(t[self.samples], self.space).mask
+                mask = counted_voxels(t[self.samples], self.space)
                 value = value + self.weight * factor * divergence(z_clean[self.samples], z[n:], mask, regions=self.space.regions)
         return value
 

@@ -4,9 +4,9 @@ A mixin over `trainers.PlansEntryTrainer`. A step replaces samples of the batch 
 deep supervision, mixed precision, clipping and optimiser. LNG-SWR's prior is measured on what the network is trained on, attacked
 samples included.
 
-Each epoch the first validation batches are attacked too, by FGSM with random start and by PGD. From their pseudo Dice come the robust curve, the criterion
-of checkpoint_best and the detection of catastrophic overfitting. All of it is kept in nnU-Net's logger, one value per epoch, so that
-it travels in checkpoints, and a continued run knows whether it has fallen back to PGD-2.
+Each epoch the first validation batches are attacked too, by FGSM with random start and by PGD. From their pseudo Dice come the robust
+curve, the criterion of checkpoint_best and the detection of catastrophic overfitting. All of it is kept in nnU-Net's logger, one value per
+epoch, so that it travels in checkpoints, and a continued run knows whether it has fallen back to PGD-2.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class AdversarialTraining:
         super().on_train_epoch_start()
         self._step = self._draws = 0
         self._carried: Tensor | None = None
-        self._replayed: dict | None = None
+        self._replayed = None  # the keys of the batch that is being replayed
         if isinstance(self.dataloader_train, Replay):
             if self._fallen_back:
                 self.dataloader_train.times = 1

@@ -172,7 +172,8 @@ class ATConfig:
     robust_weight: float = 0.5
     """Of the robust pseudo Dice in the criterion of checkpoint_best; the clean one has the rest."""
     fallback: bool = True
-    """Go on with PGD-2 once catastrophic overfitting is detected (see `adversarial.overfits`)."""
+    """Go on with PGD-2 once catastrophic overfitting is detected (see `adversarial.overfits`), which is looked for in the single-step
+    schemes, in the epochs after the ramp."""
     overfitting_margin: float = 0.1
     """Pseudo Dice by which PGD must have fallen below its best to call it that."""
 

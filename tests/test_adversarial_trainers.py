@@ -219,6 +219,20 @@ def test_the_gradient_scaler_changes_nothing_and_is_not_changed(make, trained_on
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(batches_plain, batches_scaled))
 
 
+def test_crafting_gets_the_network_without_the_wrappers_of_ddp_and_compile(make, monkeypatch):
+    class Wrapper(torch.nn.Module):  # as DistributedDataParallel, which needs a process group
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    trainer = started(make(nnUNetTrainerAT, FULL))
+    bare = trainer.network
+    trainer.network = Wrapper(torch.compile(bare))
+    monkeypatch.setattr(adversarial_training, "craft", lambda network, *args, **kwargs: network)
+    found = trainer._craft(trainer._on_device(next(trainer.dataloader_train)), torch.arange(2), 0.05, trainer._starts, 1, 1.25)
+    assert found is bare
+
+
 def test_the_previous_stage_of_a_cascade_has_no_ball(make):
     trainer = started(make(nnUNetTrainerAT, FULL))
     batch = next(trainer.dataloader_train)
