@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
 
@@ -77,7 +79,18 @@ def load(args: argparse.Namespace) -> Pair:
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    """Numbers to seven digits, what float32 holds; nan as null."""
+    write_file(path, json.dumps(_rounded(content), indent=1, allow_nan=False) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
 
 
 def write_picture(path: Path, figure: Figure) -> None:
