@@ -21,11 +21,13 @@ A vanilla network gets an LNG-SWR with all gains 1, which is the identity to the
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,16 @@ def answers(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def growth(summary: Mapping[str, Mapping[str, Any]], perturbation: str) -> dict[str, float]:
+    """From the image to the bottleneck the relative perturbation grows by the product of two factors: what it is multiplied with in the
+    "reconstruction"s (after / before), and in the "layers" between them (before of the next / after of this)."""
+    relative = [f[perturbation]["relative"] for f in summary.values()]
+    return {
+        "reconstruction": math.prod(r["after"] / r["before"] for r in relative),
+        "layers": math.prod(b["before"] / a["after"] for a, b in pairwise(relative)),
+    }
+
+
 # --- showing ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +275,10 @@ def main(argv: list[str] | None = None) -> None:
     print("PGD: branches that reconstruct, those where the low band's share grows, those where the perturbation shrinks relative to the features:")
     for name, answer in result["answers"].items():
         print(f"  {titles[name]}: {', '.join(answer['acting']) or 'none'}; {len(answer['low_share_grows'])}; {len(answer['relative_falls'])}")
+    print("Relative perturbation from the image to the bottleneck, times: in the reconstructions, in the layers between them")
+    for name, factors in result["growth"].items():
+        shown = "; ".join(f"{p} {f['reconstruction']:.3f}, {f['layers']:.2f}" for p, f in factors.items())
+        print(f"  {titles[name]}: {shown}")
     if args.o:
         write_json(args.o, result)
     if args.picture:
@@ -283,6 +299,7 @@ def _run(args: argparse.Namespace, argv: list[str] | None) -> tuple[dict[str, An
         "models": {name: {k: v for k, v in model.describe().items() if k != "folder"} for name, model in pair.models.items()},
         "figures": summaries,
         "answers": {name: answers(s) for name, s in summaries.items()},
+        "growth": {name: {p: growth(s, p) for p in PERTURBATIONS} for name, s in summaries.items()},
         "cases": cases,
     }
     return result, pair.titles

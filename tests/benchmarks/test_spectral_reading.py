@@ -100,6 +100,14 @@ def test_shares_of_kinds_by_hand():
     assert found == {"acting": ["stage 0"], "low_share_grows": ["stage 0"], "relative_falls": ["stage 0"]}
 
 
+def test_growth_is_split_into_its_factors():
+    def at(before, after):
+        return {"pgd_linf": {"relative": {"before": before, "after": after}}}
+
+    found = spectral_reading.growth({"input": at(2.0, 1.0), "stage 0": at(3.0, 1.5), "stage 1": at(6.0, 6.0)}, "pgd_linf")
+    assert found == {"reconstruction": 0.25, "layers": 12.0}  # 6 / 2 = 0.25 * 12
+
+
 def test_command_writes_figures_and_picture(tmp_path, monkeypatch, capsys):
     for name, value in nnunet_folders(tmp_path, ball_cases(tmp_path, 1)).items():
         monkeypatch.setenv(name, value)
