@@ -61,6 +61,7 @@ from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import clip, project, random_direction, step_direction
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.files import read_json, write_file
+from nnunetv2_lngswr.overhead import conditions
 from nnunetv2_lngswr.reconstruction import SelectiveWaveletReconstruction
 
 TOLERANCE = 0.01  # Dice; attacks are random and cases few
@@ -433,8 +434,7 @@ def _kept(out: Path | None) -> Path | None:
 
 
 def _run(args: argparse.Namespace, argv: list[str] | None):
-    from overhead import conditions  # beside this script
-
+    command = " ".join(["python", "benchmarks/masked_gradients.py", *(sys.argv[1:] if argv is None else argv)])
     torch.set_num_threads(args.threads)
     protocol = Protocol(
         epsilon=parse_budget(args.epsilon),
@@ -449,7 +449,7 @@ def _run(args: argparse.Namespace, argv: list[str] | None):
     cases = measure(pair, protocol, progress=not args.disable_progress_bar, kept=_kept(args.o))
     figures = {name: summarise(found, protocol) for name, found in cases.items()}
     result = {
-        **conditions("benchmarks/masked_gradients.py", argv, args),
+        **conditions(command, args.device, args.threads),
         "protocol": protocol.record(),
         "models": {name: {k: v for k, v in model.describe().items() if k != "folder"} for name, model in pair.models.items()},
         "figures": figures,

@@ -50,6 +50,7 @@ from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import bottleneck, frozen
 from nnunetv2_lngswr.config import LNGSWRConfig
 from nnunetv2_lngswr.network import LNGSWR, attach, find_lngswr
+from nnunetv2_lngswr.overhead import conditions
 from nnunetv2_lngswr.wavelet import HAAR, band_energy, subbands, transformable_axes
 
 KINDS = ("low", "directional", "diagonal")
@@ -292,15 +293,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace, argv: list[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
-    from overhead import conditions  # beside this script
-
+    command = " ".join(["python", "benchmarks/spectral_reading.py", *(sys.argv[1:] if argv is None else argv)])
     torch.set_num_threads(args.threads)
     epsilon = parse_budget(args.epsilon)
     pair = load(args)
     cases = measure(pair, epsilon=epsilon, steps=args.steps, seed=args.seed, progress=not args.disable_progress_bar)
     summaries = {name: summarise(found) for name, found in cases.items()}
     result = {
-        **conditions("benchmarks/spectral_reading.py", argv, args),
+        **conditions(command, args.device, args.threads),
         "protocol": {
             **{"norm": LINF, "epsilon": budget_text(epsilon), "unit": "range", "steps": args.steps, "loss": "ce"},
             **{"seed": args.seed, "mirroring": False, "wavelet": wavelet_of(pair)},

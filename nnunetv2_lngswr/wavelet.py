@@ -99,7 +99,8 @@ def band_energy(x: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
     if wavelet == HAAR and axes:
         axes = tuple(sorted(axes))
         x = _pad_to_even(x, axes)
-        return _haar_products(x, x, axes) * (2 ** len(axes) * x.shape[1] / x.numel())
+        # where a band holds nothing, differences of sums of squares may round to below 0
+        return _haar_products(x, x, axes).clamp_min(0) * (2 ** len(axes) * x.shape[1] / x.numel())
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     with _without_autocast(x):  # sums of squares overflow fp16
         bands = decompose(x, axes, wavelet) if axes else x.unsqueeze(2)

@@ -109,6 +109,13 @@ def test_energies_sum_to_the_signals(wavelet, rng):
     assert torch.allclose(energy, direct)
 
 
+def test_energy_of_an_empty_band_is_not_negative(rng):
+    low = torch.zeros(16, 4)
+    low[:, 0] = 1
+    energy = band_energy(apply_gains(torch.randn((8, 16, 20, 20), generator=rng), low, (0, 1)), (0, 1))
+    assert (energy >= 0).all() and (energy[:, 1:] < 1e-6 * energy[:, :1]).all()
+
+
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
 def test_energies_are_full_precision_under_autocast(wavelet, rng):
     x = 100 * torch.randn((2, 2, 64, 64), generator=rng)

@@ -44,7 +44,7 @@ def test_gains_of_zero_leave_no_high_band(dimension):
         for key in (FEATURES, "pgd_linf"):
             before, after = (np.array(found[name][key][s]) for s in ("before", "after"))
             np.testing.assert_allclose(after[0], before[0], rtol=1e-5)
-            assert (before[1:] > 0).all() and (after[1:] < 1e-10 * before[1:]).all()
+            assert (before[1:] > 0).all() and (after[1:] < 1e-6 * before[1:]).all()  # rounding in single precision
         figures = read(found[name], "pgd_linf")
         assert figures["share"]["before"]["low"] < 0.9 and figures["share"]["after"]["low"] == pytest.approx(1)
         assert figures["removed"]["perturbation"] == pytest.approx(1)
