@@ -16,10 +16,12 @@ TOLERANCE for chance:
     surface     Along the PGD direction the loss must rise, and further than along a random sign direction of the same size; and the gradient
                 must predict what a small step does (central difference over epsilon / 32 along its sign, relative error at most
                 GRADIENT_ERROR). Unsettled: the mean loss falls somewhere on the way.
-    adaptive    Two evaluations, gradients included, must be bit-equal under different random states: else the model is random and an attack must average
-                (EOT). The gradient with the reconstruction's gains detached must equal the full gradient: gains are constants of the
-                model, so that there is nothing an adaptive attacker could use beyond what our attacks differentiate. Unsettled: it does not, and
-                the attacks must differentiate through the gains (ours do).
+    adaptive    Two evaluations, gradients included, must be bit-equal under different random states: else the model is random and an attack must
+                average (EOT). The gradient with the reconstruction's gains detached must equal the full gradient: gains are constants of
+                the model, so that there is nothing an adaptive attacker could use beyond what our attacks differentiate. Unsettled: it
+                does not, and the attacks must differentiate through the gains (ours do).
+
+Finished cases are kept beside OUT.json: the same command goes on where a killed one was.
 
 A rule that is broken reads "masked", else "passes" or "unsettled". Passing is necessary, not sufficient: the checks find gradients that mislead, not
 attacks that nobody has thought of.
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # model_pair lies beside this sc
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from model_pair import MODEL, Pair, load, mean, parser, write_json, write_picture
+from model_pair import Pair, load, mean, parser, write_json, write_picture
 from torch import nn
 from tqdm import tqdm
 
@@ -57,6 +60,7 @@ from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import clip, project, random_direction, step_direction
 from nnunetv2_lngswr.attacks.losses import cross_entropy
+from nnunetv2_lngswr.files import read_json, write_file
 from nnunetv2_lngswr.reconstruction import SelectiveWaveletReconstruction
 
 TOLERANCE = 0.01  # Dice; attacks are random and cases few
@@ -124,9 +128,8 @@ def measure_case(
     the transferred perturbations; `advance` hears the cost of what was done, in predictions."""
     result = run_case(model, files, protocol.runs(), Options(seed=protocol.seed), surrogate=other, advance=advance)
     chosen = [r for r in result.rows if r["label"] == MEAN_LABEL and not r["attack"].startswith("worst")]
-    rows = [
-        {"attack": r["attack"], "epsilon": r["epsilon_text"], "steps": r.get("steps"), "dice": r["dice"], "loss": r.get("attack_loss")} for r in chosen
-    ]
+    columns = {"attack": "attack", "epsilon": "epsilon_text", "steps": "steps", "dice": "dice", "loss": "attack_loss"}
+    rows = [{name: r.get(column) for name, column in columns.items()} for r in chosen]
     case = model.preprocess(files.images, files.label, files.previous_stage, identifier=files.identifier)
     surface = loss_surface(model, case, protocol)
     advance(_surface_cost(protocol))
@@ -374,16 +377,31 @@ def draw(path: Path, figures: Mapping[str, Mapping[str, Any]], titles: Mapping[s
 # --- the command --------------------------------------------------------------------------------------------------------------------
 
 
-def measure(pair: Pair, protocol: Protocol, *, progress: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """{"model" | "reference": one `measure_case` per case}; each is the other's surrogate."""
+def measure(pair: Pair, protocol: Protocol, *, progress: bool = True, kept: Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """{"model" | "reference": one `measure_case` per case}; each is the other's surrogate. `kept`: a file that holds finished cases, from which a
+    killed call goes on. ValueError if it is of other settings."""
+    settings = {
+        "protocol": protocol.record(),
+        "checkpoints": {name: model.describe()["checkpoint_sha256"] for name, model in pair.models.items()},
+        "cases": [files.identifier for files in pair.cases],
+    }
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in pair.models}
+    if kept is not None and kept.is_file():
+        content = read_json(kept, needs=("settings", "found"))
+        if content["settings"] != json.loads(json.dumps(settings)):
+            raise ValueError(f"{kept} holds cases of other settings; remove it, or give another -o")
+        found = content["found"]
     cost = sum(r.cost for r in protocol.runs()) + _surface_cost(protocol)
     total = cost * len(pair.cases) * len(pair.models)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in pair.models}
-    with tqdm(total=round(total), unit="prediction", disable=not progress) as bar:
-        for files in pair.cases:
+    with tqdm(total=round(total), initial=round(cost * sum(map(len, found.values()))), unit="prediction", disable=not progress) as bar:
+        for i, files in enumerate(pair.cases):
             for name, model in pair.models.items():
+                if len(found[name]) > i:
+                    continue
                 bar.set_postfix_str(f"{files.identifier}, {name}")
                 found[name].append(measure_case(model, pair.other(name), files, protocol, advance=lambda done: bar.update(done)))
+                if kept is not None:
+                    write_file(kept, json.dumps({"settings": settings, "found": found}))
     return found
 
 
@@ -405,8 +423,13 @@ def main(argv: list[str] | None = None) -> None:
     print(tables(figures, titles, protocol))
     if args.o:
         write_json(args.o, result)
+        _kept(args.o).unlink(missing_ok=True)
     if args.picture:
         draw(args.picture, figures, titles, protocol)
+
+
+def _kept(out: Path | None) -> Path | None:
+    return None if out is None else out.with_name(f"{out.name}.partial")
 
 
 def _run(args: argparse.Namespace, argv: list[str] | None):
@@ -423,7 +446,7 @@ def _run(args: argparse.Namespace, argv: list[str] | None):
         seed=args.seed,
     )
     pair = load(args)
-    cases = measure(pair, protocol, progress=not args.disable_progress_bar)
+    cases = measure(pair, protocol, progress=not args.disable_progress_bar, kept=_kept(args.o))
     figures = {name: summarise(found, protocol) for name, found in cases.items()}
     result = {
         **conditions("benchmarks/masked_gradients.py", argv, args),

@@ -140,8 +140,8 @@ def kinds(bands: Sequence[str]) -> list[str]:
 
 
 def read(branch: Mapping[str, Any], perturbation: str) -> dict[str, Any]:
-    """The figures of one branch of one case: {"relative": {side}, "share": {side: {kind}}, "band_relative": {side: {kind}}, "removed": {"perturbation", "features"}}; nan
-    where there is no energy to take a share of."""
+    """The figures of one branch of one case: {"relative": {side}, "share": {side: {kind}}, "band_relative": {side: {kind}} (a band's part of
+    `relative`), "removed": {"perturbation", "features"}}; nan where there is no energy to take a share of."""
     of = kinds(branch["bands"])
 
     def by_kind(key: str, side: str) -> dict[str, float]:
@@ -181,7 +181,8 @@ def _mean_of(figures: Sequence[Any]) -> Any:
 
 
 def answers(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Of the branches where something is removed from PGD's perturbation: does its low band's share grow, and does it shrink relative to the features?"""
+    """Of the branches that remove something of PGD's perturbation ("acting"): where its low band's share grows, and where it shrinks relative
+    to the features."""
     acting = {n: f["pgd_linf"] for n, f in summary.items() if (f["pgd_linf"]["removed"]["perturbation"] or 0) > 0}
     return {
         "acting": list(acting),
@@ -241,7 +242,8 @@ def draw(path: Path, summaries: Mapping[str, Mapping[str, Any]], titles: Mapping
         axis.set_xticks(range(len(summary)), list(summary))
         axis.grid(axis="y", color="#E5E5E5")
         axis.set_axisbelow(True)
-    legend = [Patch(color=c, label=k) for c, k in zip(COLOURS, KINDS)] + [Patch(color="grey", alpha=0.4, label="before"), Patch(color="grey", label="after")]
+    legend = [Patch(color=c, label=k) for c, k in zip(COLOURS, KINDS)]
+    legend += [Patch(color="grey", alpha=0.4, label="before"), Patch(color="grey", label="after")]
     figure.legend(handles=legend, loc="outside upper right", ncols=5, fontsize=8, frameon=False)
     figure.suptitle("Energy of PGD's perturbation per band", x=0.01, ha="left", fontsize=10)
     write_picture(path, figure)
@@ -250,10 +252,14 @@ def draw(path: Path, summaries: Mapping[str, Mapping[str, Any]], titles: Mapping
 # --- the command --------------------------------------------------------------------------------------------------------------------
 
 
+def wavelet_of(pair: Pair) -> str:
+    lngswr = find_lngswr(pair.models[MODEL].networks[0])
+    return HAAR if lngswr is None else lngswr.config.wavelet
+
+
 def measure(pair: Pair, *, epsilon: Fraction, steps: int, seed: int, progress: bool = True) -> dict[str, list[dict[str, Any]]]:
     """{"model" | "reference": one `measure_case` per case}, both in the wavelet of the model."""
-    lngswr = find_lngswr(pair.models[MODEL].networks[0])
-    wavelet = HAAR if lngswr is None else lngswr.config.wavelet
+    wavelet = wavelet_of(pair)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in pair.models}
     for files in tqdm(pair.cases, unit="case", disable=not progress):
         for name, model in pair.models.items():
@@ -295,7 +301,10 @@ def _run(args: argparse.Namespace, argv: list[str] | None) -> tuple[dict[str, An
     summaries = {name: summarise(found) for name, found in cases.items()}
     result = {
         **conditions("benchmarks/spectral_reading.py", argv, args),
-        "protocol": {"norm": LINF, "epsilon": budget_text(epsilon), "unit": "range", "steps": args.steps, "loss": "ce", "seed": args.seed, "mirroring": False},
+        "protocol": {
+            **{"norm": LINF, "epsilon": budget_text(epsilon), "unit": "range", "steps": args.steps, "loss": "ce"},
+            **{"seed": args.seed, "mirroring": False, "wavelet": wavelet_of(pair)},
+        },
         "models": {name: {k: v for k, v in model.describe().items() if k != "folder"} for name, model in pair.models.items()},
         "figures": summaries,
         "answers": {name: answers(s) for name, s in summaries.items()},

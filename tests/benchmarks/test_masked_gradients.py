@@ -1,6 +1,7 @@
 """An honest model passes, constructed masked ones are found, and each rule says what it should."""
 
 import copy
+import dataclasses
 import json
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import masked_gradients
-from benchmarks.masked_gradients import MASKED, PASSES, UNSETTLED, Protocol, adaptive, gains_detached, judge, measure_case, summarise
+from benchmarks.masked_gradients import MASKED, PASSES, UNSETTLED, Pair, Protocol, adaptive, gains_detached, judge, measure_case, summarise
 from evaluation.model import SegmentationModel
 from nnunetv2_lngswr.config import LNGSWRConfig
 from nnunetv2_lngswr.network import attach, find_lngswr
@@ -162,6 +163,27 @@ def test_sweeps_share_their_start():
 # --- the command ---
 
 
+def test_killed_call_goes_on(models, cases, tmp_path, monkeypatch):
+    pair = Pair(models=dict(zip(("model", "reference"), models)), cases=cases)
+    kept, calls, measure = tmp_path / "kept", [], masked_gradients.measure_case
+    small = dataclasses.replace(FAST, step_sweep=(1,), attack_steps=1, queries=1)
+
+    def killed(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(masked_gradients, "measure_case", killed)
+    with pytest.raises(KeyboardInterrupt):
+        masked_gradients.measure(pair, small, progress=False, kept=kept)
+    with pytest.raises(ValueError, match="other settings"):
+        masked_gradients.measure(pair, dataclasses.replace(small, seed=1), progress=False, kept=kept)
+    resumed = masked_gradients.measure(pair, small, progress=False, kept=kept)
+    assert len(calls) == 2 + 3  # two models, two cases, one of them done before
+    assert resumed == masked_gradients.measure(pair, small, progress=False)
+
+
 def test_command_writes_figures_and_picture(folders, cases, tmp_path, monkeypatch, capsys):
     for name, value in nnunet_folders(tmp_path, cases).items():
         monkeypatch.setenv(name, value)
@@ -171,6 +193,7 @@ def test_command_writes_figures_and_picture(folders, cases, tmp_path, monkeypatc
     result = json.loads(out.read_text())
     assert set(result["verdicts"]["model"]) == {"transfer", "black box", "steps", "radius", "surface", "adaptive"}
     assert result["protocol"]["epsilon"] == "8/255" and result["command"].startswith("python benchmarks/masked_gradients.py -m ")
+    assert sorted(p.name for p in tmp_path.glob("out*")) == ["out.json", "out.png"]
     assert len(result["cases"]["model"]) == 1 and result["versions"]["torch"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "| transfer | " in capsys.readouterr().out
