@@ -7,8 +7,8 @@ from nnunetv2_lngswr import __version__
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns the exit status: 0, 1 (doctor found something wrong, a conversion skipped something) or 2 (bad input, one
-    line on stderr)."""
+    """Runs one command and returns the exit status: 0, 1 (doctor found something wrong, a conversion skipped something), 2 (bad input, a full
+    disk) or 130 (Ctrl-C); one line on stderr for 2 and 130."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         if argv[:1] == ["evaluate"]:  # its options belong to evaluation.robust, which also answers `lngswr evaluate --help`
@@ -16,8 +16,14 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except ValueError as error:
-        print(f"lngswr: {error}", file=sys.stderr)
-        return 2
+        said, status = str(error), 2
+    except OSError as error:
+        said, status = f"{error}; what is done is kept: once that is mended the same call goes on", 2
+    except KeyboardInterrupt:
+        said, status = "interrupted; what is done is kept: the same call goes on", 130
+    # only here, where the exception no longer keeps a progress bar open on this line
+    print(f"lngswr: {said}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -266,7 +272,7 @@ def _splits(arguments: argparse.Namespace) -> int:
         groups = splits.groups_by_csv(images, arguments.csv, arguments.case_column, arguments.group_column)
     pairs = splits.near_duplicates(images, groups, max_distance=arguments.max_distance, progress=not arguments.disable_progress_bar)
     folds = splits.make_folds(splits.join_groups(groups, pairs) if arguments.join else groups, folds=arguments.folds, seed=arguments.seed)
-    found = splits.leaks(folds, pairs)
+    found = set(splits.leaks(folds, pairs))
     for pair in pairs:
         where = "over a fold border" if pair in found else "in one fold"
         print(f"near-duplicates {where}: {pair.a} ({groups[pair.a]}) and {pair.b} ({groups[pair.b]}), {pair.distance} of 256 bits", file=sys.stderr)

@@ -1,15 +1,21 @@
-"""Commands, nnU-Net's and ours, run as a user would type them, each with a log."""
+"""Commands, nnU-Net's and ours, run as a user would type them, each with a log or with its output shown."""
 import collections
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 NOTHING = r"(?!)"  # matches no line
+# Windows cannot send another process a Ctrl-C
+INTERRUPT = signal.SIGTERM if os.name == "nt" else signal.SIGINT
+# how long a command may take to end by itself at Ctrl-C, and then after ours
+PATIENCE_SECONDS = (5.0, 15.0)
 
 
 def run_command(
@@ -24,25 +30,49 @@ def run_command(
     with open(log, "w", encoding="utf-8") as file, subprocess.Popen(
         [beside_python(command[0]), *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         text=True, errors="replace", env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
-    ) as process:
-        try:
-            for line in process.stdout:
-                file.write(line)
-                tail.append(line.rstrip())
-                if re.search(show, line.rstrip()):
-                    say("    " + re.sub(r"^\d{4}-\d\d-\d\d [\d:.]+: ", "", line.rstrip()))
-        except BaseException:  # Ctrl-C: no training may go on in the background
-            process.terminate()
-            raise
+    ) as process, _ended_with_us(process):
+        for line in process.stdout:
+            file.write(line)
+            tail.append(line.rstrip())
+            if re.search(show, line.rstrip()):
+                say("    " + re.sub(r"^\d{4}-\d\d-\d\d [\d:.]+: ", "", line.rstrip()))
     if process.returncode != 0:
         last = "\n".join("    " + line for line in tail)
         raise ValueError(f"{command[0]} failed (exit status {process.returncode}); its last lines, all of them in {log}:\n{last}")
 
 
+def call_command(command: Sequence[str]) -> int:
+    """Runs one command of this Python's environment with its output shown as it comes. Returns its exit status."""
+    with subprocess.Popen([beside_python(command[0]), *command[1:]], stdin=subprocess.DEVNULL) as process, _ended_with_us(process):
+        return process.wait()
+
+
 def beside_python(command: str) -> str:
     """The command of the environment that runs this, whether or not that environment is activated."""
+    if command == "python":  # some environments only have python3
+        return sys.executable
     beside = shutil.which(command, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(command)
     if found is None:
         raise ValueError(f"{command} was found neither beside {sys.executable} nor on the PATH: is nnunetv2 installed? (lngswr doctor)")
     return found
+
+
+@contextmanager
+def _ended_with_us(process: subprocess.Popen) -> Iterator[None]:
+    """At Ctrl-C (and any other exception) no training goes on in the background. A terminal has told the command already, and it is waited for,
+    so that it can end its own workers; then it is told by us; then killed, at a second Ctrl-C at once."""
+    try:
+        yield
+    except BaseException:
+        try:
+            for seconds in PATIENCE_SECONDS:
+                try:
+                    process.wait(seconds)
+                    break
+                except subprocess.TimeoutExpired:
+                    process.send_signal(INTERRUPT)
+        finally:
+            process.kill()  # does nothing to one that has ended
+            process.wait()
+        raise

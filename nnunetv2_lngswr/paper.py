@@ -8,14 +8,15 @@ and attacks are the defaults of nnU-Net and of `lngswr evaluate`.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nnunetv2_lngswr.commands import call_command
 from nnunetv2_lngswr.files import read_json, write_file
 
 TRAINERS = ("nnUNetTrainerVanilla", "nnUNetTrainerLNGSWR", "nnUNetTrainerAT", "nnUNetTrainerLNGSWRAT")
@@ -28,8 +29,9 @@ PLANS = "nnUNetPlans"
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is run. `dataset_id`: of the converted data; `epochs`: a short budget by the trainers' names, None: nnU-Net's 1000; `plans`: nnU-Net's own,
-    or others that lie in nnUNet_preprocessed already; `steps`, `max_cases`, `use_mirroring`: as in `lngswr evaluate`; `device`: None is cuda where there is one."""
+    """What is run. `dataset_id`: of the converted data; `epochs`: a short budget by the trainers' names, None: nnU-Net's 1000; `plans`: nnU-Net's
+    own, or others that lie in nnUNet_preprocessed already; `steps`, `max_cases`, `use_mirroring`: as in `lngswr evaluate`; `device`: None is cuda
+    where there is one."""
 
     dataset_id: int
     configuration: str = "2d"
@@ -109,7 +111,7 @@ def make_steps(protocol: Protocol, places: Places) -> list[Step]:
         Step(
             title="plan and preprocess",
             command=("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "--verify_dataset_integrity"),
-            done=lambda: places.cases <= places.preprocessed_cases(),
+            done=lambda: places.cases <= places.preprocessed_cases() and places.labels_are_preprocessed(),
         ),
     ]
     for trainer in protocol.trainers:
@@ -158,7 +160,7 @@ class Places:
         for name in ("dataset.json", "splits_final.json"):
             if not (found[0] / name).is_file():
                 raise ValueError(f"{found[0]} has no {name}: lngswr convert-dataset writes it, and splits_final.json also lngswr splits")
-        folds = json.loads((found[0] / "splits_final.json").read_text())
+        folds = read_json(found[0] / "splits_final.json")
         if max(protocol.folds) >= len(folds):
             raise ValueError(f"fold {max(protocol.folds)} was asked for, {found[0] / 'splits_final.json'} has {len(folds)}")
         cases = frozenset(case for fold in folds for part in ("train", "val") for case in fold[part])
@@ -187,11 +189,27 @@ class Places:
 
     def splits_are_copied(self) -> bool:
         copy = self.preprocessed / "splits_final.json"
-        same = copy.is_file() and json.loads(copy.read_text()) == json.loads((self.raw / "splits_final.json").read_text())
-        trained = [t for t in self.protocol.trainers if any(self.model(t).glob("fold_*/checkpoint_*.pth"))]
-        if trained and not same:
-            raise ValueError(f"{copy} is not that of {self.raw}, and {', '.join(trained)} were trained with it: mend it by hand, or remove those results")
+        same = copy.is_file() and read_json(copy) == read_json(self.raw / "splits_final.json")
+        if self.begun and not same:
+            raise ValueError(f"{copy} is not that of {self.raw}, and {', '.join(self.begun)} were trained with it: mend it by hand, or remove "
+                             "those results")  # fmt: skip
         return same
+
+    def labels_are_preprocessed(self) -> bool:
+        """Whether the labels, of which nnU-Net's preprocessing keeps a copy, are still those of the data, which may have been converted anew."""
+        ending = read_json(self.raw / "dataset.json", needs=("file_ending",))["file_ending"]
+        labels, copies = self.raw / "labelsTr", self.preprocessed / "gt_segmentations"
+        # by content: times do not survive a copy to another machine
+        different, missing = filecmp.cmpfiles(labels, copies, [f"{case}{ending}" for case in self.cases], shallow=False)[1:]
+        if self.begun and (different or missing):
+            raise ValueError(f"{labels} has changed since it was preprocessed into {self.preprocessed}, and {', '.join(self.begun)} were trained "
+                             f"on that: remove it and those results in {self.results}, or convert as before")  # fmt: skip
+        return not different and not missing
+
+    @property
+    def begun(self) -> list[str]:
+        """Trainers that have left a checkpoint."""
+        return [t for t in self.protocol.trainers if any(self.model(t).glob("fold_*/checkpoint_*.pth"))]
 
     def trained(self, trainer: str, fold: int) -> bool:
         folder = self.model(trainer) / f"fold_{fold}"
@@ -219,11 +237,9 @@ def _newer(output: Path, inputs: Sequence[Path]) -> bool:
 
 def _run(command: Sequence[str]) -> None:
     """Run one command with its output shown as it comes."""
-    from nnunetv2_lngswr.commands import beside_python
-
     if command[0] == "install":
         write_file(Path(command[3]), Path(command[2]).read_bytes())
         return
-    status = subprocess.run([beside_python(command[0]), *command[1:]], stdin=subprocess.DEVNULL).returncode
+    status = call_command(command)
     if status != 0:
         raise ValueError(f"{command[0]} failed (exit status {status}); the same lngswr call goes on from here: {shlex.join(command)}")

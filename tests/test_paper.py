@@ -3,6 +3,7 @@ files that they would write; that they run is shown by the tests of trainers and
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ def root(tmp_path, monkeypatch) -> Path:
     raw = tmp_path / "nnUNet_raw" / NAME
     raw.mkdir(parents=True)
     (raw / "dataset.json").write_text(json.dumps({"numTraining": len(CASES), "file_ending": ".nii.gz"}))
+    (raw / "labelsTr").mkdir()
+    for case in CASES:
+        (raw / "labelsTr" / f"{case}.nii.gz").write_text(case)
     folds = [{"train": [c for c in CASES if c not in CASES[2 * f : 2 * f + 2]], "val": CASES[2 * f : 2 * f + 2]} for f in range(5)]
     (raw / "splits_final.json").write_text(json.dumps(folds))
     monkeypatch.setattr(register, "trainers_are_found", lambda: True)
@@ -33,22 +37,22 @@ class Commands:
     def __init__(self, root: Path, fail_at: int | None = None):
         self.root, self.fail_at, self.seen = root, fail_at, []
 
-    def __call__(self, argv, **options):
-        assert Path(argv[0]).is_absolute() or argv[0] == "beside"
-        self.seen.append([Path(argv[0]).name, *argv[1:]])
+    def __call__(self, argv) -> int:
+        self.seen.append(list(argv))
         if len(self.seen) == self.fail_at:
             if "train" in argv[0]:
                 self.fold(argv).mkdir(parents=True)
                 (self.fold(argv) / "checkpoint_latest.pth").touch()
-            return type("Done", (), {"returncode": 1})
+            return 1
         write = {"nnUNetv2_plan_and_preprocess": self.preprocess, "nnUNetv2_train": self.train, "lngswr": self.evaluate, "python": self.compare}
-        write[Path(argv[0]).name](argv)
-        return type("Done", (), {"returncode": 0})
+        write[argv[0]](argv)
+        return 0
 
     def preprocess(self, argv):
         folder = self.root / "nnUNet_preprocessed" / NAME
         assert (folder / "splits_final.json").is_file()  # nnU-Net's planner stops at others, and copies none over these
-        (folder / "nnUNetPlans_2d").mkdir(parents=True)
+        (folder / "nnUNetPlans_2d").mkdir(parents=True, exist_ok=True)
+        shutil.copytree(self.root / "nnUNet_raw" / NAME / "labelsTr", folder / "gt_segmentations", dirs_exist_ok=True)
         (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}}))
         for case in CASES:
             (folder / "nnUNetPlans_2d" / f"{case}.pkl").touch()
@@ -76,8 +80,7 @@ class Commands:
 def commands(root, monkeypatch):
     def use(fail_at: int | None = None) -> Commands:
         stand_in = Commands(root, fail_at)
-        monkeypatch.setattr(paper.subprocess, "run", stand_in)
-        monkeypatch.setattr("nnunetv2_lngswr.commands.beside_python", lambda name: f"/bin/{name}")
+        monkeypatch.setattr(paper, "call_command", stand_in)
         return stand_in
 
     return use
@@ -134,6 +137,30 @@ def test_a_new_checkpoint_is_attacked_again(root, commands):
     with pytest.raises(ValueError, match="attack nnUNetTrainerAT: the command ended without its outputs"):
         run_paper(PROTOCOL, root / "out")
     assert [c[0] for c in commands_again.seen] == ["lngswr"] and "nnUNetTrainerAT__nnUNetPlans__2d" in commands_again.seen[0][3]
+
+
+def test_data_that_were_converted_anew_are_preprocessed_again_or_refused(root, commands):
+    first = commands(fail_at=2)
+    with pytest.raises(ValueError, match="failed"):
+        run_paper(PROTOCOL, root / "out")
+    shutil.rmtree(root / "nnUNet_results")
+    label = root / "nnUNet_raw" / NAME / "labelsTr" / "case_3.nii.gz"
+    label.write_text("any reader")
+    second = commands()
+    run_paper(PROTOCOL, root / "out")
+    assert [c[0] for c in first.seen[:1] + second.seen[:2]] == ["nnUNetv2_plan_and_preprocess"] * 2 + ["nnUNetv2_train"]
+    label.write_text("all readers")
+    with pytest.raises(ValueError, match="labelsTr has changed since it was preprocessed .* nnUNetTrainerVanilla, .* were trained on that"):
+        run_paper(PROTOCOL, root / "out")
+
+
+def test_ctrl_c_ends_with_one_line(root, commands, monkeypatch, capsys):
+    def interrupted(command):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paper, "call_command", interrupted)
+    assert cli.main(["paper", "lidc", "-o", str(root / "out"), "-device", "cpu"]) == 130
+    assert capsys.readouterr().err == "lngswr: interrupted; what is done is kept: the same call goes on\n"
 
 
 def test_dry_run_prints_what_would_be_run_and_writes_nothing(root, commands, capsys):

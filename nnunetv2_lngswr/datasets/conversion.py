@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """Work done at once. `files`: what it reads. `convert(folder)` writes imagesTr/ and labelsTr/ files below the data set's folder
-    and returns the entries; `also`: whatever else decides the result."""
+    """Work done at once. `files`: what it reads. `convert(folder, taken)` writes imagesTr/ and labelsTr/ files below the data set's folder
+    and returns the entries; it makes no case of `taken`, which tells the cases of other units, each with its unit's key, and an entry that is skipped
+    for that has the key as `made_from` in its details. `also`: whatever else decides the result."""
 
     key: str
     files: Sequence[Path]
-    convert: Callable[[Path], list[Entry]]
+    convert: Callable[[Path, Mapping[str, str]], list[Entry]]
     also: str = ""
 
     def signature(self) -> str:
@@ -101,17 +102,19 @@ def convert(
     _refuse_taken_number(Path(raw_folder), target)
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    _remove_orphans(folder, done, {u.key for u in units})
+    keys = {u.key for u in units}
+    _remove_orphans(folder, done, keys)
 
     converted = 0
     with _Journal(folder, settings, done) as journal:
         for unit in tqdm(units, desc=target.dataset_name, unit="unit", disable=not progress):
             signature = unit.signature()
             record = done.get(unit.key)
-            if record is not None and record["signature"] == signature and all((folder / o).is_file() for o in _outputs(record, target)):
+            if record is not None and record["signature"] == signature and _stands(record, keys, folder, target):
                 continue
             _remove(folder, record, target)
-            found = _first_of_each_case(unit.key, unit.convert(folder), done)
+            taken = {e["case"]: key for key, r in done.items() if key != unit.key for e in r["entries"] if e.get("case")}
+            found = unit.convert(folder, taken)
             done[unit.key] = {"signature": signature, "entries": [_plain(e) for e in found]}
             journal.add(unit.key, done[unit.key])
             converted += 1
@@ -124,6 +127,11 @@ def convert(
 def case_name(text: str) -> str:
     """A name for files that shells and nnU-Net take: 'benign (1)' -> 'benign_1'."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_.") or "case"
+
+
+def source_name(path: Path, root: Path) -> str:
+    """A file as the manifest names it: relative to the input folder `root`, or in full if it lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.resolve().as_posix()
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -219,13 +227,10 @@ def _outputs(record: Mapping[str, Any], target: Target) -> list[str]:
     return [name for c in cases for name in (f"imagesTr/{c}_0000{target.file_ending}", f"labelsTr/{c}{target.file_ending}")]
 
 
-def _first_of_each_case(key: str, entries: Sequence[Entry], done: Mapping[str, dict]) -> list[Entry]:
-    """Without cases that another unit has made: a scan that lies in two folders."""
-    taken = {e["case"]: other for other, record in done.items() if other != key for e in record["entries"] if e.get("case")}
-    return [
-        Entry(source=e.source, status="skipped", reason=f"case {e.case} is made from {taken[e.case]} already") if e.case in taken else e
-        for e in entries
-    ]
+def _stands(record: Mapping[str, Any], keys: Collection[str], folder: Path, target: Target) -> bool:
+    """Whether all that a unit gave is still there, and the units that it left cases to."""
+    others = {e.get("details", {}).get("made_from") for e in record["entries"]} - {None}
+    return others <= set(keys) and all((folder / name).is_file() for name in _outputs(record, target))
 
 
 def _remove(folder: Path, record: Mapping[str, Any] | None, target: Target) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, Unit, case_name, convert
+from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, Unit, case_name, convert, source_name
 from nnunetv2_lngswr.datasets.options import MASK_PATTERN, ImageOptions, Target
 from nnunetv2_lngswr.datasets.splits import groups_by_pattern
 from nnunetv2_lngswr.files import atomic_path
@@ -51,7 +51,7 @@ def convert_image_folder(
     for folder in (images, masks):
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder")
-    pairs, wrong = find_pairs(images, masks, options.mask_pattern)
+    pairs, wrong = find_pairs(images, masks, images, options.mask_pattern)
     if not pairs:
         raise ValueError(f"{images} holds no images with masks ({', '.join(SUFFIXES)}); masks were looked for in {masks}")
     groups = {} if group_pattern is None else groups_by_pattern([p.name for p in pairs], group_pattern)
@@ -67,8 +67,9 @@ def convert_image_folder(
     return convert(raw_folder, target, units, settings=settings, entries=wrong, overwrite=overwrite, progress=progress)
 
 
-def find_pairs(images: Path, masks: Path, mask_pattern: str = MASK_PATTERN) -> tuple[list[Pair], list[Entry]]:
-    """Images with their masks by name, and entries for images without masks, masks without images, and two images of one name."""
+def find_pairs(images: Path, masks: Path, root: Path, mask_pattern: str = MASK_PATTERN) -> tuple[list[Pair], list[Entry]]:
+    """Images with their masks by name, and entries for images without masks, masks without images, and two images of one name, which name files
+    from `root`."""
     expression = re.compile(mask_pattern)
     same = images.resolve() == masks.resolve()
     found_images, found_masks = defaultdict(list), defaultdict(list)
@@ -85,21 +86,18 @@ def find_pairs(images: Path, masks: Path, mask_pattern: str = MASK_PATTERN) -> t
         elif not same:
             found_masks[name].append(path)
 
-    def relative(path: Path) -> str:
-        return str(path.relative_to(images if path.is_relative_to(images) else masks))
-
     pairs, wrong = [], []
     for name, paths in sorted(found_images.items()):
         if len(paths) > 1:
-            both = ", ".join(map(relative, paths))
-            wrong += [Entry(source=relative(p), status="skipped", reason=f"several images of one name: {both}") for p in paths]
+            all_of_them = ", ".join(source_name(p, root) for p in paths)
+            wrong += [Entry(source=source_name(p, root), status="skipped", reason=f"several images of one name: {all_of_them}") for p in paths]
         elif name not in found_masks:
-            wrong.append(Entry(source=relative(paths[0]), status="skipped", reason="image without a mask"))
+            wrong.append(Entry(source=source_name(paths[0], root), status="skipped", reason="image without a mask"))
         else:
             pairs.append(Pair(name=name, image=paths[0], masks=tuple(found_masks[name])))
     for name, paths in sorted(found_masks.items()):
         if name not in found_images:
-            wrong += [Entry(source=relative(p), status="skipped", reason=f"mask without an image ({name} was expected)") for p in paths]
+            wrong += [Entry(source=source_name(p, root), status="skipped", reason=f"mask without an image ({name} was expected)") for p in paths]
     return pairs, wrong
 
 
@@ -124,7 +122,7 @@ def units_of(
             key=pair.name,
             files=(pair.image, *pair.masks),
             also=repr((case, group, stratum)),
-            convert=lambda folder: [_convert_pair(pair, case, folder, root, options, group, stratum)],
+            convert=lambda folder, taken: [_convert_pair(pair, case, folder, root, options, group, stratum)],
         )
 
     return [unit(p) for p in pairs]
@@ -162,33 +160,31 @@ def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
     values = np.unique(pixels)
     foreground = values[values != 0]
     if len(foreground) > 1:
-        raise Unfit(f"mask has {len(foreground)} values besides 0 ({', '.join(map(str, foreground[:6]))}), one was expected; --mask-threshold for lossy files")
+        values = ", ".join(map(str, foreground[:6]))
+        raise Unfit(f"mask has {len(foreground)} values besides 0 ({values}), one was expected; --mask-threshold for lossy files")
     return pixels > 0
 
 
 def _convert_pair(
     pair: Pair, case: str, folder: Path, root: Path, options: ImageOptions, group: str | None, stratum: str | None
 ) -> Entry:
-    def relative(path: Path) -> str:
-        return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-
-    at = pair.image
+    name, at = source_name(pair.image, root), pair.image
     try:
         image = read_image(pair.image, luminance=options.luminance)
         label = np.zeros(image.shape, bool)
         for at in pair.masks:
             mask = read_mask(at, threshold=options.mask_threshold)
             if mask.shape != image.shape:
-                raise Unfit(f"size {_size(mask)} of the mask differs from {_size(image)} of {relative(pair.image)}")
+                raise Unfit(f"size {_size(mask)} of the mask differs from {_size(image)} of {name}")
             label |= mask
         if not label.any() and not options.keep_empty:
             raise Unfit("empty mask; --keep-empty keeps such images")
     except Unfit as error:
-        return Entry(source=relative(at), status="skipped", reason=str(error), details={} if at == pair.image else {"image": relative(pair.image)})
+        return Entry(source=source_name(at, root), status="skipped", reason=str(error), details={} if at == pair.image else {"image": name})
     _write(image, folder / "imagesTr" / f"{case}_0000{ENDING}")
     _write(label.astype(np.uint8), folder / "labelsTr" / f"{case}{ENDING}")
-    details = {"masks": [relative(m) for m in pair.masks], "size": list(image.shape[::-1]), "foreground_pixels": int(label.sum())}
-    return Entry(source=relative(pair.image), status="used", case=case, group=group, stratum=stratum, details=details)
+    details = {"masks": [source_name(m, root) for m in pair.masks], "size": list(image.shape[::-1]), "foreground_pixels": int(label.sum())}
+    return Entry(source=name, status="used", case=case, group=group, stratum=stratum, details=details)
 
 
 def _size(array: np.ndarray) -> str:

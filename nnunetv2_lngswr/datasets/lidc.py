@@ -7,6 +7,7 @@ two are joined by series UID, outlines and slices by SOP instance UID. dicom.py 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,8 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, Unit, case_name, convert
-from nnunetv2_lngswr.datasets.dicom import Scan, UnreadableDicom, make_scan, read_header, series_of
+from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, Unit, case_name, convert, source_name
+from nnunetv2_lngswr.datasets.dicom import Scan, SliceFile, UnreadableDicom, make_scan, read_header, series_of
 from nnunetv2_lngswr.datasets.lidc_xml import Nodule, Outline, Reading, consensus, group_outlines, outline, read_reading
 from nnunetv2_lngswr.datasets.options import LidcOptions, Target
 from nnunetv2_lngswr.files import atomic_path
@@ -54,7 +55,7 @@ def convert_lidc(
     def unit(place: Path, files: Sequence[Path]) -> Unit:
         used = [f for f in files if _is_dicom(f) or _is_xml(f)]
         key = place.relative_to(folder).as_posix()
-        return Unit(key=key, files=used, also=also, convert=lambda out: list(_convert_folder(used, folder, out, readings, options)))
+        return Unit(key=key, files=used, also=also, convert=lambda out, taken: list(_convert_folder(used, folder, out, readings, options, taken)))
 
     units = [unit(place, files) for place, files in sorted(scan_folders.items())]
     settings = {"converter": "lidc", **asdict(options)}
@@ -65,7 +66,7 @@ def convert_lidc(
 
 
 def _convert_folder(
-    files: Sequence[Path], root: Path, out: Path, apart: Mapping[str, Sequence[Path]], options: LidcOptions
+    files: Sequence[Path], root: Path, out: Path, apart: Mapping[str, Sequence[Path]], options: LidcOptions, taken: Mapping[str, str]
 ) -> Iterator[Entry]:
     """All series of a folder; entries as they come."""
     beside, wrong = _index([f for f in files if _is_xml(f)], root)
@@ -81,17 +82,23 @@ def _convert_folder(
     scans = {uid: of for uid, of in series.items() if of[0].modality == "CT"}
     for uid, of in series.items():
         if uid not in scans:
-            yield Entry(source=_relative(of[0].path.parent, root), status="left out", reason=f"modality {of[0].modality}, series {uid}")
+            yield Entry(source=source_name(of[0].path.parent, root), status="left out", reason=f"modality {of[0].modality}, series {uid}")
     for uid in beside.keys() - series.keys():
         for path in beside[uid]:
             yield _skipped(path, root, f"annotates series {uid}, which is not in this folder")
     for uid, of in scans.items():
+        name, place = _scan_name(of[0]), of[0].path.parent
+        other = next((unit for case, unit in taken.items() if case == name or case.startswith(f"{name}_")), None)
+        if other is not None:
+            why = f"series {uid} is converted from {other} already"
+            yield Entry(source=source_name(place, root), status="skipped", reason=why, details={"made_from": other})
+            continue
         shared = f"; the folder also holds series {', '.join(u for u in scans if u != uid)}" if len(scans) > 1 else ""
         xml = beside.get(uid) or apart.get(uid) or []
         if not xml:
-            yield _skipped(of[0].path if shared else of[0].path.parent, root, f"no XML annotates series {uid}{shared}")
+            yield _skipped(of[0].path if shared else place, root, f"no XML annotates series {uid}{shared}")
         elif len({path.read_bytes() for path in xml}) > 1:
-            names = ", ".join(_relative(p, root) for p in xml)
+            names = ", ".join(source_name(p, root) for p in xml)
             yield _skipped(xml[0], root, f"several different XML files annotate series {uid}: {names}")
         else:
             scan, odd = make_scan(of)
@@ -102,7 +109,7 @@ def _convert_folder(
 
 def _convert_scan(scan: Scan, xml: Path, root: Path, out: Path, options: LidcOptions) -> Iterator[Entry]:
     reading = read_reading(xml)
-    place = _relative(scan.slices[0].path.parent, root)
+    place = source_name(scan.slices[0].path.parent, root)
     if options.consensus == "one" and options.reader > reading.readers:
         yield _skipped(xml, root, f"reader {options.reader} was asked for, the scan has {reading.readers}")
         return
@@ -119,7 +126,7 @@ def _convert_scan(scan: Scan, xml: Path, root: Path, out: Path, options: LidcOpt
         if len(nodule.voxels):
             nodules.append((number, nodule))
         else:
-            yield Entry(source=_relative(xml, root), status="left out", reason=f"{who}: no voxel by consensus {options.consensus}")
+            yield Entry(source=source_name(xml, root), status="left out", reason=f"{who}: no voxel by consensus {options.consensus}")
     # whose slices are all missing
     lost = [o for o in outlines if not len(o.points_mm)]
     for o in lost:
@@ -128,7 +135,7 @@ def _convert_scan(scan: Scan, xml: Path, root: Path, out: Path, options: LidcOpt
     if not options.small:
         small = sum(n.small for n in reading.nodules)
         if small:
-            yield Entry(source=_relative(xml, root), status="left out", reason=f"{small} marks of nodules under 3 mm")
+            yield Entry(source=source_name(xml, root), status="left out", reason=f"{small} marks of nodules under 3 mm")
     if not nodules and not (options.form == "scans" and options.keep_empty):
         yield Entry(source=place, status="left out", reason="no nodule")
         return
@@ -191,8 +198,7 @@ class _Writer:
 
     def __init__(self, scan: Scan, label: np.ndarray, place: str, root: Path, out: Path):
         self.scan, self.label, self.place, self.root, self.out = scan, label, place, root, out
-        # some patients have two scans
-        self.name = f"{case_name(scan.patient)}_{hashlib.sha256(scan.series_uid.encode()).hexdigest()[:4]}"
+        self.name = _scan_name(scan.slices[0])
 
     def write(self, suffix: str, zs: range | int, rows=slice(None), columns=slice(None), *, details: Mapping = {}) -> Entry:
         """`zs`: a range for a volume, an index for a 2D image."""
@@ -205,8 +211,7 @@ class _Writer:
         label = self.scan.place(self.label[zs.start : zs.stop, rows, columns], zs, rows, columns)
         case = self.name + suffix
         for what, path in ((image, self.out / "imagesTr" / f"{case}_0000{ENDING}"), (label, self.out / "labelsTr" / f"{case}{ENDING}")):
-            with atomic_path(path) as temporary:
-                sitk.WriteImage(_flat(what) if flat else what, str(temporary), useCompression=True)
+            _write_whole(_flat(what) if flat else what, path)
         about = {"series": self.scan.series_uid, "slices": [zs[0], zs[-1]], **details}
         return Entry(source=self.place, status="used", case=case, group=self.scan.patient, details=about)
 
@@ -231,10 +236,10 @@ def _is_xml(path: Path) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    """By suffix; without one by the four letters at byte 128, since downloads hold a LICENSE too."""
+    """By suffix; without one, or for names that are UIDs, by the four letters at byte 128, since downloads hold a LICENSE too."""
     if path.suffix.lower() in (".dcm", ".ima"):
         return True
-    if path.suffix:
+    if path.suffix and not path.suffix[1:].isdigit():
         return False
     with open(path, "rb") as file:
         file.seek(128)
@@ -252,10 +257,15 @@ def _index(files: Iterable[Path], root: Path) -> tuple[dict[str, list[Path]], li
             entries.append(_skipped(path, root, str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")))
             continue
         if reading is None:
-            entries.append(Entry(source=_relative(path, root), status="left out", reason="readings of a chest radiograph"))
+            entries.append(Entry(source=source_name(path, root), status="left out", reason="readings of a chest radiograph"))
         else:
             found.setdefault(reading.series_uid, []).append(path)
     return found, entries
+
+
+def _scan_name(header: SliceFile) -> str:
+    """By patient and series: some patients have two scans."""
+    return f"{case_name(header.patient)}_{hashlib.sha256(header.series_uid.encode()).hexdigest()[:4]}"
 
 
 def _outlines(scan: Scan, reading: Reading, options: LidcOptions) -> list[Outline]:
@@ -279,6 +289,18 @@ def _flat(image: sitk.Image) -> sitk.Image:
     return flat
 
 
+def _write_whole(image: sitk.Image, path: Path) -> None:
+    """Write and read back: ITK says nothing when the disk is full. OSError if the file is not whole."""
+    with atomic_path(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            whole = np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(temporary))), sitk.GetArrayFromImage(image))
+        except RuntimeError:
+            whole = False
+        if not whole:
+            raise OSError(errno.ENOSPC, "could not be written whole, probably since the disk is full", str(path))
+
+
 def _facts(nodule: Nodule) -> dict:
     """What the manifest tells about a nodule."""
     malignancy = [o.nodule.characteristics["malignancy"] for o in nodule.outlines if "malignancy" in o.nodule.characteristics]
@@ -295,9 +317,5 @@ def _gaps(scan: Scan) -> str:
     return "between " + ", ".join(where[:3]) + (f" and at {len(where) - 3} more places" if len(where) > 3 else "")
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
 def _skipped(path: Path, root: Path, reason: str) -> Entry:
-    return Entry(source=_relative(path, root), status="skipped", reason=reason)
+    return Entry(source=source_name(path, root), status="skipped", reason=reason)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert
+from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, source_name
 from nnunetv2_lngswr.datasets.image_folder import find_pairs, units_of
 from nnunetv2_lngswr.datasets.options import ImageOptions, Target
 
@@ -32,17 +32,15 @@ def convert_tnscui(
     images, masks = (_subfolder(folder, name) for name in ("image", "mask"))
     table = _table(folder)
     categories, wrong = _categories(table)
-    pairs, unpaired = find_pairs(images, masks)
-    # two folders, one manifest: name files from their common parent
-    wrong += [_from_parent(e, images, masks) for e in unpaired]
+    pairs, unpaired = find_pairs(images, masks, folder)
+    wrong += unpaired
     # an image whose mask is missing has been named already
     present = {p.name for p in pairs} | {Path(e.source).stem for e in unpaired}
     for name in sorted(categories.keys() - present):
         wrong.append(Entry(source=table.name, status="skipped", reason=f"row {name} has no image"))
     for pair in pairs:
         if pair.name not in categories:
-            source = str(pair.image.relative_to(folder))
-            wrong.append(Entry(source=source, status="skipped", reason=f"image without a valid row in {table.name}"))
+            wrong.append(Entry(source=source_name(pair.image, folder), status="skipped", reason=f"image without a valid row in {table.name}"))
     pairs = [p for p in pairs if p.name in categories]
     if not pairs:
         raise ValueError(f"{folder} holds no image with a mask and a row in {table.name}")
@@ -83,10 +81,6 @@ def _categories(table: Path) -> tuple[dict[str, str], list[Entry]]:
         if category not in CATEGORIES:
             wrong.append(Entry(source=table.name, status="skipped", reason=f"row {number}: CATE must be 0 or 1, got {category!r}"))
         elif categories.setdefault(name, CATEGORIES[category]) != CATEGORIES[category]:
-            wrong.append(Entry(source=table.name, status="skipped", reason=f"row {number}: a second row gives another category, the first one counts"))
+            why = f"row {number}: a second row gives another category, the first one counts"
+            wrong.append(Entry(source=table.name, status="skipped", reason=why))
     return categories, wrong
-
-
-def _from_parent(entry: Entry, images: Path, masks: Path) -> Entry:
-    parent = masks if entry.reason.startswith("mask") else images
-    return Entry(source=f"{parent.name}/{entry.source}", status=entry.status, reason=entry.reason)

@@ -33,6 +33,7 @@ def write_series(
     modality: str = "CT",
     prefix: str = "",
     shift_mm: float = 0,
+    orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
 ) -> list[str]:
     """Writes `stored` (Z, H, W), the stored values bottom to top, and returns the SOP instance UIDs bottom to top. `spacing_mm`: between rows,
     between columns. `shift_mm`: of each slice along y against the one below, as under a tilted gantry."""
@@ -52,7 +53,7 @@ def write_series(
         ds.InstanceNumber = len(stored) - z if descending else z + 1
         if modality == "CT":
             ds.ImagePositionPatient = [origin_mm[0], origin_mm[1] + shift_mm * z, zs_mm[z]]
-            ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+            ds.ImageOrientationPatient = list(orientation)
             ds.SliceThickness = 2.5
             ds.RescaleIntercept, ds.RescaleSlope = intercept, slope
         ds.PixelSpacing = list(spacing_mm)

@@ -135,6 +135,59 @@ def test_a_killed_call_goes_on_where_it_stopped(busi, tmp_path, monkeypatch):
     assert {n: h for n, (h, _) in contents(folder).items()} == {n: h for n, (h, _) in contents(fresh.folder).items()}
 
 
+def saved_as(folder: Path, what: str) -> None:
+    """An image, or several, that are not plain grey ones; with a mask."""
+    grey = Image.fromarray(speckle(1))
+    if what == "transparent":
+        Image.merge("LA", (grey, Image.new("L", grey.size, 7))).save(folder / "odd.png")
+    elif what == "opaque":
+        Image.merge("LA", (grey, Image.new("L", grey.size, 255))).save(folder / "odd.png")
+    elif what == "palette":
+        grey.convert("P").save(folder / "odd.png")
+    elif what == "pages":
+        grey.save(folder / "odd.tif", save_all=True, append_images=[grey])
+    elif what == "twins":
+        grey.save(folder / "odd.png")
+        grey.save(folder / "odd.bmp")
+    save(square(slice(1, 4), slice(1, 4)), folder / "odd_mask.png")
+
+
+@pytest.mark.parametrize("what, said", [
+    ("opaque", None), ("palette", None), ("transparent", "transparent pixels"), ("pages", "file holds 2 images"), ("twins", "odd.bmp, benign/odd.png"),
+])  # fmt: skip
+def test_kinds_of_files(busi, tmp_path, what, said):
+    saved_as(busi / "benign", what)
+    done = convert(busi, tmp_path / "raw")
+    if said is None:
+        assert done.skipped == [] and np.array_equal(read(done.folder, "odd")[0], speckle(1))
+    else:
+        assert done.counts["used"] == 8 and any(e.source.startswith("benign/odd.") and said in e.reason for e in done.skipped)
+
+
+def test_masks_of_another_folder_are_named_in_full(tmp_path):
+    for place in ("a", "b"):
+        save(speckle(1), tmp_path / "images" / place / "1.png")
+        save(square(slice(0, 0), slice(0, 0)), tmp_path / "masks" / place / "1.png")
+    done = convert(tmp_path / "images", tmp_path / "raw", masks=tmp_path / "masks")
+    assert [e.source for e in done.skipped] == [str(tmp_path / "masks" / place / "1.png") for place in "ab"]
+
+
+def test_ctrl_c_and_a_full_disk_end_with_one_line_after_the_progress_bar(busi, tmp_path, monkeypatch, capsys):
+    from nnunetv2_lngswr.datasets import image_folder
+
+    command = ["convert-dataset", "image-folder", "-i", str(busi), "-o", str(tmp_path / "raw"), "-d", "701"]
+    for error, status, said in ((KeyboardInterrupt(), 130, "lngswr: interrupted; "), (OSError(28, "No space left on device", "x.png"), 2, "'x.png'; ")):
+        def fails(array, path, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(image_folder, "_write", fails)
+            assert cli.main(command) == status
+        lines = capsys.readouterr().err.rstrip("\n").splitlines()
+        assert lines[-1].startswith("lngswr: ") and said in lines[-1] and lines[-1].endswith("the same call goes on")
+    assert cli.main(command) == 0
+
+
 def test_bad_files_are_named_and_the_rest_is_converted(busi, tmp_path, capsys):
     bad = busi / "benign"
     masks = {"empty (1)": square(slice(0, 0), slice(0, 0)), "size (1)": square(slice(1, 4), slice(1, 4), shape=(20, 25)),

@@ -14,6 +14,8 @@ from nnunetv2_lngswr.datasets.lidc import convert_lidc
 from nnunetv2_lngswr.datasets.options import LidcOptions, Target
 
 pytest.importorskip("pydicom", reason="pydicom writes the DICOM files (pip install pydicom)")
+from pydicom.uid import EnhancedCTImageStorage  # noqa: E402
+
 from tests.datasets.lidc_files import ROOT, nodule, write_series, write_xml  # noqa: E402
 
 SHAPE = (10, 40, 48)
@@ -109,15 +111,25 @@ def test_a_whole_scan_in_hounsfield_units_with_its_geometry(lidc, tmp_path, numb
         assert np.allclose(one.GetDirection(), np.eye(3).ravel())
 
 
-def test_itk_reads_the_same_series(lidc, tmp_path):
-    folder = str(series_folder(lidc))
+# supine; prone; turned in the plane, which no transposed direction survives; slices that ascend against z
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0), (1, 0, 0, 0, -1, 0)])
+def test_itk_reads_the_same_series_and_crops_lie_in_it(tmp_path, orientation):
+    folder = tmp_path / "in" / "a"
+    uids = write_series(folder, stored(1), orientation=orientation)
+    write_xml(folder / "a.xml", "1", [[box_nodule("N", uids, (3, 4), 28, 35, 20, 24)]])
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(folder))
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     expected = reader.Execute()
-    image, _ = read(run(lidc, tmp_path / "raw", form="scans"), scan_name())
+    image, label = read(run(tmp_path / "in", tmp_path / "raw", form="scans"), scan_name())
     assert np.array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected))
     for what in ("GetSpacing", "GetOrigin", "GetDirection"):
-        assert np.allclose(getattr(image, what)(), getattr(expected, what)())
+        assert np.allclose(getattr(image, what)(), getattr(expected, what)()) and np.allclose(getattr(label, what)(), getattr(expected, what)())
+    crop, _ = read(run(tmp_path / "in", tmp_path / "crops", form="crops", crop_mm=8), f"{scan_name()}_n1")
+    start = expected.TransformPhysicalPointToIndex(crop.GetOrigin())
+    assert min(start) > 0 and np.allclose(expected.TransformIndexToPhysicalPoint(start), crop.GetOrigin(), atol=1e-3)
+    (x, y, z), (nx, ny, nz) = start, crop.GetSize()
+    part = sitk.GetArrayFromImage(expected)[z : z + nz, y : y + ny, x : x + nx]
+    assert np.array_equal(sitk.GetArrayFromImage(crop), part) and np.allclose(crop.GetDirection(), expected.GetDirection())
 
 
 @pytest.mark.parametrize("slope, kind", [(2, np.int16), (0.5, np.float32)])
@@ -199,6 +211,21 @@ def test_small_nodules_are_left_out_unless_asked_for(lidc, tmp_path):
     z, y, x = np.nonzero(label[8:9])
     distance_mm = np.hypot((y - 30) * 0.7, (x - 5) * 0.6)
     assert distance_mm.max() <= 1.5 and len(z) == sum(np.hypot(0.7 * i, 0.6 * j) <= 1.5 for i in range(-3, 4) for j in range(-3, 4))
+
+
+def test_options_of_slices_scans_and_readers(lidc, tmp_path):
+    # readers 1 to 3 outlined slices 3 and 4, one slice more reader 1 and another reader 2: 50 and 40 pixels
+    few = [c for c in cases(run(lidc, tmp_path / "few", consensus="any", min_pixels=41)) if scan_name() in c]
+    assert few == [f"{scan_name()}_z{z:03d}" for z in (2, 3, 4)]
+    # nodule B is that of reader 4 alone, who outvotes nobody in the scan, but is all who marked it
+    alone = run(lidc, tmp_path / "alone", form="scans", voters="nodule")
+    assert arrays(alone, scan_name())[1][7].sum() == 16
+    write_xml(series_folder(lidc, 3) / "003.xml", "3", [[], []])
+    assert len(cases(run(lidc, tmp_path / "without", form="scans"))) == 2
+    empty = run(lidc, tmp_path / "with", form="scans", keep_empty=True)
+    assert len(cases(empty)) == 3 and not arrays(empty, scan_name(3))[1].any()
+    third = run(lidc, tmp_path / "third", form="scans", consensus="one", reader=3)
+    assert cases(third) == [scan_name(1), scan_name(2)] and "reader 3 was asked for, the scan has 2" in skipped(third)["003.xml"]
 
 
 def test_what_readers_do_not_agree_upon_is_left_out_and_named(lidc, tmp_path):
@@ -339,7 +366,10 @@ def test_doubled_and_odd_files(lidc, tmp_path):
     odd = pydicom.dcmread(next((tmp_path / "odd").iterdir()))
     odd.SOPInstanceUID = odd.file_meta.MediaStorageSOPInstanceUID = f"{ROOT}1.77"
     odd.save_as(folder / "scout.dcm")
+    # an enhanced CT has its positions by frame
     frames = pydicom.dcmread(middle(folder, 1))
+    frames.SOPClassUID = frames.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    del frames.ImagePositionPatient, frames.ImageOrientationPatient, frames.PixelSpacing
     frames.NumberOfFrames, frames.PixelData = 2, frames.PixelData * 2
     frames.SOPInstanceUID = frames.file_meta.MediaStorageSOPInstanceUID = f"{ROOT}1.78"
     frames.save_as(folder / "frames.dcm")
@@ -367,14 +397,50 @@ def test_xml_that_fits_nothing(lidc, tmp_path):
 
 
 def test_a_scan_in_two_folders_is_used_once(lidc, tmp_path):
-    shutil.copytree(series_folder(lidc, 1), lidc / "copy of 0001")
-    done = run(lidc, tmp_path / "raw", form="scans")
-    assert cases(done) == [scan_name(n) for n in (1, 2, 3)]
+    alone = contents(run(lidc, tmp_path / "alone").folder)
+    shutil.copytree(series_folder(lidc, 1), lidc / "broken copy of 0001")
+    # its slices would be counted, and named, otherwise
+    middle(lidc / "broken copy of 0001", 0).unlink()
+    (lidc / "broken copy of 0001").rename(lidc / "Z")
+    done = run(lidc, tmp_path / "raw")
     (entry,) = done.skipped
-    assert entry.source == "copy of 0001" and entry.reason.startswith(f"case {scan_name()} is made from LIDC-IDRI-0001/")
+    assert entry.source == "Z" and entry.reason.startswith(f"series {ROOT}1 is converted from LIDC-IDRI-0001/")
     before = contents(done.folder)
-    again = run(lidc, tmp_path / "raw", form="scans")
+    assert {n: h for n, (h, _) in before.items() if "Tr/" in n} == {n: h for n, (h, _) in alone.items() if "Tr/" in n}
+    again = run(lidc, tmp_path / "raw")
     assert again.converted == 0 and contents(done.folder) == before
+    # without the first it is the second's turn
+    shutil.rmtree(series_folder(lidc, 1))
+    last = run(lidc, tmp_path / "raw")
+    assert last.converted == 1 and last.skipped == [] and any(scan_name(1) in c for c in cases(last))
+
+
+@pytest.mark.parametrize("name, found", [("1.3.6.1.4.1.14519.5.2.1.6279.6001.77", True), ("IM-0001", True), ("1-05.DCM", True), ("notes.txt", False)])
+def test_dicom_files_of_any_name(lidc, tmp_path, name, found):
+    file = middle(series_folder(lidc), 3)
+    file.rename(file.with_name(name))
+    done = run(lidc, tmp_path / "raw")
+    assert (f"{scan_name()}_z004" in cases(done)) == found and bool(done.skipped) != found
+
+
+def test_a_full_disk_leaves_no_torn_image(lidc, tmp_path, monkeypatch, capsys):
+    """ITK writes what fits and says nothing."""
+    real = sitk.WriteImage
+
+    def full(image, path, **options):
+        real(image, path, **options)
+        if "0002" in path:
+            Path(path).write_bytes(Path(path).read_bytes()[:500])
+
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    command = ["convert-dataset", "lidc", "-i", str(lidc), "-o", str(tmp_path / "raw"), "--form", "scans", "--folds", "2", "--disable_progress_bar"]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("lngswr: [Errno 28] could not be written whole") and "the same call goes on" in said
+    folder = tmp_path / "raw" / "Dataset620_LIDC"
+    assert [p.name for p in (folder / "imagesTr").iterdir()] == [f"{scan_name(1)}_0000.nii.gz"] and not (folder / "manifest.json").exists()
+    monkeypatch.setattr(sitk, "WriteImage", real)
+    assert cli.main(command) == 0 and "2 units converted now, 1 before" in capsys.readouterr().out
 
 
 # --- once more ----------------------------------------------------------------------------------------------------------------------
