@@ -2,7 +2,7 @@
 
 nnUNetv2_extract_fingerprint -> nnUNetv2_plan_experiment -> nnUNetv2_preprocess, once; then per seed a copy of the plans with the budget and the
 seed, and per seed, fold and arm nnUNetv2_train and lngswr evaluate on the validation cases of the fold; then evaluation.compare over all of
-them. Everything lands below the output folder with a log per command, nnUNet_raw is only read. Whatever has ended is not repeated, an interrupted
+them. On a CPU, 2D runs go side by side, one per core: small convolutions gain nothing from threads. Everything lands below the output folder with a log per command, nnUNet_raw is only read. Whatever has ended is not repeated, an interrupted
 training goes on from its last checkpoint, an interrupted evaluation with its next run: arms, folds and seeds can be added by later calls.
 """
 import dataclasses
@@ -12,13 +12,14 @@ import platform
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.commands import run_command
+from nnunetv2_lngswr.config import PLANS_KEY, read_adversarial, read_plans_entry
 from nnunetv2_lngswr.files import read_json, write_file
 
 ARMS = {
@@ -72,16 +73,13 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model: an arm with its seed and fold. `plans`: the name of its plans."""
+    """One trained model: an arm or variant with its seed and fold. `plans`: the name of its plans."""
 
     arm: str
     seed: int
     fold: int
     plans: str
-
-    @property
-    def trainer(self) -> str:
-        return ARMS[self.arm.removesuffix(f" ({EQUAL_TIME})")]
+    trainer: str
 
     @property
     def name(self) -> str:
@@ -98,6 +96,9 @@ def benchmark_robustness(
     seeds: Sequence[int] = (0,),
     preset: str = "cpu-small",
     settings: Mapping | None = None,
+    variants: Mapping[str, Mapping] | None = None,
+    hold_out: int | None = None,
+    max_cases: int | None = None,
     equal_time: bool = False,
     device: str = "cpu",
     dry_run: bool = False,
@@ -106,32 +107,38 @@ def benchmark_robustness(
     """Trains and evaluates every arm for every seed and fold, and returns `output`, with robustness.md, robustness.json and the comparison's files.
 
     `dataset`: nnU-Net's name of a data set in nnUNet_raw. `settings`: a "lngswr" entry for the plans of all arms (the budget is the preset's).
-    `equal_time`: a second reading, with the arms slower than vanilla trained again for as many epochs as vanilla's time allows.
+    `variants`: further arms with settings of their own, {name: {"arm": one of ARMS, **"lngswr" entry}}. `hold_out`: a fold whose validation cases
+    nothing here trains on or is evaluated on, so that settings can be chosen before that fold is looked at. `max_cases`: how many seeded validation cases instead of the preset's. `equal_time`: a second reading, with the arms slower than vanilla trained again for as many epochs as vanilla's time allows.
     `dry_run`: say the commands, run nothing. Raises ValueError for unknown arms, a missing data set, an `output` of other settings, a command that fails.
     """
-    arms = list(dict.fromkeys([REFERENCE, *arms]))
-    unknown = [a for a in arms if a not in ARMS]
+    all_arms = {name: {"arm": name} for name in dict.fromkeys([REFERENCE, *arms])}
+    for name, variant in (variants or {}).items():
+        if not re.fullmatch(r"[\w.+-]+", name) or name in ARMS:
+            raise ValueError(f"a variant's name must be made of letters, digits and . + - _, and not be an arm's, got {name!r}")
+        if not isinstance(variant, Mapping) or "arm" not in variant:
+            raise ValueError(f'variant {name} must be an object with "arm" and settings, got {variant!r}')
+        all_arms[name] = dict(variant)
+    unknown = [v["arm"] for v in all_arms.values() if v["arm"] not in ARMS]
     if unknown:
-        raise ValueError(f"unknown arm {', '.join(unknown)}; arms are {', '.join(ARMS)}")
+        raise ValueError(f"unknown arm {', '.join(map(str, unknown))}; arms are {', '.join(ARMS)}")
+    for entry in (settings or {}, *({k: v for k, v in arm.items() if k != "arm"} for arm in all_arms.values())):
+        read_plans_entry({PLANS_KEY: entry})
+        read_adversarial({PLANS_KEY: entry})
+    if hold_out is not None and hold_out in folds:
+        raise ValueError(f"fold {hold_out} is held out: choose other --folds")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset}; presets are {', '.join(PRESETS)}")
     output = Path(output).resolve()
-    benchmark = _Benchmark(output, dataset, configuration, preset, dict(settings or {}), device, dry_run, say)
+    if max_cases is not None and max_cases < 1:
+        raise ValueError(f"max_cases must be 1 or more, got {max_cases}")
+    benchmark = _Benchmark(output, dataset, configuration, preset, max_cases, dict(settings or {}), hold_out, device, dry_run, say)
     benchmark.claim()
     benchmark.prepare()
-    runs = []
-    for seed in seeds:
-        plans = benchmark.plans_of(seed)
-        for fold in folds:
-            runs += [Run(arm, seed, fold, plans) for arm in arms]
-    for run in runs:
-        benchmark.train(run)
-        benchmark.evaluate(run)
+    runs = [benchmark.plan_run(name, variant, seed, fold) for seed in seeds for fold in folds for name, variant in all_arms.items()]
+    benchmark.do(runs)
     if equal_time and not dry_run:
-        again = list(benchmark.equal_time_runs(runs))
-        for run in again:
-            benchmark.train(run)
-            benchmark.evaluate(run)
+        again = list(benchmark.equal_time_runs(runs, all_arms))
+        benchmark.do(again)
         runs += again
     if not dry_run:
         benchmark.write_table(runs)
@@ -149,9 +156,11 @@ def low_resolution_spacing(fingerprint: Mapping, dimensions: int, shortest_side:
 
 
 class _Benchmark:
-    def __init__(self, output: Path, dataset: str, configuration: str, preset: str, settings: dict, device: str, dry_run: bool, say):
+    def __init__(self, output: Path, dataset: str, configuration: str, preset: str, max_cases: int | None, settings: dict, hold_out: int | None, device: str, dry_run: bool, say):
         self.output, self.dataset, self.configuration, self.settings = output, dataset, configuration, settings
-        self.preset_name, self.preset = preset, PRESETS[preset]
+        self.preset_name, self.preset, self.hold_out = preset, PRESETS[preset], hold_out
+        if max_cases is not None:  # the last of a repeated option counts
+            self.preset = dataclasses.replace(self.preset, evaluation=(*self.preset.evaluation, "--max-cases", str(max_cases)))
         self.device, self.dry_run, self.say = device, dry_run, say
         self.dimensions = 2 if configuration == "2d" else 3
         raw = os.environ.get("nnUNet_raw")
@@ -169,13 +178,14 @@ class _Benchmark:
             "preset": self.preset_name,
             **dataclasses.asdict(self.preset),
             "settings": self.settings,
+            "hold_out": self.hold_out,
         }
         record = json.loads(json.dumps(record))
         marker = self.output / MARKER
         if marker.is_file():
             there = read_json(marker, needs=("dataset",))
-            if there != record:
-                changed = ", ".join(k for k in record if there.get(k) != record[k])
+            changed = ", ".join(k for k in record if there.get(k) != record[k])
+            if changed:
                 raise ValueError(f"{self.output} holds a benchmark of other settings ({changed}): choose another folder with -o")
         elif self.output.exists() and any(self.output.iterdir()):
             raise ValueError(f"{self.output} exists and holds no benchmark: choose another folder with -o")
@@ -197,7 +207,9 @@ class _Benchmark:
         if splits is None:
             self.say("No splits_final.json beside the data: nnU-Net splits at random, by case and not by patient.")
         elif not self.dry_run:
-            write_file(self.preprocessed / "splits_final.json", splits.read_text())
+            write_file(self.preprocessed / "splits_final.json", json.dumps(self._without_held_out(json.loads(splits.read_text())), indent=1))
+        if splits is None and self.hold_out is not None:
+            raise ValueError(f"to hold fold {self.hold_out} out, a splits_final.json beside the data is needed")
         done = self.preprocessed / f"{self.base_plans}_{self.configuration}.done"
         if not done.is_file():
             self._run("preprocess", ["nnUNetv2_preprocess", "-d", self._id, "-plans_name", self.base_plans, "-c", self.configuration, "-np", self._processes])
@@ -215,22 +227,58 @@ class _Benchmark:
         places = [self.raw / self.dataset, Path(os.environ.get("nnUNet_preprocessed", self.output)) / self.dataset]
         return next((p / "splits_final.json" for p in places if (p / "splits_final.json").is_file()), None)
 
-    def plans_of(self, seed: int, epochs: int | None = None) -> str:
-        """Writes the plans of a seed, with the preset's budget or another number of epochs, and returns their name."""
-        name = f"lngswrBenchmarkSeed{seed}" + (f"Epochs{epochs}" if epochs else "")
+    def _without_held_out(self, splits: list[dict]) -> list[dict]:
+        if self.hold_out is None:
+            return splits
+        if not 0 <= self.hold_out < len(splits):
+            raise ValueError(f"fold {self.hold_out} cannot be held out: there are folds 0 to {len(splits) - 1}")
+        held_out = set(splits[self.hold_out]["val"])
+        return [{part: [c for c in fold[part] if c not in held_out] for part in ("train", "val")} for fold in splits]
+
+    def plan_run(self, name: str, variant: Mapping, seed: int, fold: int, epochs: int | None = None) -> Run:
+        """One run of an arm, with the preset's budget or another number of epochs; writes the plans it needs."""
+        settings = {k: v for k, v in variant.items() if k != "arm"}
+        plans = self._plans_of(seed, epochs, name if settings else None, settings)
+        return Run(name + (f" ({EQUAL_TIME})" if epochs else ""), seed, fold, plans, ARMS[variant["arm"]])
+
+    def _plans_of(self, seed: int, epochs: int | None, variant: str | None, settings: Mapping) -> str:
+        name = f"lngswrBenchmarkSeed{seed}" + (f"Epochs{epochs}" if epochs else "") + (f"_{variant}" if variant else "")
         if self.dry_run:
             return name
         plans = read_json(self._plans_file(self.base_plans), needs=("configurations",)) | {"plans_name": name}
         if self.configuration not in plans["configurations"]:
             raise ValueError(f"nnU-Net planned no {self.configuration} for {self.dataset}, but {', '.join(plans['configurations'])}")
-        entry = {**self.settings, **self.preset.budget, "seed": seed} | ({"num_epochs": epochs} if epochs else {})
-        plans["configurations"][self.configuration]["lngswr"] = entry
+        entry = {**self.settings, **self.preset.budget, "seed": seed, **settings} | ({"num_epochs": epochs} if epochs else {})
+        plans["configurations"][self.configuration][PLANS_KEY] = entry
         if self.preset.batch_size:
             plans["configurations"][self.configuration]["batch_size"] = self.preset.batch_size[self.dimensions]
-        write_file(self._plans_file(name), json.dumps(plans, indent=1))
+        text = json.dumps(plans, indent=1)
+        file = self._plans_file(name)
+        if variant and file.is_file() and file.read_text() != text:
+            raise ValueError(f"variant {variant} has other settings than before ({file}): give it another name")
+        write_file(file, text)
         return name
 
-    # --- one arm
+    # --- runs
+
+    def do(self, runs: Sequence[Run]) -> None:
+        """Trains and evaluates; the first failure, or Ctrl-C, starts no further run."""
+
+        def one(run: Run) -> None:
+            self.train(run)
+            self.evaluate(run)
+
+        with ThreadPoolExecutor(1 if self.dry_run else self._side_by_side) as pool:
+            try:
+                for done in as_completed([pool.submit(one, run) for run in runs]):
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    @property
+    def _side_by_side(self) -> int:
+        return self._cores if self.device == "cpu" and self.dimensions == 2 else 1
 
     def train(self, run: Run) -> None:
         fold = self._fold(run)
@@ -247,22 +295,15 @@ class _Benchmark:
             return
         command = ["lngswr", "evaluate", "-m", self._fold(run).parent, "-f", run.fold, "-o", folder, *self.preset.evaluation]
         command += ["-device", self.device, "--disable_progress_bar"]
-        # small 2D convolutions gain nothing from threads
-        parts = self._cores if self.device == "cpu" and self.dimensions == 2 else 1
-        if parts == 1:
-            self._run(f"evaluate_{run.name}", command)
-            return
-        with ThreadPoolExecutor(parts) as pool:
-            shares = [[*command, "-num_parts", parts, "-part_id", i] for i in range(parts)]
-            list(pool.map(lambda i: self._run(f"evaluate_{run.name}_part{i}", shares[i], {"OMP_NUM_THREADS": "1"}), range(parts)))
+        self._run(f"evaluate_{run.name}", command)
 
-    def equal_time_runs(self, runs: Sequence[Run]) -> Iterator[Run]:
+    def equal_time_runs(self, runs: Sequence[Run], arms: Mapping[str, Mapping]) -> Iterator[Run]:
         epochs = self.preset.budget["num_epochs"]
         for run in runs:
             ratio = self.epoch_seconds([run]) / self.epoch_seconds([r for r in runs if r.arm == REFERENCE])
             if ratio > TIME_TOLERANCE:
                 fewer = max(1, round(epochs / ratio))
-                yield Run(f"{run.arm} ({EQUAL_TIME})", run.seed, run.fold, self.plans_of(run.seed, fewer))
+                yield self.plan_run(run.arm, arms[run.arm], run.seed, run.fold, fewer)
 
     def epoch_seconds(self, runs: Sequence[Run]) -> float:
         """Median over the epochs of all runs, from nnU-Net's training logs."""
@@ -348,5 +389,7 @@ class _Benchmark:
             return
         folders = {key: str(self.output / key) for key in ("nnUNet_preprocessed", "nnUNet_results")}
         cpu = {"nnUNet_compile": "f"} if self.device == "cpu" else {}
+        if self._side_by_side > 1:
+            cpu |= {"OMP_NUM_THREADS": "1"}
         surroundings = {"nnUNet_raw": str(self.raw), "MPLBACKEND": "Agg", **folders, **cpu, **(environment or {})}
         run_command(command, self.output / "logs" / f"{name}.log", environment=surroundings, say=self.say, show=show)

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the training (0)")
     command.add_argument("--preset", default="cpu-small", help="cpu-small (low resolution, minutes per arm) or gpu (native resolution) (cpu-small)")
     command.add_argument("--settings", metavar="JSON", help='a "lngswr" entry for the plans of all arms, such as \'{"noise_sigma_input": 0.5}\'')
+    command.add_argument("--variants", metavar="FILE", help='JSON with further arms, {"NAME": {"arm": "LNGSWR", "noise_sigma_input": 0.5}, ...}')
+    command.add_argument("--hold-out", type=int, metavar="FOLD", help="leave the validation cases of this fold untouched, to choose settings on the others")
+    command.add_argument("--max-cases", type=int, metavar="N", help="validation cases to attack (the preset's: cpu-small 20, gpu all)")
     command.add_argument("--equal-time", action="store_true", help="a second reading: slower arms again, for as long as vanilla took")
     command.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="as for nnU-Net's commands (cpu)")
     command.add_argument("--dry-run", action="store_true", help="print the commands")
@@ -330,6 +333,7 @@ def _benchmark_robustness(arguments: argparse.Namespace) -> int:
     import json
 
     from nnunetv2_lngswr.benchmark import ARMS, benchmark_robustness
+    from nnunetv2_lngswr.files import read_json
 
     options = {k: v for k, v in vars(arguments).items() if k != "run"}
     options["arms"] = options["arms"] or list(ARMS)
@@ -337,6 +341,8 @@ def _benchmark_robustness(arguments: argparse.Namespace) -> int:
         options["settings"] = json.loads(options["settings"] or "{}")
     except json.JSONDecodeError as error:
         raise ValueError(f"--settings must be JSON: {error}") from None
+    if options["variants"] is not None:
+        options["variants"] = read_json(options["variants"])
     output = benchmark_robustness(options.pop("dataset"), options.pop("configuration"), options.pop("output"), say=functools.partial(print, flush=True), **options)
     if not arguments.dry_run:
         print((output / "robustness.md").read_text().rstrip())

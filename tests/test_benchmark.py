@@ -1,11 +1,13 @@
 """`lngswr benchmark robustness`: its commands, what it repeats and refuses, and once for real on phantoms."""
 import json
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from nnunetv2_lngswr import benchmark, cli
-from nnunetv2_lngswr.benchmark import ARMS, Preset, benchmark_robustness, low_resolution_spacing
+from nnunetv2_lngswr.benchmark import ARMS, Preset, Run, benchmark_robustness, low_resolution_spacing
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
 
 DATASET = PHANTOM_SETS["2d"].dataset_name
@@ -57,11 +59,103 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
         (["-d", DATASET, "--preset", "big"], "unknown preset big"),
         (["-d", "Dataset999_None"], "no data set Dataset999_None"),
         (["-d", DATASET, "--settings", "{"], "--settings must be JSON"),
+        (["-d", DATASET, "--settings", '{"noise_sigma": 1}'], 'unknown key "noise_sigma"'),
+        (["-d", DATASET, "--hold-out", "0"], "fold 0 is held out"),
+        (["-d", DATASET, "--max-cases", "0"], "max_cases must be 1 or more"),
+        (["-d", DATASET, "--variants", "missing.json"], "missing.json"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments, message):
     assert cli.main(["benchmark", "robustness", "-c", "2d", "-o", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ('{"mild": {"arm": "LNGSWR", "noise_sigma": 1}}', 'unknown key "noise_sigma"'),
+        ('{"mild": {"arm": "LNGSWR", "start": 2}}', "start must be a number in"),
+        ('{"mild": {"arm": "LNG-SWR"}}', "unknown arm LNG-SWR"),
+        ('{"mild": {"start": 1}}', 'variant mild must be an object with "arm"'),
+        ('{"AT": {"arm": "AT"}}', "not be an arm's"),
+        ('{"../mild": {"arm": "AT"}}', "made of letters"),
+    ],
+)
+def test_bad_variants_are_named(raw, tmp_path, capsys, variants, message):
+    file = tmp_path / "variants.json"
+    file.write_text(variants)
+    assert cli.main(["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(tmp_path / "out"), "--variants", str(file)]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What would be run; nnU-Net's planner leaves plans."""
+    ran = []
+
+    def run(command, log, *, environment, say, show=""):
+        command = [str(c) for c in command]
+        ran.append((command, dict(environment)))
+        if command[0] == "nnUNetv2_plan_experiment":
+            folder = Path(environment["nnUNet_preprocessed"]) / DATASET
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"batch_size": 12}}}))
+
+    monkeypatch.setattr(benchmark, "run_command", run)
+    monkeypatch.setattr(benchmark._Benchmark, "write_table", lambda self, runs: None)
+    return ran
+
+
+def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, commands):
+    variants = {"mild": {"arm": "LNGSWR", "noise_sigma_input": 0.5, "adversarial": {"epsilon": "2/255"}}}
+    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=["LNGSWR"], preset="tiny", variants=variants, settings={"start": 0.5}, max_cases=7)
+    trained = {(c[c.index("-p") + 1], c[c.index("-tr") + 1]) for c, _ in commands if c[0] == "nnUNetv2_train"}
+    plans, mild = "lngswrBenchmarkSeed0", "lngswrBenchmarkSeed0_mild"
+    assert trained == {(plans, "nnUNetTrainerVanilla"), (plans, "nnUNetTrainerLNGSWR"), (mild, "nnUNetTrainerLNGSWR")}
+    entries = [json.loads((out / "nnUNet_preprocessed" / DATASET / f"{p}.json").read_text())["configurations"]["2d"]["lngswr"] for p in (plans, mild)]
+    common = {"start": 0.5, **TINY.budget, "seed": 0}
+    assert entries == [common, common | {"noise_sigma_input": 0.5, "adversarial": {"epsilon": "2/255"}}]
+    assert {c[c.index("--disable_tta") + 1 :][1] for c, _ in commands if c[0] == "lngswr"} == {"7"}
+    assert sum(c[0] == "lngswr" for c, _ in commands) == 3
+    with pytest.raises(ValueError, match="variant mild has other settings than before"):
+        benchmark_robustness(DATASET, "2d", out, arms=[], preset="tiny", variants={"mild": {"arm": "LNGSWR", "start": 0.0}}, settings={"start": 0.5}, max_cases=7)
+
+
+def test_the_cases_of_a_held_out_fold_are_neither_trained_on_nor_attacked(raw, tmp_path, commands):
+    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=[], preset="tiny", hold_out=1, folds=[0])
+    given = json.loads((raw / DATASET / "splits_final.json").read_text())
+    used = json.loads((out / "nnUNet_preprocessed" / DATASET / "splits_final.json").read_text())
+    held_out = set(given[1]["val"])
+    assert held_out and used[0]["val"] == given[0]["val"]
+    assert sorted(used[0]["train"]) == sorted(set(given[0]["train"]) - held_out) != []
+    with pytest.raises(ValueError, match=r"other settings \(hold_out\)"):
+        benchmark_robustness(DATASET, "2d", out, arms=[], preset="tiny")
+    with pytest.raises(ValueError, match="fold 99 cannot be held out"):
+        benchmark_robustness(DATASET, "2d", tmp_path / "out2", arms=[], preset="tiny", hold_out=99)
+
+
+@pytest.mark.parametrize(("configuration", "device", "most"), [("2d", "cpu", 3), ("2d", "cuda", 1), ("3d_fullres", "cpu", 1)])
+def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(raw, tmp_path, monkeypatch, configuration, device, most):
+    monkeypatch.setattr(benchmark._Benchmark, "_cores", 3)
+    lock, now, peak, started = threading.Lock(), [0], [0], []
+
+    def run(self, name, command, *, show=""):
+        with lock:
+            now[0] += 1
+            peak[0] = max(peak[0], now[0])
+            started.append(name)
+        time.sleep(0.1)
+        with lock:
+            now[0] -= 1
+        if name.endswith("fold5"):
+            raise ValueError("training failed")
+
+    monkeypatch.setattr(benchmark._Benchmark, "_run", run)
+    its = benchmark._Benchmark(tmp_path, DATASET, configuration, "tiny", None, {}, None, device, False, print)
+    runs = [Run("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(12)]
+    with pytest.raises(ValueError, match="training failed"):
+        its.do(runs)
+    assert peak[0] == most and "train_vanilla_seed0_fold5" in started and "train_vanilla_seed0_fold11" not in started
 
 
 def test_a_folder_of_something_else_or_of_other_settings_is_refused(raw, tmp_path, monkeypatch):
