@@ -297,9 +297,10 @@ class SegmentationModel:
     # --- prediction ---
 
     def sliding_window(
-        self, *, window_batch_size: int = 1, autocast: bool = False, folds: Sequence[int | str] | None = None
+        self, *, window_batch_size: int | None = None, autocast: bool = False, folds: Sequence[int | str] | None = None
     ) -> SlidingWindow:
-        """The deployed function with gradients, of all folds or of some."""
+        """The deployed function with gradients, of all folds or of some. `window_batch_size` None: 8 windows of a slice or one 3D window per
+        network call."""
         unknown = [f for f in folds or () if f not in self.folds]
         if unknown:
             raise ValueError(f"folds {unknown} are not loaded; loaded: {list(self.folds)}")
@@ -309,7 +310,7 @@ class SegmentationModel:
             patch_size=self.patch_size,
             tile_step_size=self.tile_step_size,
             mirror_axes=self.mirror_axes,
-            window_batch_size=window_batch_size,
+            window_batch_size=window_batch_size or (8 if len(self.patch_size) == 2 else 1),
             autocast=autocast,
             device=self.device,
         )

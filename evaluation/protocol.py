@@ -33,7 +33,8 @@ class Options:
     range only. `steps`: of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer); None takes each attack's own, and so do
     ssah and square, whose steps are other things. `steps_of`: {attack: steps}, for one attack. `restarts`: None takes each attack's own. `shifts`: names, 'all' for those that apply to the data set, or
     empty. `folds`: None takes those found. `device`: None takes CUDA where there is one. `surrogate`: another model folder, for
-    `transfer`, which is then added. `nsd_tolerance`: mm (pixels for files without a spacing). `max_cases`: a seeded choice.
+    `transfer`, which is then added. `nsd_tolerance`: mm (pixels for files without a spacing). `max_cases`: a seeded choice. `window_batch_size`: windows, mirrored
+    copies included, per network call; None takes 8 for 2D configurations and 1 for 3D ones.
     ValueError for values outside these rules.
     """
 
@@ -52,7 +53,7 @@ class Options:
     tile_step_size: float = 0.5
     use_mirroring: bool = True
     device: str | None = None
-    window_batch_size: int = 1
+    window_batch_size: int | None = None
     max_cases: int | None = None
     nsd_tolerance: float = 2.0
     save_adversarial: bool = False

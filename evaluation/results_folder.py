@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,15 @@ class ResultsFolder:
             "environment": dict(environment),
         }
         write_file(self._part(files), json.dumps(part))
+
+    def has_part(self, files: CaseFiles) -> bool:
+        """Whether there is a part, be it from files that have changed since."""
+        return self._part(files).is_file()
+
+    def discard(self, cases: Sequence[CaseFiles]) -> None:
+        """Remove parts that do not count."""
+        for files in cases:
+            self._part(files).unlink(missing_ok=True)
 
     def load(self, files: CaseFiles) -> dict[str, Any]:
         return read_json(self._part(files))

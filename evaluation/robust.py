@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import platform
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,6 +64,7 @@ def evaluate(
     previous_stage: str | Path | None = None,
     num_parts: int | None = None,
     part_id: int | None = None,
+    workers: int | None = 1,
     overwrite: bool = False,
     progress: bool = True,
     **options: Any,
@@ -67,13 +73,16 @@ def evaluate(
 
     `images`, `labels`, `previous_stage`: folders in nnU-Net's format; without the first two, the validation cases of each fold. `num_parts`, `part_id`:
     evaluate only cases part_id, part_id + num_parts, ...; by default RANK and WORLD_SIZE as torchrun sets them. The part that ends last
-    writes the report. Finished cases in OUT are not repeated, and on a CPU with the same number of threads cases.csv gets the same bytes
+    writes the report. `workers`: processes among which this call shares its cases and its CPU threads; None, the command's default, takes one per core for
+    2D configurations on a CPU, whose convolutions gain nothing from threads, where the work is worth their start. Finished cases in OUT are not repeated, and on a CPU with the same number of threads and workers cases.csv gets the same bytes
     as without an interruption. ValueError for bad input, before anything is written; OSError for a
     disk that is full, after which finished cases are kept.
     """
-    work = _prepare(
-        model_folder, images=images, labels=labels, previous_stage=previous_stage, num_parts=num_parts, part_id=part_id, options=Options(**options)
-    )
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers must be an integer >= 1, got {workers}")
+    given = Options(**options)
+    inputs = {"images": images, "labels": labels, "previous_stage": previous_stage}
+    work = _prepare(model_folder, **inputs, num_parts=num_parts, part_id=part_id, options=given)
     from evaluation.results_folder import ResultsFolder
 
     out = ResultsFolder(output_folder)
@@ -81,7 +90,12 @@ def evaluate(
     todo = [c for c in work.share if not out.finished(c)] if out.holds(work.settings) else list(work.share)
     _check_inputs(work, todo, progress)
     out.open(work.settings)
-    _run(work, todo, out, progress)
+    workers = _workers(workers, work, todo)
+    if workers > 1:
+        call = {"model_folder": str(model_folder), "output_folder": str(output_folder), **{k: v and str(Path(v)) for k, v in inputs.items()}}
+        _run_workers(workers, call | {"options": given.record()}, work, todo, out, progress)
+    else:
+        _run(work, todo, out, progress)
     if not all(out.finished(c) for c in work.cases):
         return Evaluation(folder=out.path, finished=False, summary={})
     return Evaluation(folder=out.path, finished=True, summary=_merge(work, out))
@@ -279,6 +293,90 @@ def _run(work: _Work, todo: "Sequence[CaseFiles]", out: "ResultsFolder", progres
             out.save(files, result, _environment(model))
 
 
+# plain predictions, below which starting processes takes longer than they save
+WORTH_WORKERS = 1000
+
+
+def _workers(asked: int | None, work: _Work, todo: "Sequence[CaseFiles]") -> int:
+    import torch
+
+    if asked is None:
+        slices_on_cpu = work.model.device.type == "cpu" and len(work.model.patch_size) == 2
+        worth = sum(r.cost for r in work.runs) * len(todo) >= WORTH_WORKERS
+        asked = torch.get_num_threads() if slices_on_cpu and worth else 1
+    return max(1, min(asked, len(todo)))
+
+
+def _run_workers(workers: int, call: dict[str, Any], work: _Work, todo: "Sequence[CaseFiles]", out: "ResultsFolder", progress: bool) -> None:
+    """The cases in processes that call `_work_on`; ends them all where one fails."""
+    import torch
+    from tqdm import tqdm
+
+    from nnunetv2_lngswr.commands import ended_with_us
+
+    out.discard(todo)
+    threads = str(max(1, torch.get_num_threads() // workers))
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-c", "from evaluation.robust import _work_on; _work_on()"]
+    with ExitStack() as stack, tqdm(total=len(todo), unit="case", desc=f"{workers} workers", disable=not progress) as bar:
+        running = {}
+        for i in range(workers):
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=environment, text=True)
+            stack.enter_context(ended_with_us(stack.enter_context(child)))
+            with suppress(BrokenPipeError):  # it has ended: why is in its errors
+                child.stdin.write(json.dumps(call | {"cases": [c.key for c in todo[i::workers]]}))
+                child.stdin.close()
+            running[child] = errors
+        while running:
+            time.sleep(0.2)
+            bar.update(sum(out.has_part(c) for c in todo) - bar.n)
+            for child, errors in list(running.items()):
+                if child.poll() is None:
+                    continue
+                del running[child]
+                if child.returncode != 0:
+                    errors.seek(0)
+                    raise _error_of_worker(child.returncode, errors.read())
+
+
+# exit statuses of a worker
+_BAD_INPUT, _SYSTEM_ERROR = 2, 3
+
+
+def _work_on() -> None:
+    """What a worker does: the cases that `_run_workers` names on stdin."""
+    call = json.load(sys.stdin)
+    try:
+        options = Options(**call["options"])
+        inputs = {k: call[k] for k in ("images", "labels", "previous_stage")}
+        work = _prepare(call["model_folder"], **inputs, num_parts=1, part_id=0, options=options)
+        from evaluation.results_folder import ResultsFolder
+
+        keys = set(call["cases"])
+        _run(work, [c for c in work.share if c.key in keys], ResultsFolder(call["output_folder"]), progress=False)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_BAD_INPUT)
+    except OSError as error:
+        print(f"{error.errno or 0} {error.strerror or error}", file=sys.stderr)
+        sys.exit(_SYSTEM_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _error_of_worker(status: int, said: str) -> BaseException:
+    last = said.strip().splitlines()[-1] if said.strip() else ""
+    if status == _BAD_INPUT:
+        return ValueError(last)
+    if status == _SYSTEM_ERROR:
+        number, _, text = last.partition(" ")
+        return OSError(int(number), text)
+    if status == 130:
+        return KeyboardInterrupt()
+    return RuntimeError(f"a worker ended with status {status}; finished cases are kept. It said:\n{said.strip()[-2000:]}")
+
+
 def _environment(model: "SegmentationModel") -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
@@ -448,7 +546,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     # argparse takes '-1/255' for a flag; with a space in front it reaches our message
     arguments = vars(_parser().parse_args([f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]))
-    dry_run, quiet = arguments.pop("dry_run"), arguments.pop("disable_progress_bar")
+    dry_run, quiet, workers = (arguments.pop(name) for name in ("dry_run", "disable_progress_bar", "workers"))
     output = arguments.pop("output_folder")
     from evaluation.results_folder import OUTPUTS
 
@@ -457,7 +555,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if dry_run:
             _print_estimate(estimate(arguments.pop("model_folder"), output, **arguments))
             return 0
-        done = evaluate(arguments.pop("model_folder"), output, progress=not quiet, **arguments)
+        done = evaluate(arguments.pop("model_folder"), output, progress=not quiet, workers=workers, **arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -512,7 +610,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--shifts", nargs="*", default=DEFAULTS.shifts, metavar="NAME", help="default: all that apply to the data set; none: no shifts")
     add("--nsd-tolerance", type=float, default=DEFAULTS.nsd_tolerance, metavar="MM", help="of the normalised surface Dice; default: %(default)s")
     add("--max-cases", type=int, default=DEFAULTS.max_cases, metavar="N", help="a seeded choice of N cases")
-    add("--window-batch-size", type=int, default=DEFAULTS.window_batch_size, metavar="N", help="windows per network call: memory against speed; default: %(default)s")
+    add("--window-batch-size", type=int, default=DEFAULTS.window_batch_size, metavar="N", help="windows (mirrored copies included) per network call: memory against speed; default: 8 (2D) or 1 (3D)")
+    add("--workers", type=int, metavar="N", help="processes that share the cases and the CPU threads; default: one per core for 2D on a CPU, else 1")
     add("--dry-run", action="store_true", help="print cases, runs and an estimate of time and memory, and write nothing")
     add("--overwrite", action="store_true", help="replace results of other settings in OUT")
     add("--trust-checkpoint", action="store_true", help="load checkpoints that hold more than tensors and numbers; runs their code")

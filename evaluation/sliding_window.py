@@ -6,9 +6,9 @@ is linear in the logits of the windows, so the gradient of any loss L(z) needs t
 
     1. forward all windows without a graph, sum up to z;
     2. g = dL/dz on the whole case;
-    3. per window batch, fold and mirror: forward with a graph, backward with the cotangent w_t g_t / sum w, add into dL/dx.
+    3. per window batch and fold: forward with a graph, backward with the cotangent w_t g_t / sum w, add into dL/dx.
 
-A case that is one network call needs no second pass. Tiling, weights and padding are nnU-Net's: its compute_gaussian in float16 (the values
+A case whose windows and mirrored copies fit into one window batch needs no second pass, which saves a third of the time. Tiling, weights and padding are nnU-Net's: its compute_gaussian in float16 (the values
 that it deploys), its steps, zero padding to the patch; only the sums run in the precision of x instead of float16.
 
 Shapes: x (B, C, *spatial), z (B, K, *spatial). The patch may have one axis fewer than `spatial` (2D configurations: windows
@@ -34,8 +34,8 @@ class SlidingWindow:
     """nnU-Net's sliding-window function as a DifferentiableModel and FeatureModel.
 
     `networks`: one per fold; they stay where they are and come back in the mode they had. `patch_size`: nnU-Net's, 2 or 3 entries.
-    `mirror_axes`: axes of the patch to mirror (nnU-Net's allowed_mirroring_axes), None for none. `window_batch_size`: windows per network call,
-    the one knob for memory against speed. `autocast`: CUDA mixed precision, as nnU-Net predicts; gradients then carry its
+    `mirror_axes`: axes of the patch to mirror (nnU-Net's allowed_mirroring_axes), None for none. `window_batch_size`: windows, mirrored copies
+    included, per network call: the one knob for memory against speed. `autocast`: CUDA mixed precision, as nnU-Net predicts; gradients then carry its
     rounding. Work happens on `device`; x may live elsewhere and results come back on x's device and in x's dtype.
     """
 
@@ -85,24 +85,19 @@ class SlidingWindow:
         """(loss (B,), gradient of its sum (B, C, *spatial), z (B, K, *spatial)); `loss` maps z to (B,) or to a scalar."""
         with frozen(self.networks):
             tiling = self._tile(x)
-            single = len(self.networks) == len(self._flips) == 1 and len(tiling.windows) <= self.window_batch_size
-            if single and tiling.windows_per_case == 1:
-                return self._in_one_pass(tiling, x, loss)
+            calls = list(self._calls(tiling))
+            if len(calls) == 1:
+                return self._in_one_pass(tiling, *calls[0], x, loss)
             padded_z = self._sum_of_windows(tiling)
             z = padded_z[tiling.crop].to(x.device)
             value, cotangent = _loss_and_cotangent(loss, z)
-            padded_cotangent = torch.zeros_like(padded_z)
-            padded_cotangent[tiling.crop] = cotangent.to(self.device)
-            padded_cotangent /= tiling.weight_sum * (len(self.networks) * len(self._flips))
+            per_logit = self._per_window_logit(tiling, cotangent)
             gradient = torch.zeros_like(tiling.x)
-            for network, flip, batch in self._calls(tiling):
-                g = _stack([padded_cotangent[w] for w in batch]) * self._gaussian
-                leaf = _stack([tiling.x[w] for w in batch]).flip(flip).requires_grad_()
+            for network, batch in calls:
+                leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
                 with torch.enable_grad(), self._precision():
                     out = network(leaf)
-                (back,) = torch.autograd.grad(out, leaf, g.flip(flip).to(out.dtype))
-                for w, b in zip(batch, back.flip(flip)):
-                    gradient[w] += b
+                self._backpropagate(out, leaf, batch, per_logit, gradient)
             return value, gradient[tiling.crop].to(x.device), z
 
     # --- windows as features, for ssah ---
@@ -175,12 +170,14 @@ class SlidingWindow:
         for start in range(0, len(order), self.window_batch_size):
             yield list(order[start : start + self.window_batch_size])
 
-    def _calls(self, tiling: "_Tiling") -> Iterator[tuple[nn.Module, tuple[int, ...], list[tuple]]]:
-        """Every network call of the case: (fold's network, axes to flip, windows)."""
+    def _calls(self, tiling: "_Tiling") -> Iterator[tuple[nn.Module, list[tuple[tuple, tuple[int, ...]]]]]:
+        """Every network call of the cases: the fold's network and its batch of (window, axes of it to flip)."""
+        # axes of a single window, which has no batch axis
+        flips = [tuple(a - 1 for a in flip) for flip in self._flips]
+        pairs = list(itertools.product(tiling.windows, flips))
         for network in self.networks:
-            for indices in self._index_batches(tiling):
-                for flip in self._flips:
-                    yield network, flip, [tiling.windows[i] for i in indices]
+            for start in range(0, len(pairs), self.window_batch_size):
+                yield network, pairs[start : start + self.window_batch_size]
 
     def _precision(self):
         return torch.autocast("cuda") if self.autocast else nullcontext()
@@ -188,28 +185,54 @@ class SlidingWindow:
     @torch.no_grad()
     def _sum_of_windows(self, tiling: "_Tiling") -> torch.Tensor:
         total = None
-        for network, flip, batch in self._calls(tiling):
+        for network, batch in self._calls(tiling):
             with self._precision():
-                out = network(_stack([tiling.x[w] for w in batch]).flip(flip)).flip(flip)
-            out = out.to(tiling.x.dtype) * self._gaussian
-            if total is None:
-                total = out.new_zeros(len(tiling.x), out.shape[1], *tiling.x.shape[2:])
-            for w, o in zip(batch, out):
-                total[w] += o
+                out = network(_stack([tiling.x[w].flip(f) for w, f in batch]))
+            total = self._add_windows(tiling, total, out, batch)
+        return self._divided(tiling, total)
+
+    def _add_windows(self, tiling: "_Tiling", total: torch.Tensor | None, out: torch.Tensor, batch) -> torch.Tensor:
+        out = out.to(tiling.x.dtype)
+        if total is None:
+            total = out.new_zeros(len(tiling.x), out.shape[1], *tiling.x.shape[2:])
+        for (w, f), o in zip(batch, out):
+            total[w] += o.flip(f) * self._gaussian
+        return total
+
+    def _divided(self, tiling: "_Tiling", total: torch.Tensor) -> torch.Tensor:
         return total.div_(tiling.weight_sum * (len(self.networks) * len(self._flips)))
 
-    def _in_one_pass(self, tiling: "_Tiling", x: torch.Tensor, loss: LogitLoss):
-        leaf = _stack([tiling.x[w] for w in tiling.windows]).requires_grad_()
+    def _per_window_logit(self, tiling: "_Tiling", cotangent: torch.Tensor) -> torch.Tensor:
+        """dL/dz on the padded cases, divided as the sum of the windows is."""
+        padded = torch.zeros(len(tiling.x), cotangent.shape[1], *tiling.x.shape[2:], dtype=tiling.x.dtype, device=self.device)
+        padded[tiling.crop] = cotangent.to(self.device)
+        return self._divided(tiling, padded)
+
+    def _backpropagate(self, out: torch.Tensor, leaf: torch.Tensor, batch, per_logit: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Adds dL/dx of one network call into `gradient`."""
+        cotangent = _stack([(per_logit[w] * self._gaussian).flip(f) for w, f in batch])
+        (back,) = torch.autograd.grad(out, leaf, cotangent.to(out.dtype))
+        for (w, f), b in zip(batch, back):
+            gradient[w] += b.flip(f)
+
+    def _in_one_pass(self, tiling: "_Tiling", network: nn.Module, batch, x: torch.Tensor, loss: LogitLoss):
+        leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
         with torch.enable_grad(), self._precision():
-            out = self.networks[0](leaf)
-        # a case of one window: the weights cancel; a 2D case of one slice only needs its axis back
-        shape = (len(x), -1, *tiling.x.shape[2:])
-        z = out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
+            out = network(leaf)
+        if tiling.windows_per_case == len(self._flips) == 1:
+            # the weights cancel, and the result is that of a plain batch to the last bit; a 2D case of one slice only needs its axis back
+            shape = (len(x), -1, *tiling.x.shape[2:])
+            z = out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
+            value, cotangent = _loss_and_cotangent(loss, z)
+            padded = torch.zeros_like(out).reshape(shape)
+            padded[tiling.crop] = cotangent.to(padded)
+            (back,) = torch.autograd.grad(out, leaf, padded.reshape(out.shape))
+            return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
+        z = self._divided(tiling, self._add_windows(tiling, None, out.detach(), batch))[tiling.crop].to(x.device)
         value, cotangent = _loss_and_cotangent(loss, z)
-        padded = torch.zeros_like(out).reshape(shape)
-        padded[tiling.crop] = cotangent.to(padded)
-        (back,) = torch.autograd.grad(out, leaf, padded.reshape(out.shape))
-        return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
+        gradient = torch.zeros_like(tiling.x)
+        self._backpropagate(out, leaf, batch, self._per_window_logit(tiling, cotangent), gradient)
+        return value, gradient[tiling.crop].to(x.device), z
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def run_command(
     with open(log, "w", encoding="utf-8") as file, subprocess.Popen(
         [beside_python(command[0]), *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         text=True, errors="replace", env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
-    ) as process, _ended_with_us(process):
+    ) as process, ended_with_us(process):
         for line in process.stdout:
             file.write(line)
             tail.append(line.rstrip())
@@ -43,7 +43,7 @@ def run_command(
 
 def call_command(command: Sequence[str]) -> int:
     """Runs one command of this Python's environment with its output shown as it comes. Returns its exit status."""
-    with subprocess.Popen([beside_python(command[0]), *command[1:]], stdin=subprocess.DEVNULL) as process, _ended_with_us(process):
+    with subprocess.Popen([beside_python(command[0]), *command[1:]], stdin=subprocess.DEVNULL) as process, ended_with_us(process):
         return process.wait()
 
 
@@ -59,7 +59,7 @@ def beside_python(command: str) -> str:
 
 
 @contextmanager
-def _ended_with_us(process: subprocess.Popen) -> Iterator[None]:
+def ended_with_us(process: subprocess.Popen) -> Iterator[None]:
     """At Ctrl-C (and any other exception) no training goes on in the background. A terminal has told the command already, and it is waited for,
     so that it can end its own workers; then it is told by us; then killed, at a second Ctrl-C at once."""
     try:

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,6 +149,57 @@ def test_parts_merged_equal_the_whole(world, finished, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     assert run(world, out).finished
     assert cases_csv(out) == cases_csv(finished.folder)
+
+
+def test_workers_share_the_cases_and_write_the_same(world, finished, tmp_path, monkeypatch):
+    def in_this_process(*args, **kwargs):
+        raise AssertionError("a case was run in this process")
+
+    monkeypatch.setattr(robust, "_run", in_this_process)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2 * threads)  # so that each worker has as many as made `finished`
+    done = run(world, tmp_path / "out", workers=2)
+    assert done.finished and cases_csv(done.folder) == cases_csv(finished.folder)
+    assert sorted(p.name for p in done.folder.iterdir()) == sorted(p.name for p in finished.folder.iterdir())
+    # two cases are lost, and only these are done again
+    kept, *lost = sorted((done.folder / "parts").glob("*.json"))
+    before = kept.stat().st_mtime_ns
+    for part in lost:
+        part.unlink()
+    again = run(world, tmp_path / "out", workers=2)
+    assert cases_csv(again.folder) == cases_csv(finished.folder) and kept.stat().st_mtime_ns == before
+
+
+def test_a_failing_worker_ends_the_others_and_says_why(world, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="workers must be an integer >= 1"):
+        run(world, tmp_path / "none", workers=0)
+    monkeypatch.setattr(robust.Options, "record", lambda self: {"max_cases": 0})
+    with pytest.raises(ValueError, match="max_cases must be an integer >= 1, got 0"):
+        run(world, tmp_path / "out", workers=2)
+    folder = shutil.copytree(world[0], tmp_path / "model")
+    monkeypatch.undo()
+    open_folder = ResultsFolder.open
+
+    def then_lose_the_model(self, settings):
+        open_folder(self, settings)
+        shutil.rmtree(folder / "fold_0")
+
+    monkeypatch.setattr(ResultsFolder, "open", then_lose_the_model)
+    with pytest.raises(ValueError, match="fold"):
+        run((folder, *world[1:]), tmp_path / "out2", workers=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "dimension", "cases", "expected"), [("cpu", 2, 20, 4), ("cpu", 2, 3, 3), ("cpu", 2, 1, 1), ("cpu", 3, 20, 1), ("cuda", 2, 20, 1)]
+)
+def test_workers_by_default_where_they_help(device, dimension, cases, expected, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    model = SimpleNamespace(device=torch.device(device), patch_size=(8,) * dimension)
+    costly = SimpleNamespace(model=model, runs=[SimpleNamespace(cost=1000)])
+    cheap = SimpleNamespace(model=model, runs=[SimpleNamespace(cost=1)])
+    assert robust._workers(None, costly, [None] * cases) == expected
+    assert robust._workers(None, cheap, [None] * cases) == 1
+    assert robust._workers(2, cheap, [None] * cases) == min(2, cases)
 
 
 def test_a_changed_file_is_evaluated_again(world, state_dicts, tmp_path):

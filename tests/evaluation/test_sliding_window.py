@@ -162,6 +162,24 @@ def test_a_case_of_one_window_needs_no_second_pass():
     assert torch.allclose(gradient, expected, rtol=1e-9) and torch.allclose(z, expected_z)
 
 
+@pytest.mark.parametrize(("mirror_axes", "copies"), [((), 1), ((0, 1), 4)])
+def test_a_case_that_fits_into_one_batch_needs_no_second_pass(mirror_axes, copies):
+    x, target = case((13, 11), batch=2)
+    counting = Counting(networks(2)[0])
+    options = {"patch_size": (PATCH,) * 2, "mirror_axes": mirror_axes, "device": "cpu"}
+    one_by_one = SlidingWindow([counting], **options)
+    calls = one_by_one.window_count(x) * copies
+    value, expected, expected_z = one_by_one.value_and_gradient(x, lambda z: cross_entropy(z, target))
+    assert counting.calls == 2 * calls and calls > 4
+    counting.calls = 0
+    got, gradient, z = SlidingWindow([counting], window_batch_size=calls, **options).value_and_gradient(x, lambda z: cross_entropy(z, target))
+    assert counting.calls == 1
+    assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-14) and torch.allclose(z, expected_z) and torch.allclose(got, value)
+    counting.calls = 0
+    SlidingWindow([counting], window_batch_size=calls - 1, **options).value_and_gradient(x, lambda z: cross_entropy(z, target))
+    assert counting.calls == 4
+
+
 def test_networks_and_random_state_come_back_as_they_were():
     network = model_folders.make_network(2, deep_supervision=True)
     network.train()
