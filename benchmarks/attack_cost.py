@@ -35,7 +35,7 @@ from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.files import write_file
-from nnunetv2_lngswr.overhead import peak_rss_mib
+from nnunetv2_lngswr.overhead import RETURN_MEMORY, peak_rss_mib
 
 # those of Dataset611_ThyroidUS at 128 px and of Dataset621_LungNodule3D, under nnU-Net's plans
 FEATURES = {2: (32, 64, 128, 256, 512), 3: (32, 64, 128, 256)}
@@ -46,8 +46,6 @@ MEMORY_STEPS = {2: {4: 1.0, 64: 1 / 7}, 3: {4: 1.0, 64: 1 / 7}}
 MEMORY_FEATURES = {2: (16, 32, 64), 3: (8, 16, 32)}
 MEMORY_CASE = {2: (1, 192, 192), 3: (48, 48, 48)}
 MEMORY_PATCH = {2: (96, 96), 3: (48, 24, 24)}
-# glibc keeps freed blocks and its heap fragments; with these the process's peak is what was live
-RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 def build(features: tuple[int, ...], dimension: int, device: torch.device) -> torch.nn.Module:

@@ -75,14 +75,16 @@ class Branch(nn.Module):
         if fuse:
             self.fusion = DynamicMultiScaleFusion(channels, spatial_rank)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, in_place: bool = False) -> Tensor:
+        """`in_place`: x may be overwritten."""
         if self.training:
             sd = None if self.prior is None else self.prior.observe(x)
             if self.noise is not None:
                 x = self.noise(x, sd)
         if self.reconstruction is not None:
             fixed = self.reconstruction.fixed_gains is not None
-            y = self.reconstruction(x, None if fixed else self.prior.gain())
+            in_place = in_place and self.convolution is None
+            y = self.reconstruction(x, None if fixed else self.prior.gain(), in_place=in_place)
             x = y if self.convolution is None else self.convolution(torch.cat((x, y), dim=1))
         if self.fusion is not None:
             x = self.fusion(x)
@@ -103,7 +105,11 @@ class Branch(nn.Module):
         return (self(args[0]), *args[1:])
 
     def after_stage(self, stage: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self(output)
+        if self.training or torch.compiler.is_compiling():
+            return self(output)
+        # nobody else has seen the output of a stage, unless hooks look at it, or the stage passed its input on
+        watched = self._forward_hooks or self._forward_pre_hooks or len(stage._forward_hooks) > 1
+        return self(output, in_place=not watched and output.data_ptr() != args[0].data_ptr())
 
 
 class LNGSWR(nn.Module):

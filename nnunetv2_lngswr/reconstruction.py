@@ -59,6 +59,8 @@ class SelectiveWaveletReconstruction(nn.Module):
             if len(fixed_gains) != len(self.bands):
                 raise ValueError(f"fixed_gains must have one value per band {self.bands}, got {tuple(fixed_gains)}")
             fixed_gains = torch.tensor(fixed_gains, dtype=torch.float32)
+        # a gain lies between g_b and 1
+        self._least_gain = 0.0 if fixed_gains is None else min(1.0, *fixed_gains.tolist())
         self.register_buffer("fixed_gains", fixed_gains, persistent=False)
         theta = torch.full((channels, len(self.bands) - 1), start / SCALE)
         if learned:
@@ -66,14 +68,14 @@ class SelectiveWaveletReconstruction(nn.Module):
         else:
             self.register_buffer("theta", theta)
 
-    def forward(self, x: Tensor, prior_gain: Tensor | None = None) -> Tensor:
-        """x (N, C, *spatial) -> y of the same shape; `prior_gain` (C, B), needed unless the gains are fixed."""
+    def forward(self, x: Tensor, prior_gain: Tensor | None = None, *, in_place: bool = False) -> Tensor:
+        """x (N, C, *spatial) -> y of the same shape; `prior_gain` (C, B), needed unless the gains are fixed; `in_place`: x may be overwritten."""
         axes = tuple(a for a in self.axes if x.shape[2 + a] > 1)
         gains = self.gains(prior_gain)
         if axes != self.axes:  # an axis of length 1 has no high band
             lone = [i for i, a in enumerate(self.axes) if a not in axes]
             gains = gains[:, [b for b, name in enumerate(self.bands) if all(name[i] == "L" for i in lone)]]
-        return apply_gains(x, gains, axes, self.wavelet)
+        return apply_gains(x, gains, axes, self.wavelet, least_gain=self._least_gain, in_place=in_place)
 
     def gains(self, prior_gain: Tensor | None = None) -> Tensor:
         """gain_b per channel and band, (C, B) in [0, 1], first column (the low band) 1."""

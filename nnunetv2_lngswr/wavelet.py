@@ -23,7 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 HAAR = "haar"
-PIECE = 2**20  # values, of which a handful are held at once
+PIECE = 2**19  # values, of which a handful are held at once
+INVERTIBLE = 0.01  # gains from here on can be divided by without loss in fp32
 
 
 def check_wavelet(name: str) -> str:
@@ -75,11 +76,14 @@ def compose(bands: Tensor, axes: Sequence[int], spatial: Sequence[int], wavelet:
     return _crop(x, spatial)
 
 
-def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
+def apply_gains(
+    x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HAAR, *, least_gain: float = 0.0, in_place: bool = False
+) -> Tensor:
     """iDWT(gains * DWT(x)) along `axes`: x (N, C, *spatial), gains (C, B) in the order of :func:`subbands`.
 
     Gains of 1 are the identity to the last bit in every precision. Of Haar nothing but x is kept for backward, which
-    is once differentiable.
+    is once differentiable. `least_gain`: what no gain is below; where one can divide by it, the result, which the next layer keeps too,
+    is kept instead of x. `in_place`: x may be overwritten (without a graph; where that saves nothing it is not).
     """
     if not axes:
         return x
@@ -90,7 +94,13 @@ def apply_gains(x: Tensor, gains: Tensor, axes: Sequence[int], wavelet: str = HA
         return compose(bands * weights, axes, spatial, wavelet)
     axes = tuple(sorted(axes))
     x = _pad_to_even(x, axes)
-    y = _haar_pointwise(x, gains, axes) if torch.compiler.is_compiling() else _HaarGains.apply(x, gains, axes)
+    if torch.compiler.is_compiling():
+        y = _haar_pointwise(x, gains, axes)
+    elif torch.is_grad_enabled() and (x.requires_grad or gains.requires_grad):
+        keeps_result = least_gain >= INVERTIBLE and x.dtype in (torch.float32, torch.float64)
+        y = _HaarGains.apply(x, gains, axes, keeps_result)
+    else:
+        y = _haar_by_piece(x, gains, axes, out=x if in_place else torch.empty_like(x))
     return _crop(y, spatial)
 
 
@@ -118,23 +128,28 @@ class _HaarGains(torch.autograd.Function):
     """`apply_gains` of eager code, piece by piece, so that what it makes on the way stays in the cache."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
-        ctx.save_for_backward(x, gains)
-        ctx.axes = axes
-        return _haar_by_piece(x, gains, axes)
+    def forward(ctx, x: Tensor, gains: Tensor, axes: tuple[int, ...], keeps_result: bool) -> Tensor:
+        y = _haar_by_piece(x, gains, axes, out=torch.empty_like(x))
+        ctx.save_for_backward(y if keeps_result else x, gains)
+        ctx.axes, ctx.keeps_result = axes, keeps_result
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        x, gains = ctx.saved_tensors
+        kept, gains = ctx.saved_tensors
+        grad_gains = None
+        if ctx.needs_input_grad[1]:
+            grad_gains = _haar_products(kept, grad, ctx.axes).to(gains.dtype)
+            if ctx.keeps_result:  # whose bands are those of x times the gains
+                grad_gains /= gains
         # a symmetric map: its transpose is itself
-        grad_x = _haar_by_piece(grad, gains, ctx.axes) if ctx.needs_input_grad[0] else None
-        grad_gains = _haar_products(x, grad, ctx.axes).to(gains.dtype) if ctx.needs_input_grad[1] else None
-        return grad_x, grad_gains, None
+        grad_x = _haar_by_piece(grad, gains, ctx.axes, out=torch.empty_like(grad)) if ctx.needs_input_grad[0] else None
+        return grad_x, grad_gains, None, None
 
 
-def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """x + iDWT((gains - 1) * DWT(x)), even sizes: as a correction, unit gains change nothing."""
+def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...], out: Tensor) -> Tensor:
+    """x + iDWT((gains - 1) * DWT(x)), even sizes: as a correction, unit gains change nothing. `out` may be x."""
     rows, along_last = _split_axes(x, axes)
     # per band of the rows' axes (C, R): what a sample takes from itself and from its partner along the last axis
     weights = ((gains - 1) / 2 ** len(rows)).unflatten(1, (2 ** len(rows), -1))
@@ -148,7 +163,6 @@ def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
         # rows of weights rather than masks and weights: elementwise operations are vectorised over equal layouts only
         right = [(w * first).contiguous()[..., :-1] for w in partner]
         left = [(w * ~first).contiguous()[..., 1:] for w in partner]
-    y = torch.empty_like(x)
     for sample, channels in _pieces(x):
         phases = _phases(x[sample, channels], rows)
         corrections = []
@@ -158,9 +172,9 @@ def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...]) -> Tensor:
                 correction[..., :-1].addcmul_(of[..., 1:], right[band][channels])
                 correction[..., 1:].addcmul_(of[..., :-1], left[band][channels])
             corrections.append(correction)
-        for phase, correction, out in zip(phases, _butterflies(corrections), _phases(y[sample, channels], rows)):
-            torch.add(phase, correction, out=out)
-    return y
+        for phase, correction, result in zip(phases, _butterflies(corrections), _phases(out[sample, channels], rows)):
+            torch.add(phase, correction, out=result)
+    return out
 
 
 def _haar_products(x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnunetv2_lngswr.config import LNGSWRConfig
 from nnunetv2_lngswr.network import attach, find_lngswr, is_backbone_key
+from nnunetv2_lngswr.reconstruction import SelectiveWaveletReconstruction
 
 FEATURES = (4, 6, 8)
 STRIDES = {
@@ -195,3 +196,38 @@ def test_any_encoder_with_stages_will_do():
         attach(Tiny(), LNGSWRConfig())
     network = attach(Tiny(), LNGSWRConfig(noise=False), strides=[1, 2], features=[4, 4])
     assert network(image()).shape == (2, 4, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["plain", "resenc"])
+def test_inference_writes_over_stage_outputs_that_nobody_looks_at(kind):
+    network = attach(make(kind), LNGSWRConfig(reconstruct_bottleneck=True)).eval()
+    x = image()
+    before = x.clone()
+    expected = network(x)[0].detach()  # parameters ask for gradients: a graph, so nothing is overwritten
+    received = []
+    lngswr = find_lngswr(network)
+    apply = SelectiveWaveletReconstruction.forward
+
+    def watched(self, x, *args, **options):
+        y = apply(self, x, *args, **options)
+        received.append(y.data_ptr() == x.data_ptr())
+        return y
+
+    seen = []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(SelectiveWaveletReconstruction, "forward", watched)
+        assert torch.equal(network(x)[0], expected) and torch.equal(x, before)
+        assert received == [False, True, True, True]  # the image is the caller's
+        network.encoder.stages[1].register_forward_hook(lambda module, args, output: seen.append(output), prepend=True)
+        received.clear()
+        assert torch.equal(network(x)[0], expected) and received == [False, True, False, True]
+    assert not torch.equal(seen[0], lngswr.stages[1](seen[0]))
+
+
+def test_a_stage_that_passes_its_input_on_does_not_overwrite_it():
+    network = attach(make(), LNGSWRConfig()).eval()
+    branch, x = find_lngswr(network).stages[0], torch.randn(1, FEATURES[0], 8, 8)
+    before = x.clone()
+    with torch.no_grad():
+        branch.after_stage(network.encoder.stages[0], (x,), x.view_as(x))
+    assert torch.equal(x, before)

@@ -5,7 +5,7 @@ import torch
 
 from nnunetv2_lngswr.noise import channel_sd, unit_noise
 from nnunetv2_lngswr.prior import FrequencyPrior
-from nnunetv2_lngswr.wavelet import compose
+from nnunetv2_lngswr.wavelet import band_energy, compose
 
 
 def prior_of(axes=(0, 1), sigma=0.5, spectrum="white", channels=2, **options):
@@ -52,6 +52,19 @@ def test_observe_returns_the_channels_standard_deviation(wavelet, rng):
     x = torch.randn((4, 2, 16, 12), generator=rng) * torch.tensor([1.0, 3.0]).view(1, 2, 1, 1) + 2
     prior = FrequencyPrior(2, (0, 1), sigma=0.5, spectrum="white", wavelet=wavelet)
     assert torch.allclose(prior.observe(x), channel_sd(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((3, 4, 131, 96), (0, 1)), ((2, 4, 37, 32, 34), (0, 1, 2)), ((2, 4, 37, 32, 34), (1, 2))])
+def test_a_quarter_of_a_large_map_says_what_all_of_it_says(shape, axes, rng):
+    x = unit_noise(shape, spectrum="multiscale", generator=rng) * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, *[1] * (len(shape) - 2)) + 0.5
+    looked_at, prior = [], prior_of(axes, channels=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunetv2_lngswr.prior.band_energy", lambda x, *args: looked_at.append(x.numel()) or band_energy(x, *args))
+        sd = prior.observe(x)
+    prior.commit()
+    assert looked_at[0] <= x.numel() / 4
+    whole = band_energy(x, axes)
+    assert torch.allclose(prior.energy, whole, rtol=0.12) and torch.allclose(sd, channel_sd(x), rtol=0.05)
 
 
 def test_gain_is_one_before_the_first_update():

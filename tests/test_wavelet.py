@@ -161,6 +161,46 @@ def test_backward_needs_the_features_alone(rng):
     assert sum(t.numel() for t in kept if t.data_ptr() != x.data_ptr()) <= gains.numel()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_keeping_the_result_gives_the_same_gradients(shape, rng):
+    axes = all_axes(shape)
+    x = torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
+    gains = (0.02 + 0.98 * torch.rand((shape[1], 2 ** len(axes)), generator=rng, dtype=torch.float64)).requires_grad_()
+    grad = torch.randn(shape, generator=rng, dtype=torch.float64)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = apply_gains(x, gains, axes, least_gain=0.02)
+    if all(n % 2 == 0 for n in shape[2:]):  # else the result is cropped
+        assert y.data_ptr() in {t.data_ptr() for t in kept} and x.data_ptr() not in {t.data_ptr() for t in kept}
+    expected = torch.autograd.grad(apply_gains(x, gains, axes), (x, gains), grad)
+    for got, want in zip(torch.autograd.grad(y, (x, gains), grad), expected):
+        assert torch.allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_a_result_that_cannot_be_divided_is_not_kept(rng):
+    x = torch.randn((2, 2, 8, 8), generator=rng, requires_grad=True)
+    gains = torch.zeros((2, 4), requires_grad=True)
+    (gradient,) = torch.autograd.grad(apply_gains(x, gains, (0, 1), least_gain=0.0).sum() * 1.0, gains)
+    assert torch.isfinite(gradient).all()
+    half = x.detach().half().requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        apply_gains(half, gains, (0, 1), least_gain=0.5)  # 1e-3 of a value is too much to divide by a small gain
+    assert half.data_ptr() in {t.data_ptr() for t in kept}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_place_gives_the_same_and_only_without_a_graph(shape, rng):
+    axes = all_axes(shape)
+    x, gains = torch.randn(shape, generator=rng), torch.rand((shape[1], 2 ** len(axes)), generator=rng)
+    expected, before = apply_gains(x, gains, axes), x.clone()
+    with_graph = apply_gains(x, gains.clone().requires_grad_(), axes, in_place=True)
+    assert torch.equal(with_graph, expected) and torch.equal(x, before)
+    y = apply_gains(x, gains, axes, in_place=True)
+    assert torch.equal(y, expected)
+    assert all(n % 2 for n in shape[2:]) or y.data_ptr() == x.data_ptr() or any(n % 2 for n in shape[2:])
+
+
 @pytest.mark.parametrize("name, fault", [("har", "orthogonal PyWavelets wavelet"), ("bior2.2", "must be orthogonal")])
 def test_other_wavelets_are_refused(name, fault):
     with pytest.raises(ValueError, match=f"{fault}.*{name}"):
