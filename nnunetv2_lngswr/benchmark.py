@@ -50,12 +50,24 @@ class Preset:
     evaluation: tuple[str, ...]
 
 
+SMALL = {
+    "shortest_side": {2: 128, 3: 34},
+    "batch_size": {2: 10, 3: 2},
+    "budget": {"num_epochs": 10, "num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 5},
+}
+
 PRESETS = {
+    # to choose settings: the training of cpu-small, and of its evaluation what settings are chosen by
+    "search": Preset(
+        **SMALL,
+        evaluation=(
+            *("--attacks", "pgd_linf", "--epsilons", "4/255", "8/255", "--shifts", "none"),
+            *("--steps", "10", "--max-cases", "40", "--disable_tta"),
+        ),
+    ),
     # one fold of all arms within two hours on two cores
     "cpu-small": Preset(
-        shortest_side={2: 128, 3: 34},
-        batch_size={2: 10, 3: 2},
-        budget={"num_epochs": 10, "num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 5},
+        **SMALL,
         evaluation=(
             *("--attacks", "noise", "pgd_linf", "pgd_l2", "ssah_project", "--epsilons", "4/255", "8/255", "--epsilons-l2", "1/255", "2/255"),
             *("--steps", "10", "ssah_project=30", "--max-cases", "20", "--disable_tta"),

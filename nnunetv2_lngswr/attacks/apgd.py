@@ -48,11 +48,13 @@ def apgd(
     radius_schedule: bool = True,
 ) -> AttackResult:
     """Auto-PGD in the ball's norm. `loss`: ce, masked_ce or js (any of losses.LOSSES). Without `radius_schedule`, one stage at epsilon.
-    `extras['step_sizes']`: (steps, B), in units of epsilon's unit, of the last restart."""
+    `extras['step_sizes']`: (steps, B), in units of epsilon's unit, of the last restart; fewer steps where Dice reached 0."""
     check_steps(steps, restarts)
     search = Search(x, target, ball)
     stages = _stages(steps) if radius_schedule else [(1.0, steps)]
     for _ in range(restarts):
+        if search.solved:
+            break
         current, sizes = None, []
         for factor, count in stages:
             stage_ball = ball.enlarged(factor)
@@ -104,6 +106,8 @@ def _stage(
         moved = project(current + a * (stepped - current) + (1 - a) * (current - previous), x, ball)
         previous, current = current, moved
         value, gradient = evaluate(current)
+        if search.solved:
+            break
         better = value > best_value
         keep = better.reshape(shape)
         best, best_gradient = torch.where(keep, current, best), torch.where(keep, gradient, best_gradient)

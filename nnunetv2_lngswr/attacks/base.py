@@ -333,6 +333,11 @@ class Search:
         self.history.append(value)
         return better
 
+    @property
+    def solved(self) -> bool:
+        """Whether nothing of any case is segmented right in its best iterate: no further step lowers its Dice."""
+        return bool(self.history) and bool((self.best_dice == 0).all())
+
     def result(self, attack: str, *, settings: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> AttackResult:
         return AttackResult(
             attack=attack,

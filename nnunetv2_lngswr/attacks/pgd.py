@@ -2,7 +2,7 @@
 
     x_0 = start,   x_{t+1} = P(x_t + size * d(grad L_t(x_t))),   d = sign (Linf) or gradient / RMS (L2), sizes in units of epsilon.
 
-T steps cost T gradients and one forward pass, which judges the last iterate. Shapes: x (B, C, *spatial), one ball per case.
+T steps cost T gradients and one forward pass, which judges the last iterate; fewer where Dice reaches 0 before. Shapes: x (B, C, *spatial), one ball per case.
 """
 
 from __future__ import annotations
@@ -70,24 +70,37 @@ def ascend(
     judge = judge_of(loss_name)
     search = Search(x, target, ball)
     for _ in range(restarts):
+        if search.solved:
+            break
         start = random_start(x, ball, generator) if from_random else x
 
         def gradient_at(step: int, current: torch.Tensor) -> torch.Tensor:
             ascended = loss_at(step)
             return search.gradient(model, current, lambda z: ascended(z, target), lambda z: judge(z, target))[1]
 
-        last = last_iterate(x, ball, gradient_at, start=start, steps=steps, size=size)
-        search.evaluate(model, last, lambda z: judge(z, target))
+        last = last_iterate(x, ball, gradient_at, start=start, steps=steps, size=size, stop=lambda: search.solved)
+        if not search.solved:
+            search.evaluate(model, last, lambda z: judge(z, target))
     settings = {"steps": steps, "restarts": restarts, "step_size": size, "loss": loss_name, "random_start": from_random}
     return search.result(name, settings=settings)
 
 
 def last_iterate(
-    x: torch.Tensor, ball: Ball, gradient_at: Callable[[int, torch.Tensor], torch.Tensor], *, start: torch.Tensor, steps: int, size: float
+    x: torch.Tensor,
+    ball: Ball,
+    gradient_at: Callable[[int, torch.Tensor], torch.Tensor],
+    *,
+    start: torch.Tensor,
+    steps: int,
+    size: float,
+    stop: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
     """x_T of the recursion above, unjudged, at the cost of T gradients. `gradient_at(t, x_{t-1})`, t = 1 .. steps; `size` of a step in units
-    of epsilon's unit."""
+    of epsilon's unit; `stop`, asked after each gradient, ends it at the iterate of that gradient."""
     current = start
     for step in range(1, steps + 1):
-        current = project(current + size * step_direction(gradient_at(step, current), ball), x, ball)
+        gradient = gradient_at(step, current)
+        if stop():
+            break
+        current = project(current + size * step_direction(gradient, ball), x, ball)
     return current

@@ -8,6 +8,7 @@ import torch
 from nnunetv2_lngswr import attacks
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.apgd import apgd
+from nnunetv2_lngswr.attacks.base import Search
 from nnunetv2_lngswr.attacks.segpgd import wrong_weight
 from nnunetv2_lngswr.attacks.ssah import _Semantics, low_frequencies
 from tests.model_folders import make_network
@@ -105,6 +106,20 @@ def test_order_of_attacks_on_the_mean(dimension, trained):
 def test_a_large_epsilon_drives_dice_to_zero(name, trained):
     _, result = run(name, trained, epsilon=1.0, steps=40)
     assert result.dice.max() < 0.05
+
+
+@pytest.mark.parametrize("name", ("pgd_linf", "apgd"))
+def test_an_attack_ends_where_dice_is_zero(name, trained, monkeypatch):
+    _, ended = run(name, trained, epsilon=1.0, steps=40, restarts=2)
+    monkeypatch.setattr(Search, "solved", False)
+    _, whole = run(name, trained, epsilon=1.0, steps=40, restarts=2)
+    assert (ended.dice == 0).all() and (whole.dice == 0).all()
+    assert ended.queries < whole.queries / 2
+    assert ended.loss_history.equal(whole.loss_history[: len(ended.loss_history)])
+    # where something is left, nothing ends early
+    monkeypatch.undo()
+    _, small = run(name, trained, epsilon=0.001, steps=5)
+    assert (small.dice > 0).all() and small.gradients >= 5
 
 
 def test_white_box_is_at_least_as_strong_as_transfer_and_square(trained):
@@ -278,7 +293,9 @@ def test_apgd_halves_its_step_only_at_checkpoints_and_converges():
     assert (result.perturbed - optimum).abs().max() < 0.01
 
 
-def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius():
+def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius(monkeypatch):
+    monkeypatch.setattr(Search, "solved", False)  # there is nothing to segment: Dice is 0 from the start
+
     class Linear(Quadratic):
         def logits(self, x):
             return torch.cat([torch.zeros_like(x), 1e-3 * x], 1)
