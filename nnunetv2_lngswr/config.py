@@ -50,6 +50,8 @@ class LNGSWRConfig:
     reconstruct_input: bool = True
     reconstruct_stages: bool = True
     """After every encoder stage but the bottleneck."""
+    reconstruct_from_stage: int = 0
+    """The first of these stages; 0 is the one of full resolution, where more than half of the cost is."""
     reconstruct_bottleneck: bool = False
     wavelet: str = HAAR
     """Any orthogonal PyWavelets wavelet."""
@@ -77,6 +79,7 @@ class LNGSWRConfig:
         for field in dataclasses.fields(self):
             if field.type == "bool":
                 _require(field.name, getattr(self, field.name), lambda v: isinstance(v, bool), "true or false")
+        _require("reconstruct_from_stage", self.reconstruct_from_stage, lambda v: _is_int(v) and v >= 0, "an integer >= 0")
         check_wavelet(self.wavelet)
         if not isinstance(self.gains, str):
             _require("gains", self.gains, _is_gain_list, '"prior" or a list of 2 or more numbers in [0, 1]')

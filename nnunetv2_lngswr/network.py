@@ -139,7 +139,7 @@ class LNGSWR(nn.Module):
                 config,
                 sigma=config.noise_sigma_stages,
                 reconstruct=config.reconstruction
-                and (config.reconstruct_bottleneck if s == last else config.reconstruct_stages),
+                and (config.reconstruct_bottleneck if s == last else config.reconstruct_stages and s >= config.reconstruct_from_stage),
                 fuse=config.bottleneck_fusion and s == last,
             )
             for s, channels in enumerate(features)

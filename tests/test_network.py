@@ -72,6 +72,22 @@ def test_every_learned_part_gets_a_gradient(kind, strides, options):
     assert bool(find_lngswr(network).gates()) == (options.get("learned", True) and options.get("fusion") != "conv")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["input", "stage 0", "stage 1"]),
+        ({"reconstruct_from_stage": 1}, ["input", "stage 1"]),
+        ({"reconstruct_from_stage": 2, "reconstruct_bottleneck": True}, ["input", "stage 2"]),
+        ({"reconstruct_input": False}, ["stage 0", "stage 1"]),
+        ({"reconstruct_stages": False}, ["input"]),
+        ({"reconstruction": False}, []),
+    ],
+)
+def test_only_the_named_branches_reconstruct(options, expected):
+    lngswr = find_lngswr(attach(make(), LNGSWRConfig(**options)))
+    assert [name for name, branch in lngswr.branches() if branch.reconstruction is not None] == expected
+
+
 def test_wavelet_axes_are_those_pooled_next():
     lngswr = find_lngswr(attach(make(strides="anisotropic"), LNGSWRConfig(reconstruct_bottleneck=True)))
     assert {name: branch.reconstruction.axes for name, branch in lngswr.branches()} == {
