@@ -27,13 +27,13 @@ SUFFIX = "LNGSWR"
 def extra_feature_maps(patch_size, strides, features_per_stage, input_channels: int) -> int:
     """What LNG-SWR adds to nnU-Net's estimate, which counts the elements of each convolution's output once.
 
-    A counted output is kept twice, by the normalisation and by the next convolution. LNG-SWR keeps two tensors more of the input and of each stage,
-    the noisy and the reconstructed one, and one of the bottleneck, which is not reconstructed.
+    A counted output is kept twice, by the normalisation and by the next convolution. LNG-SWR keeps one tensor more of the input and of each stage:
+    what the next convolution gets is not what the nonlinearity gave. With gains that one cannot divide by ("prior", 0) it would be two.
     """
-    shape, total = np.array(patch_size, np.int64), 2 * input_channels * int(np.prod(patch_size))
-    for stage, (stride, features) in enumerate(zip(strides, features_per_stage)):
+    shape, total = np.array(patch_size, np.int64), input_channels * int(np.prod(patch_size))
+    for stride, features in zip(strides, features_per_stage):
         shape = -(-shape // np.array(stride))
-        total += (1 if stage == len(features_per_stage) - 1 else 2) * features * int(np.prod(shape))
+        total += features * int(np.prod(shape))
     return total // 2
 
 

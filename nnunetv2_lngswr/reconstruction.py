@@ -55,12 +55,12 @@ class SelectiveWaveletReconstruction(nn.Module):
             raise ValueError(f"start must lie in [0, 1], got {start}")
         self.axes, self.wavelet = tuple(axes), check_wavelet(wavelet)
         self.bands = subbands(len(self.axes))
+        # a gain lies between g_b and 1
+        self._least_gain = 0.0 if fixed_gains is None else min(1.0, *fixed_gains)
         if fixed_gains is not None:
             if len(fixed_gains) != len(self.bands):
                 raise ValueError(f"fixed_gains must have one value per band {self.bands}, got {tuple(fixed_gains)}")
             fixed_gains = torch.tensor(fixed_gains, dtype=torch.float32)
-        # a gain lies between g_b and 1
-        self._least_gain = 0.0 if fixed_gains is None else min(1.0, *fixed_gains.tolist())
         self.register_buffer("fixed_gains", fixed_gains, persistent=False)
         theta = torch.full((channels, len(self.bands) - 1), start / SCALE)
         if learned:

@@ -293,7 +293,9 @@ class nnUNetTrainerAT(AdversarialTraining, PlansEntryTrainer):
 
 
 class nnUNetTrainerLNGSWRAT(nnUNetTrainerLNGSWR, nnUNetTrainerAT):
-    """LNG-SWR with adversarial training."""
+    """LNG-SWR with adversarial training. The noise is milder: on top of attacks, that of nnUNetTrainerLNGSWR underfits (docs/evidence.md)."""
+
+    method = LNGSWRConfig(noise_sigma_input=0.25, noise_sigma_stages=0.1)
 
 
 __all__ = [

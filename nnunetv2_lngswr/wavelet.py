@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 HAAR = "haar"
 PIECE = 2**19  # values, of which a handful are held at once
-INVERTIBLE = 0.01  # gains from here on can be divided by without loss in fp32
+# gains from here on can be divided by: what rounding (to fp16, too) does to a value is lost in the sums over a feature map
+INVERTIBLE = 0.01
 
 
 def check_wavelet(name: str) -> str:
@@ -97,7 +98,7 @@ def apply_gains(
     if torch.compiler.is_compiling():
         y = _haar_pointwise(x, gains, axes)
     elif torch.is_grad_enabled() and (x.requires_grad or gains.requires_grad):
-        keeps_result = least_gain >= INVERTIBLE and x.dtype in (torch.float32, torch.float64)
+        keeps_result = least_gain >= INVERTIBLE and x.dtype != torch.bfloat16
         y = _HaarGains.apply(x, gains, axes, keeps_result)
     else:
         y = _haar_by_piece(x, gains, axes, out=x if in_place else torch.empty_like(x))

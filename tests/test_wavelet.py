@@ -182,11 +182,20 @@ def test_a_result_that_cannot_be_divided_is_not_kept(rng):
     gains = torch.zeros((2, 4), requires_grad=True)
     (gradient,) = torch.autograd.grad(apply_gains(x, gains, (0, 1), least_gain=0.0).sum() * 1.0, gains)
     assert torch.isfinite(gradient).all()
-    half = x.detach().half().requires_grad_()
+    coarse = x.detach().bfloat16().requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        apply_gains(half, gains, (0, 1), least_gain=0.5)  # 1e-3 of a value is too much to divide by a small gain
-    assert half.data_ptr() in {t.data_ptr() for t in kept}
+        apply_gains(coarse, gains, (0, 1), least_gain=0.5)
+    assert coarse.data_ptr() in {t.data_ptr() for t in kept}
+
+
+def test_gradients_of_small_gains_survive_half_precision(rng):
+    x = torch.randn((2, 4, 64, 64), generator=rng).half().requires_grad_()
+    grad = torch.randn(x.shape, generator=rng).half() + x.detach()
+    gains = torch.tensor([[1.0, 0.12, 0.12, 0.02]] * 4, requires_grad=True)
+    exact = torch.autograd.grad(apply_gains(x.double(), gains.double(), (0, 1)), gains, grad.double())[0]
+    (found,) = torch.autograd.grad(apply_gains(x, gains, (0, 1), least_gain=0.02), gains, grad)
+    assert torch.allclose(found, exact, rtol=0.01)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
