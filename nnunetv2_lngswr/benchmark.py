@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 
 from nnunetv2_lngswr import __version__
-from nnunetv2_lngswr.commands import run_command
+from nnunetv2_lngswr.commands import interrupt_running, run_command
 from nnunetv2_lngswr.config import PLANS_KEY, read_adversarial, read_plans_entry
 from nnunetv2_lngswr.files import read_json, write_file
 
@@ -285,7 +285,8 @@ class _Benchmark:
                 for done in as_completed([pool.submit(one, run) for run in runs]):
                     done.result()
             except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                interrupt_running()
                 raise
 
     @property

@@ -58,10 +58,20 @@ def beside_python(command: str) -> str:
     return found
 
 
+_running: set[subprocess.Popen] = set()
+
+
+def interrupt_running() -> None:
+    """Ctrl-C for every command that runs in other threads, which Python does not tell of ours."""
+    for process in list(_running):
+        process.send_signal(INTERRUPT)
+
+
 @contextmanager
 def ended_with_us(process: subprocess.Popen) -> Iterator[None]:
     """At Ctrl-C (and any other exception) no training goes on in the background. A terminal has told the command already, and it is waited for,
     so that it can end its own workers; then it is told by us; then killed, at a second Ctrl-C at once."""
+    _running.add(process)
     try:
         yield
     except BaseException:
@@ -76,3 +86,5 @@ def ended_with_us(process: subprocess.Popen) -> Iterator[None]:
             process.kill()  # does nothing to one that has ended
             process.wait()
         raise
+    finally:
+        _running.discard(process)

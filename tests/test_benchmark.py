@@ -158,6 +158,29 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(raw, tmp_
     assert peak[0] == most and "train_vanilla_seed0_fold5" in started and "train_vanilla_seed0_fold11" not in started
 
 
+def test_ctrl_c_ends_the_commands_of_all_threads(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark._Benchmark, "_cores", 2)
+    started = []
+
+    def train(self, run):
+        started.append(tmp_path / f"{run.name}.on")
+        command = ["python", "-c", f"import pathlib, time; pathlib.Path({str(started[-1])!r}).touch(); time.sleep(60)"]
+        benchmark.run_command(command, tmp_path / f"{run.name}.log", environment={}, say=lambda line: None)
+
+    def interrupt(futures):
+        while len(started) < 2 or not all(on.is_file() for on in started):
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark._Benchmark, "train", train)
+    monkeypatch.setattr(benchmark, "as_completed", interrupt)
+    its = benchmark._Benchmark(tmp_path, DATASET, "2d", "tiny", None, {}, None, "cpu", False, print)
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        its.do([Run("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(6)])
+    assert time.monotonic() - before < 30 and len(started) == 2
+
+
 def test_a_folder_of_something_else_or_of_other_settings_is_refused(raw, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
