@@ -45,6 +45,9 @@ class LNGSWRConfig:
     noise_spectrum: str = "multiscale"
     """"white" or "multiscale" (white noise at strides 1, 2, 4, 8, summed)."""
 
+    noise_ramp_up: float = 0.0
+    """Share of the epochs over which the amplitudes grow from 0, epoch by epoch."""
+
     reconstruction: bool = True
     """Selective wavelet reconstruction, in training and in inference."""
     reconstruct_input: bool = True
@@ -86,6 +89,7 @@ class LNGSWRConfig:
             object.__setattr__(self, "gains", tuple(float(g) for g in self.gains))
         elif self.gains != "prior":
             raise ValueError(f'gains must be "prior" or a list of 2 or more numbers in [0, 1], got {self.gains!r}')
+        _require("noise_ramp_up", self.noise_ramp_up, lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]")
         _require("start", self.start, lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]")
         if self.fusion not in ("mix", "conv"):
             raise ValueError(f'fusion must be "mix" or "conv", got {self.fusion!r}')

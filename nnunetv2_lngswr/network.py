@@ -157,6 +157,12 @@ class LNGSWR(nn.Module):
             if branch.noise is not None:
                 branch.noise.seed(*keys, layer)
 
+    def set_noise_strength(self, strength: float) -> None:
+        """Scale the amplitudes of all noise by `strength` in [0, 1]."""
+        for _, branch in self.branches():
+            if branch.noise is not None:
+                branch.noise.strength.fill_(strength)
+
     def commit_priors(self) -> None:
         """To be called once per training step, on every rank: joins the ranks' statistics, updates the priors."""
         priors = [branch.prior for _, branch in self.branches() if branch.prior is not None]

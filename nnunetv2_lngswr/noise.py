@@ -34,7 +34,8 @@ _SD_INT8 = ((2**16 - 1) / 12) ** 0.5  # of the 2**8 equally likely values, in st
 
 
 class LayerwiseNoise(nn.Module):
-    """Adds noise in train mode; the identity in eval mode and for ``sigma_max`` 0. Has no parameters and no buffers.
+    """Adds noise in train mode; the identity in eval mode and for ``sigma_max`` 0. Has no parameters, and nothing in the
+    state dict. ``strength``, in [0, 1], scales all amplitudes.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ class LayerwiseNoise(nn.Module):
         self.sigma_max = float(sigma_max)
         self.spectrum = spectrum
         self.random_amplitude = random_amplitude
+        # a tensor: compiled code is not compiled anew when it changes
+        self.register_buffer("strength", torch.ones(()), persistent=False)
         self._seed = secrets.randbits(63)
         self._generator: torch.Generator | None = None  # made on the first input's device
 
@@ -79,7 +82,7 @@ class LayerwiseNoise(nn.Module):
         generator = None
         if not torch.compiler.is_compiling():
             generator = self._generator_on(x.device)
-        amplitude = sd.view(1, -1, *[1] * (x.ndim - 2)) * self.sigma_max
+        amplitude = (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2)) * self.sigma_max
         if self.random_amplitude:
             amplitude = amplitude * torch.rand(
                 (x.shape[0], *[1] * (x.ndim - 1)), device=x.device, dtype=amplitude.dtype, generator=generator

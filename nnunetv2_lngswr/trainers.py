@@ -243,6 +243,11 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
         if self.network is not None:
             self.lngswr.seed_noise(self.run_settings.seed, epoch, self.local_rank)
 
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        ramp = self.lngswr.config.noise_ramp_up * self.num_epochs
+        self.lngswr.set_noise_strength(min(1.0, self.current_epoch / ramp) if ramp > 0 else 1.0)
+
     def train_step(self, batch: dict) -> dict:
         result = super().train_step(batch)
         self.lngswr.commit_priors()

@@ -22,6 +22,7 @@ from nnunetv2_lngswr.config import LNGSWRConfig, RunSettings, read_plans_entry
         ("start", 1.5, r"start must be a number in \[0, 1\], got 1.5"),
         ("fusion", "sum", 'fusion must be "mix" or "conv"'),
         ("prior_sigma", 0, "prior_sigma must be a number > 0, or null, got 0"),
+        ("noise_ramp_up", 1.5, "noise_ramp_up must be a number in"),
         ("reconstruct_from_stage", -1, "reconstruct_from_stage must be an integer >= 0"),
         ("reconstruct_from_stage", True, "reconstruct_from_stage must be an integer >= 0"),
         ("prior_momentum", 0.0, "prior_momentum must be"),
