@@ -45,8 +45,8 @@ class LNGSWRConfig:
     noise_spectrum: str = "multiscale"
     """"white" or "multiscale" (white noise at strides 1, 2, 4, 8, summed)."""
 
-    noise_ramp_up: float = 0.0
-    """Share of the epochs over which the amplitudes grow from 0, epoch by epoch."""
+    noise_ramp_up: float = 0.5
+    """Share of the epochs over which the amplitudes grow from 0, linearly step by step."""
 
     reconstruction: bool = True
     """Selective wavelet reconstruction, in training and in inference."""

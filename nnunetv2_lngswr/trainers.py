@@ -34,6 +34,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_lngswr.adversarial import ramp
 from nnunetv2_lngswr.adversarial_training import AdversarialTraining
 from nnunetv2_lngswr.checkpoints import load_checkpoint, load_warm_start
 from nnunetv2_lngswr.config import PLANS_KEY, LNGSWRConfig, RunSettings, read_plans_entry
@@ -192,6 +193,7 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
     """Layer-wise noise guided selective wavelet reconstruction (arXiv 2511.16162), as docs of `network` describe."""
 
     method = LNGSWRConfig()
+    _steps = 0  # begun in this run
 
     @classmethod
     def build_network_architecture(
@@ -245,10 +247,12 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
-        ramp = self.lngswr.config.noise_ramp_up * self.num_epochs
-        self.lngswr.set_noise_strength(min(1.0, self.current_epoch / ramp) if ramp > 0 else 1.0)
+        self._steps = self.current_epoch * self.num_iterations_per_epoch
 
     def train_step(self, batch: dict) -> dict:
+        self._steps += 1
+        ramp_steps = self.lngswr.config.noise_ramp_up * self.num_epochs * self.num_iterations_per_epoch
+        self.lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
         result = super().train_step(batch)
         self.lngswr.commit_priors()
         self.lngswr.project()
@@ -300,7 +304,7 @@ class nnUNetTrainerAT(AdversarialTraining, PlansEntryTrainer):
 class nnUNetTrainerLNGSWRAT(nnUNetTrainerLNGSWR, nnUNetTrainerAT):
     """LNG-SWR with adversarial training. The noise is milder: on top of attacks, that of nnUNetTrainerLNGSWR underfits (docs/evidence.md)."""
 
-    method = LNGSWRConfig(noise_sigma_input=0.25, noise_sigma_stages=0.1)
+    method = LNGSWRConfig(noise_sigma_input=0.25, noise_sigma_stages=0.1, noise_ramp_up=0.0)
 
 
 __all__ = [
