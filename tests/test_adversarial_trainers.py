@@ -174,8 +174,9 @@ def test_free_replays_a_batch_and_moves_its_perturbation_by_the_gradient_of_the_
 @pytest.mark.parametrize("cls, plain", [(nnUNetTrainerAT, nnUNetTrainerVanilla), (nnUNetTrainerLNGSWRAT, nnUNetTrainerLNGSWR)])
 @pytest.mark.parametrize("settings", [{}, {"scheme": "pgd", "norm": "l2"}, {"scheme": "free", "replays": 1}], ids=["fgsm_rs", "pgd", "free"])
 def test_epsilon_zero_is_plain_training(make, cls, plain, settings):
-    attacked = make(cls, {**settings, "epsilon": 0.0, "ramp_up": 0.0})
-    own = make(plain)
+    noise = {"noise_sigma_input": 1.0, "noise_sigma_stages": 0.5, "noise_ramp_up": 0.5}  # whose defaults differ
+    attacked = make(cls, {**settings, "epsilon": 0.0, "ramp_up": 0.0}, **noise)
+    own = make(plain, **noise)
     assert np.allclose(steps(attacked, 4), steps(own, 4), rtol=1e-6)
     expected, found = weights(own), weights(attacked)
     assert expected.keys() == found.keys()
@@ -350,7 +351,7 @@ def test_training_logs_the_robust_curve_in_log_picture_and_checkpoint(make):
     assert logged["selection"][0] == pytest.approx((logged["ema_fg_dice"][0] + logged["robust_fg_dice"][0]) / 2)
     assert logged["ema_robust_fg_dice"][1] == pytest.approx(0.9 * logged["robust_fg_dice"][0] + 0.1 * logged["robust_fg_dice"][1])
     entry = json.loads((Path(trainer.output_folder_base) / "plans.json").read_text())["configurations"]["2d"]["lngswr"]
-    assert entry["adversarial"]["epsilon"] == 0.05 and entry["adversarial"]["scheme"] == "fgsm_rs" and entry["noise_sigma_input"] == 1.0
+    assert entry["adversarial"]["epsilon"] == 0.05 and entry["adversarial"]["scheme"] == "fgsm_rs" and entry["noise_sigma_input"] == 0.25
 
 
 def test_progress_picture_has_the_robust_curve(make, monkeypatch, tmp_path):
