@@ -153,7 +153,7 @@ def benchmark_robustness(
         benchmark.do(again)
         runs += again
     if not dry_run:
-        benchmark.write_table(runs)
+        benchmark.write_table(runs, all_arms)
     return output
 
 
@@ -328,7 +328,7 @@ class _Benchmark:
 
     # --- table
 
-    def write_table(self, runs: Sequence[Run]) -> None:
+    def write_table(self, runs: Sequence[Run], arms: Mapping[str, Mapping]) -> None:
         from evaluation.compare import compare
 
         by_arm: dict[str, list[Run]] = {}
@@ -343,6 +343,7 @@ class _Benchmark:
             "device": self.device,
             "cores": self._cores,
             **read_json(self.output / MARKER, needs=("dataset",)),
+            "arms": arms,
             "runs": [dataclasses.asdict(r) for r in runs],
             "cost": cost,
             "results": read_json(self.output / "compare.json", needs=("results",))["results"],

@@ -102,7 +102,7 @@ def commands(monkeypatch):
             (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"2d": {"batch_size": 12}}}))
 
     monkeypatch.setattr(benchmark, "run_command", run)
-    monkeypatch.setattr(benchmark._Benchmark, "write_table", lambda self, runs: None)
+    monkeypatch.setattr(benchmark._Benchmark, "write_table", lambda self, runs, arms: None)
     return ran
 
 
@@ -208,6 +208,7 @@ def test_arms_are_trained_attacked_compared_and_never_twice(raw, tmp_path, monke
     out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=["LNGSWR"], preset="tiny", equal_time=True, say=said.append)
     record = json.loads((out / "robustness.json").read_text())
     arms = {r["arm"] for r in record["runs"]}
+    assert record["arms"] == {"vanilla": {"arm": "vanilla"}, "LNGSWR": {"arm": "LNGSWR"}}
     assert {"vanilla", "LNGSWR"} <= arms <= {"vanilla", "LNGSWR", "LNGSWR (same time)"}
     assert set(record["cost"]) == arms == {r["model"] for r in record["results"]} and record["cost"]["vanilla"]["ratio"] == 1
     splits = json.loads((raw / DATASET / "splits_final.json").read_text())
