@@ -110,6 +110,7 @@ def benchmark_robustness(
     settings: Mapping | None = None,
     variants: Mapping[str, Mapping] | None = None,
     hold_out: int | None = None,
+    attacks: Sequence[str] | None = None,
     max_cases: int | None = None,
     equal_time: bool = False,
     device: str = "cpu",
@@ -120,7 +121,8 @@ def benchmark_robustness(
 
     `dataset`: nnU-Net's name of a data set in nnUNet_raw. `settings`: a "lngswr" entry for the plans of all arms (the budget is the preset's).
     `variants`: further arms with settings of their own, {name: {"arm": one of ARMS, **"lngswr" entry}}. `hold_out`: a fold whose validation cases
-    nothing here trains on or is evaluated on, so that settings can be chosen before that fold is looked at. `max_cases`: how many seeded validation cases instead of the preset's. `equal_time`: a second reading, with the arms slower than vanilla trained again for as many epochs as vanilla's time allows.
+    nothing here trains on or is evaluated on, so that settings can be chosen before that fold is looked at. `attacks`, `max_cases`: instead of the preset's. `equal_time`: a second reading, with the arms
+    slower than vanilla trained again for as many epochs as vanilla's time allows.
     `dry_run`: say the commands, run nothing. Raises ValueError for unknown arms, a missing data set, an `output` of other settings, a command that fails.
     """
     all_arms = {name: {"arm": name} for name in dict.fromkeys([REFERENCE, *arms])}
@@ -143,7 +145,8 @@ def benchmark_robustness(
     output = Path(output).resolve()
     if max_cases is not None and max_cases < 1:
         raise ValueError(f"max_cases must be 1 or more, got {max_cases}")
-    benchmark = _Benchmark(output, dataset, configuration, preset, max_cases, dict(settings or {}), hold_out, device, dry_run, say)
+    plan = dataclasses.replace(PRESETS[preset], evaluation=evaluation_options(PRESETS[preset].evaluation, attacks, max_cases))
+    benchmark = _Benchmark(output, dataset, configuration, preset, plan, dict(settings or {}), hold_out, device, dry_run, say)
     benchmark.claim()
     benchmark.prepare()
     runs = [benchmark.plan_run(name, variant, seed, fold) for seed in seeds for fold in folds for name, variant in all_arms.items()]
@@ -157,6 +160,21 @@ def benchmark_robustness(
     return output
 
 
+def evaluation_options(options: Sequence[str], attacks: Sequence[str] | None, max_cases: int | None) -> tuple[str, ...]:
+    """`options` of lngswr evaluate with other attacks, or another number of cases. Raises ValueError for unknown attacks."""
+    options = list(options)
+    if attacks is not None:
+        from evaluation.protocol import Options, check_names
+
+        check_names(Options(attacks=tuple(attacks)))
+        # steps may be given for attacks that are run only
+        options = [o for o in options if not re.fullmatch(r"\w+=\d+", o) or o.split("=")[0] in attacks]
+        options += ["--attacks", *attacks]
+    if max_cases is not None:
+        options += ["--max-cases", str(max_cases)]
+    return tuple(options)  # the last of a repeated option counts
+
+
 def low_resolution_spacing(fingerprint: Mapping, dimensions: int, shortest_side: int) -> list[float]:
     """Target spacing, in the order of the files, at which the median case has `shortest_side` voxels along the shortest of its finest axes
     (2D: two, 3D: three). Axes coarser than that keep their spacing, and nothing is made finer."""
@@ -168,11 +186,9 @@ def low_resolution_spacing(fingerprint: Mapping, dimensions: int, shortest_side:
 
 
 class _Benchmark:
-    def __init__(self, output: Path, dataset: str, configuration: str, preset: str, max_cases: int | None, settings: dict, hold_out: int | None, device: str, dry_run: bool, say):
+    def __init__(self, output: Path, dataset: str, configuration: str, preset_name: str, preset: Preset, settings: dict, hold_out: int | None, device: str, dry_run: bool, say):
         self.output, self.dataset, self.configuration, self.settings = output, dataset, configuration, settings
-        self.preset_name, self.preset, self.hold_out = preset, PRESETS[preset], hold_out
-        if max_cases is not None:  # the last of a repeated option counts
-            self.preset = dataclasses.replace(self.preset, evaluation=(*self.preset.evaluation, "--max-cases", str(max_cases)))
+        self.preset_name, self.preset, self.hold_out = preset_name, preset, hold_out
         self.device, self.dry_run, self.say = device, dry_run, say
         self.dimensions = 2 if configuration == "2d" else 3
         raw = os.environ.get("nnUNet_raw")

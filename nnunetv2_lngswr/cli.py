@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--settings", metavar="JSON", help='a "lngswr" entry for the plans of all arms, such as \'{"noise_sigma_input": 0.5}\'')
     command.add_argument("--variants", metavar="FILE", help='JSON with further arms, {"NAME": {"arm": "LNGSWR", "noise_sigma_input": 0.5}, ...}')
     command.add_argument("--hold-out", type=int, metavar="FOLD", help="leave the validation cases of this fold untouched, to choose settings on the others")
+    command.add_argument("--attacks", nargs="+", metavar="ATTACK", help="instead of the preset's, as for lngswr evaluate")
     command.add_argument("--max-cases", type=int, metavar="N", help="validation cases to attack (the preset's: cpu-small 20, search 40, gpu all)")
     command.add_argument("--equal-time", action="store_true", help="a second reading: slower arms again, for as long as vanilla took")
     command.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="as for nnU-Net's commands (cpu)")

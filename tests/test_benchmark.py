@@ -1,4 +1,5 @@
 """`lngswr benchmark robustness`: its commands, what it repeats and refuses, and once for real on phantoms."""
+import dataclasses
 import json
 import threading
 import time
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import robust
 from nnunetv2_lngswr import benchmark, cli
-from nnunetv2_lngswr.benchmark import ARMS, Preset, Run, benchmark_robustness, low_resolution_spacing
+from nnunetv2_lngswr.benchmark import ARMS, PRESETS, Preset, Run, benchmark_robustness, low_resolution_spacing
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
 
 DATASET = PHANTOM_SETS["2d"].dataset_name
@@ -62,6 +64,7 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
         (["-d", DATASET, "--settings", '{"noise_sigma": 1}'], 'unknown key "noise_sigma"'),
         (["-d", DATASET, "--hold-out", "0"], "fold 0 is held out"),
         (["-d", DATASET, "--max-cases", "0"], "max_cases must be 1 or more"),
+        (["-d", DATASET, "--attacks", "pgd_linf", "pgdl2"], "pgdl2"),
         (["-d", DATASET, "--variants", "missing.json"], "missing.json"),
     ],
 )
@@ -121,6 +124,15 @@ def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, commands):
         benchmark_robustness(DATASET, "2d", out, arms=[], preset="tiny", variants={"mild": {"arm": "LNGSWR", "start": 0.0}}, settings={"start": 0.5}, max_cases=7)
 
 
+def test_other_attacks_replace_those_of_the_preset_with_their_steps(raw, tmp_path, commands, monkeypatch):
+    assert "ssah_project=30" in PRESETS["cpu-small"].evaluation
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(TINY, evaluation=PRESETS["cpu-small"].evaluation))
+    benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=[], preset="tiny", attacks=["pgd_l2", "fgsm"], max_cases=3)
+    (command,) = (c for c, _ in commands if c[0] == "lngswr")
+    options = vars(robust._parser().parse_args(command[2:]))
+    assert (options["attacks"], options["steps"], options["max_cases"]) == (["pgd_l2", "fgsm"], ["10"], 3)
+
+
 def test_the_cases_of_a_held_out_fold_are_neither_trained_on_nor_attacked(raw, tmp_path, commands):
     out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=[], preset="tiny", hold_out=1, folds=[0])
     given = json.loads((raw / DATASET / "splits_final.json").read_text())
@@ -151,7 +163,7 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(raw, tmp_
             raise ValueError("training failed")
 
     monkeypatch.setattr(benchmark._Benchmark, "_run", run)
-    its = benchmark._Benchmark(tmp_path, DATASET, configuration, "tiny", None, {}, None, device, False, print)
+    its = benchmark._Benchmark(tmp_path, DATASET, configuration, "tiny", TINY, {}, None, device, False, print)
     runs = [Run("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(12)]
     with pytest.raises(ValueError, match="training failed"):
         its.do(runs)
@@ -174,7 +186,7 @@ def test_ctrl_c_ends_the_commands_of_all_threads(raw, tmp_path, monkeypatch):
 
     monkeypatch.setattr(benchmark._Benchmark, "train", train)
     monkeypatch.setattr(benchmark, "as_completed", interrupt)
-    its = benchmark._Benchmark(tmp_path, DATASET, "2d", "tiny", None, {}, None, "cpu", False, print)
+    its = benchmark._Benchmark(tmp_path, DATASET, "2d", "tiny", TINY, {}, None, "cpu", False, print)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         its.do([Run("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(6)])
