@@ -169,10 +169,16 @@ def evaluation_options(options: Sequence[str], attacks: Sequence[str] | None, ma
         check_names(Options(attacks=tuple(attacks)))
         # steps may be given for attacks that are run only
         options = [o for o in options if not re.fullmatch(r"\w+=\d+", o) or o.split("=")[0] in attacks]
-        options += ["--attacks", *attacks]
+        options = _with_option(options, "--attacks", *attacks)
     if max_cases is not None:
-        options += ["--max-cases", str(max_cases)]
-    return tuple(options)  # the last of a repeated option counts
+        options = _with_option(options, "--max-cases", str(max_cases))
+    return tuple(options)
+
+
+def _with_option(options: Sequence[str], name: str, *values: str) -> list[str]:
+    start = options.index(name) if name in options else len(options)
+    end = next((i for i, o in enumerate(options) if i > start and o.startswith("--")), len(options))
+    return [*options[:start], name, *values, *options[end:]]
 
 
 def low_resolution_spacing(fingerprint: Mapping, dimensions: int, shortest_side: int) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation import robust
 from nnunetv2_lngswr import benchmark, cli
-from nnunetv2_lngswr.benchmark import ARMS, PRESETS, Preset, Run, benchmark_robustness, low_resolution_spacing
+from nnunetv2_lngswr.benchmark import ARMS, PRESETS, Preset, Run, benchmark_robustness, evaluation_options, low_resolution_spacing
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
 
 DATASET = PHANTOM_SETS["2d"].dataset_name
@@ -43,6 +43,12 @@ def raw(tmp_path, monkeypatch):
 def test_low_resolution_keeps_so_many_voxels_of_the_shortest_axis(spacing, shape, dimensions, side, expected):
     fingerprint = {"spacings": [spacing] * 3, "shapes_after_crop": [shape] * 3}
     assert low_resolution_spacing(fingerprint, dimensions, side) == pytest.approx(expected)
+
+
+def test_other_attacks_and_cases_take_the_place_of_the_presets():
+    options = evaluation_options(("--attacks", "noise", "ssah_project", "--steps", "10", "ssah_project=30", "--disable_tta"), ["fgsm"], 7)
+    assert options == ("--attacks", "fgsm", "--steps", "10", "--disable_tta", "--max-cases", "7")
+    assert evaluation_options(options, ["noise", "fgsm"], 8)[-4:] == ("10", "--disable_tta", "--max-cases", "8")
 
 
 def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
@@ -118,7 +124,7 @@ def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, commands):
     entries = [json.loads((out / "nnUNet_preprocessed" / DATASET / f"{p}.json").read_text())["configurations"]["2d"]["lngswr"] for p in (plans, mild)]
     common = {"start": 0.5, **TINY.budget, "seed": 0}
     assert entries == [common, common | {"noise_sigma_input": 0.5, "adversarial": {"epsilon": "2/255"}}]
-    assert {c[c.index("--disable_tta") + 1 :][1] for c, _ in commands if c[0] == "lngswr"} == {"7"}
+    assert {c[c.index("--max-cases") + 1] for c, _ in commands if c[0] == "lngswr"} == {"7"}
     assert sum(c[0] == "lngswr" for c, _ in commands) == 3
     with pytest.raises(ValueError, match="variant mild has other settings than before"):
         benchmark_robustness(DATASET, "2d", out, arms=[], preset="tiny", variants={"mild": {"arm": "LNGSWR", "start": 0.0}}, settings={"start": 0.5}, max_cases=7)
