@@ -184,6 +184,7 @@ def worker(rank, folder):
         assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
         optimizer.step()
     torch.save(dict(module.named_parameters()), f"{folder}/rank{rank}.pt")
+    dist.barrier()  # a rank that leaves while the other still talks aborts
     dist.destroy_process_group()
 
 

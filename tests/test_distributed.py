@@ -48,6 +48,7 @@ def worker(rank, folder):
     find_lngswr(noisy).seed_noise(0, 0, rank)
     result["noise"] = find_lngswr(noisy).image(batch(0)[:1])
     torch.save(result, f"{folder}/rank{rank}.pt")
+    dist.barrier()  # a rank that leaves while the other still talks aborts
     dist.destroy_process_group()
 
 
