@@ -80,7 +80,8 @@ class Branch(nn.Module):
         if self.training:
             sd = None if self.prior is None else self.prior.observe(x)
             if self.noise is not None:
-                x = self.noise(x, sd)
+                clean, x = x, self.noise(x, sd)
+                in_place = x is not clean and not self.noise._forward_hooks  # nobody else has seen it
         if self.reconstruction is not None:
             fixed = self.reconstruction.fixed_gains is not None
             in_place = in_place and self.convolution is None
@@ -105,8 +106,8 @@ class Branch(nn.Module):
         return (self(args[0]), *args[1:])
 
     def after_stage(self, stage: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        if self.training or torch.compiler.is_compiling():
-            return self(output)
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self(output)  # what a graph keeps of the stage stays as it is
         # nobody else has seen the output of a stage, unless hooks look at it, or the stage passed its input on
         watched = self._forward_hooks or self._forward_pre_hooks or len(stage._forward_hooks) > 1
         return self(output, in_place=not watched and output.data_ptr() != args[0].data_ptr())

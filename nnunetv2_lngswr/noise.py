@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_lngswr.wavelet import analysis_matrix
+from nnunetv2_lngswr.wavelet import analysis_matrix, pieces
 
 SPECTRA = ("white", "multiscale")
 MULTISCALE_STRIDES = (1, 2, 4, 8)
@@ -79,16 +79,17 @@ class LayerwiseNoise(nn.Module):
             return x
         if sd is None:
             sd = channel_sd(x)
-        generator = None
-        if not torch.compiler.is_compiling():
-            generator = self._generator_on(x.device)
         amplitude = (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2)) * self.sigma_max
+        compiled = torch.compiler.is_compiling()
+        generator = None if compiled else self._generator_on(x.device)
         if self.random_amplitude:
             amplitude = amplitude * torch.rand(
                 (x.shape[0], *[1] * (x.ndim - 1)), device=x.device, dtype=amplitude.dtype, generator=generator
             )
-        noise, noise_sd = _noise(x.shape, spectrum=self.spectrum, dtype=x.dtype, device=x.device, generator=generator)
-        return noise.mul_((amplitude / noise_sd).to(x.dtype)).add_(x)
+        amplitude = amplitude.expand(*x.shape[:2], *[1] * (x.ndim - 2))
+        if compiled:
+            return x + _noise(x.shape, amplitude, spectrum=self.spectrum, dtype=x.dtype, device=x.device, generator=None)
+        return _AddNoise.apply(x, amplitude, self.spectrum, generator)
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -97,6 +98,23 @@ class LayerwiseNoise(nn.Module):
 
     def extra_repr(self) -> str:
         return f"sigma_max={self.sigma_max}, spectrum={self.spectrum!r}, random_amplitude={self.random_amplitude}"
+
+
+class _AddNoise(torch.autograd.Function):
+    """x + noise of eager code, piece by piece: most of the time went into fresh memory for what is made on the way."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, amplitude: Tensor, spectrum: str, generator: torch.Generator) -> Tensor:
+        result = torch.empty_like(x)
+        for piece in pieces(x):
+            of, out = x[piece], result[piece]
+            noise = _noise(of.shape, amplitude[piece], spectrum=spectrum, dtype=x.dtype, device=x.device, generator=generator, out=out)
+            torch.add(of, noise, out=out)
+        return result
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, None, None, None
 
 
 def channel_sd(x: Tensor) -> Tensor:
@@ -118,42 +136,43 @@ def unit_noise(
 ) -> Tensor:
     """Noise of `shape` (N, C, *spatial) with mean 0 and variance 1 at every voxel."""
 
-    noise, sd = _noise(shape, spectrum=spectrum, dtype=dtype, device=torch.device(device), generator=generator)
-    return noise.div_(sd)
+    device = torch.device(device)
+    ones = torch.ones(*shape[:2], *[1] * (len(shape) - 2), device=device)
+    return _noise(shape, ones, spectrum=spectrum, dtype=dtype, device=device, generator=generator)
 
 
-def _noise(shape, *, spectrum: str, dtype, device, generator) -> tuple[Tensor, float]:
-    """Noise of mean 0, and its standard deviation, by which the caller divides where that costs no pass of its own."""
+def _noise(shape, amplitude: Tensor, *, spectrum: str, dtype, device, generator, out: Tensor | None = None) -> Tensor:
+    """Noise of `shape` (N, C, *spatial), mean 0 and standard deviation `amplitude` (N, C, 1, ..., 1); `out`: memory to make it in, if it fits."""
     draw = partial(_uniform, dtype=dtype, device=device, generator=generator)
     if spectrum == "white":
-        noise, mean, sd = draw(shape)
-        return _cast(noise.sub_(mean), sd, dtype)
-    # coarse to fine; a scale has even sizes, so that the coarser one covers it in whole blocks
-    sizes = [tuple(shape[2:])]
-    for _ in MULTISCALE_STRIDES[1:]:
-        sizes.append(tuple((length + 1) // 2 for length in sizes[-1]))
-    noise, mean, sd = draw((*shape[:2], *sizes[-1]))
-    noise.sub_(len(sizes) * mean)  # of all scales at once, where it costs least
-    for size, coarse in zip(sizes[-2::-1], sizes[:0:-1]):
-        fine = draw((*shape[:2], *(2 * length for length in coarse)))[0]
-        noise = _crop(_add_doubled(fine, noise), size)
-    return _cast(noise, sd * len(sizes) ** 0.5, dtype)
+        noise, mean, sd = draw(shape, out=out)
+        noise.sub_(mean)
+    else:
+        # coarse to fine; a scale has even sizes, so that the coarser one covers it in whole blocks
+        sizes = [tuple(shape[2:])]
+        for _ in MULTISCALE_STRIDES[1:]:
+            sizes.append(tuple((length + 1) // 2 for length in sizes[-1]))
+        noise, mean, sd = draw((*shape[:2], *sizes[-1]))
+        noise.sub_(len(sizes) * mean)  # of all scales at once, where it costs least
+        for size, coarse in zip(sizes[-2::-1], sizes[:0:-1]):
+            fine = draw((*shape[:2], *(2 * length for length in coarse)), out=out)[0]
+            noise = _crop(_add_doubled(fine, noise), size)
+        sd *= len(sizes) ** 0.5
+    # before the cast: fp16 would round the sums of scales
+    return noise.mul_((amplitude / sd).to(noise.dtype)).to(dtype)
 
 
-def _uniform(shape, *, dtype, device, generator) -> tuple[Tensor, float, float]:
-    """Independent uniform variates, their mean and their standard deviation."""
+def _uniform(shape, *, dtype, device, generator, out: Tensor | None = None) -> tuple[Tensor, float, float]:
+    """Independent uniform variates, their mean and their standard deviation; in `out` where shape, type and layout are what is needed."""
     if device.type != "cpu" or torch.compiler.is_compiling():
         return torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5), 0.0, 12**-0.5
     # drawing is serial: eight 8-bit variates from each 64-bit draw; the mean of -128 ... 127 is -0.5
     n = math.prod(shape)
     draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    return draws.view(torch.int8)[:n].view(shape).float(), -0.5, _SD_INT8
-
-
-def _cast(noise: Tensor, sd: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-    if noise.dtype == dtype:
-        return noise, sd
-    return noise.mul(1 / sd).to(dtype), 1.0  # divided by sd first: fp16 would round the sums of scales
+    draws = draws.view(torch.int8)[:n].view(shape)
+    if out is None or out.shape != shape or out.dtype != torch.float32 or not out.is_contiguous():
+        return draws.float(), -0.5, _SD_INT8
+    return out.copy_(draws), -0.5, _SD_INT8
 
 
 def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:

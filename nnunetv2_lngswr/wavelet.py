@@ -84,7 +84,7 @@ def apply_gains(
 
     Gains of 1 are the identity to the last bit in every precision. Of Haar nothing but x is kept for backward, which
     is once differentiable. `least_gain`: what no gain is below; where one can divide by it, the result, which the next layer keeps too,
-    is kept instead of x. `in_place`: x may be overwritten (without a graph; where that saves nothing it is not).
+    is kept instead of x. `in_place`: x may be overwritten (where it is kept, or that saves nothing, it is not).
     """
     if not axes:
         return x
@@ -99,7 +99,7 @@ def apply_gains(
         y = _haar_pointwise(x, gains, axes)
     elif torch.is_grad_enabled() and (x.requires_grad or gains.requires_grad):
         keeps_result = least_gain >= INVERTIBLE and x.dtype != torch.bfloat16
-        y = _HaarGains.apply(x, gains, axes, keeps_result)
+        y = _HaarGains.apply(x, gains, axes, keeps_result, in_place and keeps_result)
     else:
         y = _haar_by_piece(x, gains, axes, out=x if in_place else torch.empty_like(x))
     return _crop(y, spatial)
@@ -129,8 +129,10 @@ class _HaarGains(torch.autograd.Function):
     """`apply_gains` of eager code, piece by piece, so that what it makes on the way stays in the cache."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, gains: Tensor, axes: tuple[int, ...], keeps_result: bool) -> Tensor:
-        y = _haar_by_piece(x, gains, axes, out=torch.empty_like(x))
+    def forward(ctx, x: Tensor, gains: Tensor, axes: tuple[int, ...], keeps_result: bool, in_place: bool) -> Tensor:
+        y = _haar_by_piece(x, gains, axes, out=x if in_place else torch.empty_like(x))
+        if in_place:
+            ctx.mark_dirty(x)
         ctx.save_for_backward(y if keeps_result else x, gains)
         ctx.axes, ctx.keeps_result = axes, keeps_result
         return y
@@ -139,18 +141,28 @@ class _HaarGains(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         kept, gains = ctx.saved_tensors
-        grad_gains = None
+        grad_x = grad_gains = None
+        together = all(ctx.needs_input_grad[:2]) and grad.dtype in (torch.float32, torch.float64)
         if ctx.needs_input_grad[1]:
-            grad_gains = _haar_products(kept, grad, ctx.axes).to(gains.dtype)
+            grad_gains = torch.zeros_like(gains, dtype=grad.dtype) if together else _haar_products(kept, grad, ctx.axes)
+        if ctx.needs_input_grad[0]:
+            # a symmetric map: its transpose is itself
+            products = {"other": kept, "products": grad_gains} if together else {}
+            grad_x = _haar_by_piece(grad, gains, ctx.axes, out=torch.empty_like(grad), **products)
+        if grad_gains is not None:
+            grad_gains = grad_gains.to(gains.dtype)
             if ctx.keeps_result:  # whose bands are those of x times the gains
                 grad_gains /= gains
-        # a symmetric map: its transpose is itself
-        grad_x = _haar_by_piece(grad, gains, ctx.axes, out=torch.empty_like(grad)) if ctx.needs_input_grad[0] else None
-        return grad_x, grad_gains, None, None
+        return grad_x, grad_gains, None, None, None
 
 
-def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...], out: Tensor) -> Tensor:
-    """x + iDWT((gains - 1) * DWT(x)), even sizes: as a correction, unit gains change nothing. `out` may be x."""
+def _haar_by_piece(
+    x: Tensor, gains: Tensor, axes: tuple[int, ...], out: Tensor, *, other: Tensor | None = None, products: Tensor | None = None
+) -> Tensor:
+    """x + iDWT((gains - 1) * DWT(x)), even sizes: as a correction, unit gains change nothing. `out` may be x.
+
+    To `products` (C, B), if given, the inner product of each band of x with that of `other` is added, while x is at hand.
+    """
     rows, along_last = _split_axes(x, axes)
     # per band of the rows' axes (C, R): what a sample takes from itself and from its partner along the last axis
     weights = ((gains - 1) / 2 ** len(rows)).unflatten(1, (2 ** len(rows), -1))
@@ -164,16 +176,19 @@ def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...], out: Tensor)
         # rows of weights rather than masks and weights: elementwise operations are vectorised over equal layouts only
         right = [(w * first).contiguous()[..., :-1] for w in partner]
         left = [(w * ~first).contiguous()[..., 1:] for w in partner]
-    for sample, channels in _pieces(x):
-        phases = _phases(x[sample, channels], rows)
+    for piece in pieces(x):
+        phases = _phases(x[piece], rows)
+        bands = _butterflies(phases)
+        if products is not None:
+            products[piece[1]] += _products(bands, _butterflies(_phases(other[piece], rows)), along_last)
         corrections = []
-        for band, of in enumerate(_butterflies(phases)):
-            correction = of * own[band][channels]
+        for band, of in enumerate(bands):
+            correction = of * own[band][piece[1]]
             if along_last:
-                correction[..., :-1].addcmul_(of[..., 1:], right[band][channels])
-                correction[..., 1:].addcmul_(of[..., :-1], left[band][channels])
+                correction[..., :-1].addcmul_(of[..., 1:], right[band][piece[1]])
+                correction[..., 1:].addcmul_(of[..., :-1], left[band][piece[1]])
             corrections.append(correction)
-        for phase, correction, result in zip(phases, _butterflies(corrections), _phases(out[sample, channels], rows)):
+        for phase, correction, result in zip(phases, _butterflies(corrections), _phases(out[piece], rows)):
             torch.add(phase, correction, out=result)
     return out
 
@@ -181,17 +196,40 @@ def _haar_by_piece(x: Tensor, gains: Tensor, axes: tuple[int, ...], out: Tensor)
 def _haar_products(x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Inner product of each band of x with that of y, per channel: (C, B), in fp32 or better. Even sizes."""
     kind = torch.promote_types(x.dtype, torch.float32)
-    moments = x.new_zeros(x.shape[1], 2 ** len(axes), 2 ** len(axes), dtype=kind)  # of the samples of a block
-    with _without_autocast(x):  # sums of squares overflow fp16
-        for sample, channels in _pieces(x):
-            of_x = _to_blocks(x[sample, channels].to(kind), axes).flatten(3)
-            of_y = of_x if x is y else _to_blocks(y[sample, channels].to(kind), axes).flatten(3)
-            moments[channels] += (of_x @ of_y.mT).sum(0)
-        haar = _haar_matrix(len(axes), moments)
-        return ((haar @ moments) * haar).sum(-1)
+    rows, along_last = _split_axes(x, axes)
+    result = x.new_zeros(x.shape[1], 2 ** len(axes), dtype=kind)
+    for piece in pieces(x):
+        of_x = _butterflies(_phases(x[piece].to(kind), rows))  # sums of squares overflow fp16
+        of_y = of_x if x is y else _butterflies(_phases(y[piece].to(kind), rows))
+        result[piece[1]] += _products(of_x, of_y, along_last)
+    return result
 
 
-def _pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
+def _products(x: Sequence[Tensor], y: Sequence[Tensor], along_last: bool) -> Tensor:
+    """Of the (unscaled) bands along all axes but the last one: the inner products of all bands, per channel, (C, B)."""
+    dims = (0, *range(2, x[0].ndim))
+    result = []
+    for of_x, of_y in zip(x, y):
+        own = (of_x * of_y).sum(dims)
+        if not along_last:
+            result.append(own)
+            continue
+        if torch.compiler.is_compiling():
+            crossed = (of_x[..., ::2] * of_y[..., 1::2] + of_x[..., 1::2] * of_y[..., ::2]).sum(dims)
+        else:  # a b + c d is the imaginary part of (a + i c)(d + i b): half the time of two products of every second sample
+            crossed = (_as_pairs(of_x) * _as_pairs(of_y)).sum(dims).imag
+        result += [(own + crossed) / 2, (own - crossed) / 2]
+    return torch.stack(result, dim=1) / 2 ** (len(x).bit_length() - 1)
+
+
+def _as_pairs(x: Tensor) -> Tensor:
+    """Neighbours along the last axis as one complex number."""
+    pairs = x.unflatten(-1, (-1, 2))
+    viewable = x.stride(-1) == 1 and x.storage_offset() % 2 == 0 and all(s % 2 == 0 for s in pairs.stride()[:-1])
+    return torch.view_as_complex(pairs if viewable else pairs.clone(memory_format=torch.contiguous_format))
+
+
+def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
     """Samples and channels to work on at once: on a CPU, in eager code, as many as the cache holds; else all."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         yield slice(None), slice(None)

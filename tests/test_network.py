@@ -240,6 +240,32 @@ def test_inference_writes_over_stage_outputs_that_nobody_looks_at(kind):
     assert not torch.equal(seen[0], lngswr.stages[1](seen[0]))
 
 
+def test_training_writes_over_the_noise_unless_somebody_looks_at_it():
+    network = attach(make(), LNGSWRConfig())
+    network.train()
+    results = []
+    for watched in (False, True):
+        seen = []
+        for _, branch in find_lngswr(network).branches():
+            if watched and branch.noise is not None:
+                branch.noise.register_forward_hook(lambda module, args, output: seen.append((output, output.clone())))
+        find_lngswr(network).seed_noise(0)
+        network.zero_grad()
+        sum(y.square().mean() for y in network(image())).backward()
+        results.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+        assert all(torch.equal(output, copied) for output, copied in seen) and bool(seen) == watched
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert len(results[0]) == sum(p.requires_grad for p in network.parameters())
+
+
+def test_noise_that_is_switched_off_leaves_the_stages_output_alone():
+    network = attach(make(), LNGSWRConfig())
+    network.train()
+    for _, branch in find_lngswr(network).branches():
+        branch.noise.eval()
+    sum(y.square().mean() for y in network(image())).backward()  # autograd complains where what it kept was overwritten
+
+
 def test_a_stage_that_passes_its_input_on_does_not_overwrite_it():
     network = attach(make(), LNGSWRConfig()).eval()
     branch, x = find_lngswr(network).stages[0], torch.randn(1, FEATURES[0], 8, 8)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_lngswr.noise import LayerwiseNoise, channel_sd, noise_band_energy, unit_noise
+from nnunetv2_lngswr import wavelet
+from nnunetv2_lngswr.noise import SPECTRA, LayerwiseNoise, channel_sd, noise_band_energy, unit_noise
 from nnunetv2_lngswr.wavelet import band_energy
 
 
@@ -56,6 +57,12 @@ def test_random_amplitude_is_uniform_per_sample(rng):
     assert abs(amplitude.square().mean().sqrt() - module.nominal_sigma) < 0.06
 
 
+def test_the_input_stays_what_it_was(rng):
+    x = torch.randn((2, 3, 8, 8), generator=rng)
+    before = x.clone()
+    assert not torch.equal(LayerwiseNoise(1.0)(x), before) and torch.equal(x, before)
+
+
 def test_eval_mode_is_identity(rng):
     x = torch.randn((2, 3, 8, 8), generator=rng)
     assert LayerwiseNoise(1.0).eval()(x) is x
@@ -78,6 +85,18 @@ def test_same_seed_same_noise_and_other_keys_other_noise(rng):
     assert not torch.equal(module(x), module(x))
 
 
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("shape", [(3, 4, 16, 24), (2, 3, 9, 7), (2, 2, 8, 6, 10)])
+def test_pieces_have_the_same_law(shape, spectrum, rng, monkeypatch):
+    monkeypatch.setattr(wavelet, "PIECE", 100)
+    x = torch.randn(shape, generator=rng)
+    sd = torch.linspace(1, 2, shape[1])
+    module = LayerwiseNoise(0.5, spectrum=spectrum, random_amplitude=False)
+    noise = torch.stack([module(x, sd) - x for _ in range(1000)]).movedim(2, 0).flatten(1, 2)
+    assert noise.mean(1).abs().max() < 5 * 0.5 * 2 / noise.shape[1] ** 0.5
+    assert torch.allclose(noise.std(1), (0.5 * sd).view(-1, *[1] * (len(shape) - 2)).expand(noise[:, 0].shape), rtol=0.15)
+
+
 def test_the_global_stream_is_left_alone(rng):
     module = LayerwiseNoise(1.0)
     before = torch.get_rng_state()
@@ -89,8 +108,9 @@ def test_no_state_and_no_gradient_through_sd(rng):
     module = LayerwiseNoise(1.0)
     assert not module.state_dict() and not list(module.parameters())
     x = torch.randn((2, 3, 8, 8), generator=rng, requires_grad=True)
-    module(x).sum().backward()
-    assert torch.equal(x.grad, torch.ones_like(x))
+    grad = torch.randn(x.shape, generator=rng)
+    # passed on as it is: in-place arithmetic on views once made autograd copy it three times
+    assert torch.autograd.grad(module(x), x, grad)[0].data_ptr() == grad.data_ptr()
     copy.deepcopy(module)(x)
 
 

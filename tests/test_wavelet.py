@@ -152,6 +152,49 @@ def test_pieces_and_compiled_code_give_the_same(shape, rng, monkeypatch):
     assert torch.allclose(whole[0], direct, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_writing_over_x_changes_neither_result_nor_gradients(shape, rng):
+    axes = all_axes(shape)
+    x = torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
+    gains = (0.02 + 0.98 * torch.rand((shape[1], 2 ** len(axes)), generator=rng, dtype=torch.float64)).requires_grad_()
+    grad = torch.randn(shape, generator=rng, dtype=torch.float64)
+    expected = apply_gains(x, gains, axes)
+    for least_gain in (0.0, 0.02):  # where x itself is kept it must stay what it is
+        own = x * 1
+        y = apply_gains(own, gains, axes, least_gain=least_gain, in_place=True)
+        overwritten = least_gain > 0 and all(shape[2 + a] % 2 == 0 for a in axes)
+        assert torch.equal(y, expected) and (y.data_ptr() == own.data_ptr()) == overwritten
+        for got, want in zip(torch.autograd.grad(y, (x, gains), grad), torch.autograd.grad(apply_gains(x, gains, axes), (x, gains), grad)):
+            assert torch.allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+def layouts(x):
+    """The same values, laid out as nnU-Net never does but a caller may."""
+    yield x.to(memory_format=torch.channels_last)
+    yield torch.cat((x, x), dim=1)[:, x.shape[1] :]
+    odd = x.new_empty(x.numel() + 1)[1:].view(x.shape)  # storage that starts at an odd place
+    yield odd.copy_(x)
+    wide = x.new_empty((*x.shape[:-1], x.shape[-1] + 1))[..., 1:]  # rows of odd length
+    yield wide.copy_(x)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1,), (0,)])
+def test_any_layout_gives_the_same(axes, rng):
+    x = torch.randn((3, 4, 6, 8), generator=rng, dtype=torch.float64)
+    grad = torch.randn(x.shape, generator=rng, dtype=torch.float64)
+    gains = torch.rand((4, 2 ** len(axes)), generator=rng, dtype=torch.float64, requires_grad=True)
+
+    def results(x, grad):
+        x = x.detach().requires_grad_()
+        y = apply_gains(x, gains, axes)
+        return (y, *torch.autograd.grad(y, (x, gains), grad), band_energy(x.detach(), axes))
+
+    expected = results(x, grad)
+    for laid, grad_laid in zip(layouts(x), layouts(grad)):
+        for got, want in zip(results(laid, grad_laid), expected):
+            assert torch.allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
 def test_backward_needs_the_features_alone(rng):
     x = torch.randn((4, 8, 32, 32), generator=rng, requires_grad=True)
     gains = torch.rand((8, 4), generator=rng, requires_grad=True)
