@@ -82,9 +82,9 @@ def apply_gains(
 ) -> Tensor:
     """iDWT(gains * DWT(x)) along `axes`: x (N, C, *spatial), gains (C, B) in the order of :func:`subbands`.
 
-    Gains of 1 are the identity to the last bit in every precision. Of Haar nothing but x is kept for backward, which
-    is once differentiable. `least_gain`: what no gain is below; where one can divide by it, the result, which the next layer keeps too,
-    is kept instead of x. `in_place`: x may be overwritten (where it is kept, or that saves nothing, it is not).
+    Gains of 1 are the identity to the last bit in every precision. Of Haar nothing but x is kept for backward, which is once
+    differentiable, and x for the gradient of the gains only. `least_gain`: what no gain is below; where one can divide by it, the
+    result, which the next layer keeps too, is kept instead of x. `in_place`: x may be overwritten; where it is kept, it is not.
     """
     if not axes:
         return x
@@ -99,7 +99,8 @@ def apply_gains(
         y = _haar_pointwise(x, gains, axes)
     elif torch.is_grad_enabled() and (x.requires_grad or gains.requires_grad):
         keeps_result = least_gain >= INVERTIBLE and x.dtype != torch.bfloat16
-        y = _HaarGains.apply(x, gains, axes, keeps_result, in_place and keeps_result)
+        keeps_x = gains.requires_grad and not keeps_result
+        y = _HaarGains.apply(x, gains, axes, keeps_result, in_place and not keeps_x)
     else:
         y = _haar_by_piece(x, gains, axes, out=x if in_place else torch.empty_like(x))
     return _crop(y, spatial)
@@ -133,7 +134,8 @@ class _HaarGains(torch.autograd.Function):
         y = _haar_by_piece(x, gains, axes, out=x if in_place else torch.empty_like(x))
         if in_place:
             ctx.mark_dirty(x)
-        ctx.save_for_backward(y if keeps_result else x, gains)
+        kept = (y if keeps_result else x) if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(kept, gains)
         ctx.axes, ctx.keeps_result = axes, keeps_result
         return y
 
