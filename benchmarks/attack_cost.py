@@ -35,7 +35,7 @@ from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.files import write_file
-from nnunetv2_lngswr.overhead import RETURN_MEMORY, peak_rss_mib
+from nnunetv2_lngswr.overhead import RETURN_MEMORY, memory_mib
 
 # those of Dataset611_ThyroidUS at 128 px and of Dataset621_LungNodule3D, under nnU-Net's plans
 FEATURES = {2: (32, 64, 128, 256, 512), 3: (32, 64, 128, 256)}
@@ -126,14 +126,14 @@ def memory(dimension: int, device: torch.device, windows: int) -> dict:
             nonlocal live
             live -= self.size
 
-    before = peak_rss_mib()
+    before = memory_mib("VmHWM")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
         return {"windows": windows, "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
-    after = peak_rss_mib()
+    after = memory_mib("VmHWM")
     return {"windows": windows, "graph_peak_mib": peak / 2**20, "process_peak_growth_mib": after - before}
 
 

@@ -1,8 +1,8 @@
 """`lngswr benchmark overhead`: train step, inference and peak memory relative to vanilla nnU-Net, and where the rest goes.
 
 The arms take turns within one process, step by step, and the ratio of each arm to vanilla is taken turn by turn, so
-that a change of the machine's speed hits both; the median ratio is printed. Peak memory is that of a fresh process
-per arm, less what the imports take, on a CPU with freed memory given back at once. Networks are those nnU-Net builds from the plans; the step is forward, deep
+that a change of the machine's speed hits both; the median ratio is printed. Peak memory is that of a train step in a fresh process
+per arm, less what imports and compiler take, on a CPU with freed memory given back at once. Networks are those nnU-Net builds from the plans; the step is forward, deep
 supervision loss, backward, gradient clipping, SGD, and for our arms the prior's update; on CUDA under autocast with a gradient
 scaler, as nnU-Net trains there.
 
@@ -121,6 +121,12 @@ class Arm:
             self.forward(self.x)
         self.network.decoder.deep_supervision = True
 
+    def bytes_at_rest(self) -> int:
+        state = (t for of in self.optimizer.state.values() for t in of.values() if isinstance(t, torch.Tensor))
+        weights = list(self.network.parameters())
+        held = [self.x, self.y, *weights, *(w.grad for w in weights if w.grad is not None), *self.network.buffers(), *state]
+        return sum(t.numel() * t.element_size() for t in held)
+
     def _autocast(self):
         return nullcontext() if self.scaler is None else torch.autocast("cuda")
 
@@ -184,18 +190,26 @@ def profile(plan: Mapping, vanilla_step_s: float, repeats: int, device: str) -> 
 
 
 def peak_memory(name: str, plan: Mapping, device: str, *, compiled: bool = False) -> float:
-    """MiB beyond the imports, over three train steps. To be called in a process of its own."""
-    before = 0.0 if device == "cuda" else peak_rss_mib()
+    """MiB of the network, its gradients and optimiser, and of what a train step adds to them. To be called in a process of its own."""
     arm = Arm(name, plan, device, compiled=compiled)
-    for _ in range(3):
+    for _ in range(2):
         arm.train_step()
-    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_rss_mib() - before
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        arm.train_step()
+        return torch.cuda.max_memory_allocated() / 2**20
+    # from here on: imports, and what the compiler took and keeps, are not the network's
+    rest = memory_mib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    arm.train_step()
+    return memory_mib("VmHWM") - rest + arm.bytes_at_rest() / 2**20
 
 
-def peak_rss_mib() -> float:
+def memory_mib(kind: str) -> float:
+    """This process's memory: "VmRSS" now, "VmHWM" the peak."""
     # not getrusage: its ru_maxrss starts at that of the process that forked this one
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return int(status.split(f"{kind}:")[1].split()[0]) / 1024
 
 
 def conditions(command: str, device: str, threads: int) -> dict:
@@ -237,6 +251,7 @@ def benchmark_overhead(
     result = {**conditions(command, device, threads), "plans": {}}
     tables = []
     for plan in plans:
+        torch.compiler.reset()  # or it would take the next plan for the last one with other sizes, and compile for any size
         arms = {name: Arm(name, PLANS[plan], device, compiled=compiled) for name in ARMS}
         figures = time_ratios(arms, repeats, device)
         del arms
