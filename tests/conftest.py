@@ -1,7 +1,15 @@
+import signal
+
 import pytest
 import torch
 
 from tests import model_folders
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts():
+    # a background job of a script is started with SIGINT ignored, and so would be the processes that tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
