@@ -284,9 +284,12 @@ def _draw(path: Path, results: Sequence[Result], records: Sequence[Mapping[str, 
 # --- the command --------------------------------------------------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+PROG = "python -m evaluation.compare"
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Exit codes: 0 done, 2 bad input or a disk that is full, with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.compare", description="Compare OUT folders of evaluation.robust, paired by case.")
+    parser = argparse.ArgumentParser(prog=prog, description="Compare OUT folders of evaluation.robust, paired by case.")
     parser.add_argument("folders", nargs="+", metavar="FOLDER[,FOLDER...]", help="OUT folders; the first is the reference; commas join a model's folds and seeds")
     parser.add_argument("-o", dest="output_folder", required=True, metavar="OUT", help="output folder")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations; default: %(default)s")

@@ -541,11 +541,14 @@ def _estimate(work: _Work, finished: Sequence[str]) -> dict[str, Any]:
 # --- the command --------------------------------------------------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+PROG = "python -m evaluation.robust"
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Exit codes: 0 done (or this part done), 2 bad input or a full disk, with the reason on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     # argparse takes '-1/255' for a flag; with a space in front it reaches our message
-    arguments = vars(_parser().parse_args([f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]))
+    arguments = vars(_parser(prog).parse_args([f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]))
     dry_run, quiet, workers = (arguments.pop(name) for name in ("dry_run", "disable_progress_bar", "workers"))
     output = arguments.pop("output_folder")
     from evaluation.results_folder import OUTPUTS
@@ -575,9 +578,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m evaluation.robust",
+        prog=prog,
         description="Attack and shift what an nnU-Net v2 model folder deploys, and report how far Dice falls. Results of the same settings in OUT are "
         "resumed: finished cases are not repeated.",
     )
@@ -597,7 +600,7 @@ def _parser() -> argparse.ArgumentParser:
     attacks = parser.add_argument_group("attacks")
     add = attacks.add_argument
     add("--attacks", nargs="*", default=DEFAULTS.attacks, metavar="NAME", help=f"default: {' '.join(DEFAULTS.attacks)}; also pgd_linf_dice_ce, pgd_l2_dice_ce, cospgd, apgd_masked_ce, apgd_js, ssah_project, square, transfer, torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported")
-    add("--epsilons", nargs="*", metavar="E", help=f"Linf budgets, exact fractions; default: {' '.join(protocol.EPSILONS)} of the range")
+    add("--epsilons", nargs="*", metavar="E", help=f"Linf budgets, such as 4/255; default: {' '.join(protocol.EPSILONS)} of the range")
     add("--epsilons-l2", nargs="*", metavar="E", help=f"L2 budgets, root mean square per voxel; default: {' '.join(protocol.EPSILONS_L2)} of the range")
     add("--epsilon-unit", default=DEFAULTS.epsilon_unit, metavar="UNIT", help="range (of each channel, after preprocessing), normalized (preprocessed units) or original (units of the file, HU); default: %(default)s")
     add("--steps", nargs="+", metavar="N", help="of pgd, segpgd, cospgd, apgd and transfer; NAME=N for one attack, also ssah and square; default: each attack's own")

@@ -2,8 +2,9 @@
 
 nnUNetv2_extract_fingerprint -> nnUNetv2_plan_experiment -> nnUNetv2_preprocess, once; then per seed a copy of the plans with the budget and the
 seed, and per seed, fold and arm nnUNetv2_train and lngswr evaluate on the validation cases of the fold; then evaluation.compare over all of
-them. On a CPU, 2D runs go side by side, one per core: small convolutions gain nothing from threads. Everything lands below the output folder with a log per command, nnUNet_raw is only read. Whatever has ended is not repeated, an interrupted
-training goes on from its last checkpoint, an interrupted evaluation with its next run: arms, folds and seeds can be added by later calls.
+them. On a CPU, 2D runs go side by side, one per core: small convolutions gain nothing from threads. Everything lands below the output folder
+with a log per command, nnUNet_raw is only read. Whatever has ended is not repeated, an interrupted training goes on from its last checkpoint,
+an interrupted evaluation with its next run: arms, folds and seeds can be added by later calls.
 """
 import dataclasses
 import json
@@ -113,7 +114,7 @@ def benchmark_robustness(
     attacks: Sequence[str] | None = None,
     max_cases: int | None = None,
     equal_time: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -121,12 +122,15 @@ def benchmark_robustness(
 
     `dataset`: nnU-Net's name of a data set in nnUNet_raw. `settings`: a "lngswr" entry for the plans of all arms (the budget is the preset's).
     `variants`: further arms with settings of their own, {name: {"arm": one of ARMS, **"lngswr" entry}}. `hold_out`: a fold whose validation cases
-    nothing here trains on or is evaluated on, so that settings can be chosen before that fold is looked at. `attacks`, `max_cases`: instead of the preset's. `equal_time`: a second reading, with the arms
-    slower than vanilla trained again for as many epochs as vanilla's time allows.
-    `dry_run`: say the commands, run nothing. Raises ValueError for unknown arms, a missing data set, an `output` of other settings, a command that fails.
+    nothing here trains on or is evaluated on, so that settings can be chosen before that fold is looked at. `attacks`, `max_cases`: instead of
+    the preset's. `equal_time`: a second reading, with the arms slower than vanilla trained again for as many epochs as vanilla's time allows.
+    `device`: None is cuda where there is one. `dry_run`: say the commands, run nothing. Raises ValueError for unknown arms, a missing data set, an `output` of other settings, a command that fails.
     """
     all_arms = {name: {"arm": name} for name in dict.fromkeys([REFERENCE, *arms])}
     for name, variant in (variants or {}).items():
+        if variant == {"arm": name}:  # as in the "arms" of robustness.json, so that these can be run again
+            all_arms[name] = dict(variant)
+            continue
         if not re.fullmatch(r"[\w.+-]+", name) or name in ARMS:
             raise ValueError(f"a variant's name must be made of letters, digits and . + - _, and not be an arm's, got {name!r}")
         if not isinstance(variant, Mapping) or "arm" not in variant:
@@ -142,6 +146,10 @@ def benchmark_robustness(
         raise ValueError(f"fold {hold_out} is held out: choose other --folds")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset}; presets are {', '.join(PRESETS)}")
+    if device is None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     output = Path(output).resolve()
     if max_cases is not None and max_cases < 1:
         raise ValueError(f"max_cases must be 1 or more, got {max_cases}")
@@ -366,17 +374,29 @@ class _Benchmark:
             "cores": self._cores,
             **read_json(self.output / MARKER, needs=("dataset",)),
             "arms": arms,
-            "runs": [dataclasses.asdict(r) for r in runs],
+            "runs": [dataclasses.asdict(r) | {"settings": self._trained_settings(r), "dice": self._dice(r)} for r in runs],
             "cost": cost,
             "results": read_json(self.output / "compare.json", needs=("results",))["results"],
         }
         write_file(self.output / "robustness.json", json.dumps(record, indent=1) + "\n")
         write_file(self.output / "robustness.md", self._markdown(by_arm, cost, cases=compared[0]["cases"]))
 
+    def _trained_settings(self, run: Run) -> dict:
+        """The run's "lngswr" entry as its trainer wrote it out, defaults of that day included."""
+        plans = read_json(self._fold(run).parent / "plans.json", needs=("configurations",))
+        return plans["configurations"][self.configuration][PLANS_KEY]
+
+    def _dice(self, run: Run) -> dict[str, float]:
+        """Mean Dice of one run: clean, worst_linf and worst_l2 per budget, all shifts. How far they lie apart within an arm is what training
+        again changes, which the intervals over cases leave out."""
+        results = read_json(self._evaluation(run) / "summary.json", needs=("results",))["results"]
+        return {" ".join(filter(None, (r["attack"], r["epsilon_text"]))): r["dice"] for r in results if r["kind"] in ("clean", "worst", "shifts_mean")}
+
     def _markdown(self, by_arm: Mapping[str, Sequence[Run]], cost: Mapping, cases: int) -> str:
         from evaluation.report import markdown_table
 
         budget = self.preset.budget
+        dice = [(r, self._dice(r)) for of in by_arm.values() for r in of]
         lines = [
             f"# Robustness on {self.dataset}, {self.configuration}",
             "",
@@ -387,6 +407,10 @@ class _Benchmark:
                 ["arm", "trainer", "seeds and folds", "epoch time / vanilla"],
                 [[arm, of[0].trainer, ", ".join(f"{r.seed}/{r.fold}" for r in of), f"{cost[arm]['ratio']:.2f}"] for arm, of in by_arm.items()],
             ),
+            "",
+            "Dice in percent of each training by itself; the intervals further down are over cases and do not cover training again:",
+            "",
+            markdown_table(["arm", "seed/fold", *dice[0][1]], [[r.arm, f"{r.seed}/{r.fold}", *(f"{100 * d:.1f}" for d in its.values())] for r, its in dice]),
             "",
         ]
         return "\n".join(lines) + (self.output / "compare.md").read_text()
@@ -426,6 +450,8 @@ class _Benchmark:
         folders = {key: str(self.output / key) for key in ("nnUNet_preprocessed", "nnUNet_results")}
         cpu = {"nnUNet_compile": "f"} if self.device == "cpu" else {}
         if self._side_by_side > 1:
-            cpu |= {"OMP_NUM_THREADS": "1"}
+            # nnUNetv2_train sets as many threads as there are cores whatever this says, so several of them share the cores. Threads that
+            # spin while they wait take these from those that work: a train step took 1.5 to 3 times as long (libgomp, two cores).
+            cpu |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         surroundings = {"nnUNet_raw": str(self.raw), "MPLBACKEND": "Agg", **folders, **cpu, **(environment or {})}
         run_command(command, self.output / "logs" / f"{name}.log", environment=surroundings, say=self.say, show=show)

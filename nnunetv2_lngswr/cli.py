@@ -11,8 +11,8 @@ def main(argv: list[str] | None = None) -> int:
     disk) or 130 (Ctrl-C); one line on stderr for 2 and 130."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        if argv[:1] == ["evaluate"]:  # its options belong to evaluation.robust, which also answers `lngswr evaluate --help`
-            return _evaluate(argv[1:])
+        if argv and argv[0] in PASSED_ON:
+            return PASSED_ON[argv[0]](argv[1:])
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except ValueError as error:
@@ -49,25 +49,30 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("benchmark", help="robustness of arms trained at one equal budget; overhead beside vanilla nnU-Net")
     benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
-    command = benchmarks.add_parser("robustness", help="arms trained through nnU-Net, attacked and shifted, in one table")
+    command = benchmarks.add_parser("robustness", help="arms trained through nnU-Net, attacked and shifted, in one table", description=(
+        "Trains vanilla nnU-Net and each ARM, a trainer by its short name, through nnU-Net at one equal budget, evaluates each on the validation "
+        "cases of its fold, and writes robustness.md and robustness.json. The same call goes on where an earlier one stopped, and takes further arms, folds and seeds."
+    ))
     command.add_argument("-d", "--data-set", dest="dataset", required=True, metavar="DATASET", help="full name in nnUNet_raw, such as Dataset611_ThyroidUS")
     command.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
     command.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="folder for everything it writes; the same one goes on")
-    command.add_argument("--arms", nargs="+", metavar="ARM", help="of vanilla (always), DA5, LNG, SWR, LNGSWR, AT, LNGSWRAT (all)")
+    command.add_argument("--arms", nargs="+", metavar="ARM", help="of vanilla (always), DA5, LNG, SWR, LNGSWR, AT, LNGSWRAT (all seven)")
     command.add_argument("--folds", nargs="+", type=int, default=[0], help="folds of splits_final.json (0)")
     command.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of the training (0)")
-    command.add_argument("--preset", default="cpu-small", help="cpu-small (low resolution, minutes per arm), search (the same, PGD only, to choose settings) or gpu (native resolution) (cpu-small)")
+    command.add_argument("--preset", default="cpu-small", help="cpu-small (low resolution, 10 x 50 iterations, 20 cases), search (the same training, 40 cases, PGD Linf only, no shifts; to choose settings) or gpu (native resolution, 100 x 250 iterations, all cases) (cpu-small)")
     command.add_argument("--settings", metavar="JSON", help='a "lngswr" entry for the plans of all arms, such as \'{"noise_sigma_input": 0.5}\'')
     command.add_argument("--variants", metavar="FILE", help='JSON with further arms, {"NAME": {"arm": "LNGSWR", "noise_sigma_input": 0.5}, ...}')
     command.add_argument("--hold-out", type=int, metavar="FOLD", help="leave the validation cases of this fold untouched, to choose settings on the others")
     command.add_argument("--attacks", nargs="+", metavar="ATTACK", help="instead of the preset's, as for lngswr evaluate")
     command.add_argument("--max-cases", type=int, metavar="N", help="validation cases to attack (the preset's: cpu-small 20, search 40, gpu all)")
     command.add_argument("--equal-time", action="store_true", help="a second reading: slower arms again, for as long as vanilla took")
-    command.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="as for nnU-Net's commands (cpu)")
+    command.add_argument("-device", choices=("cpu", "cuda", "mps"), help="as for nnU-Net's commands (cuda where there is one)")
     command.add_argument("--dry-run", action="store_true", help="print the commands")
     command.set_defaults(run=_benchmark_robustness)
 
-    command = benchmarks.add_parser("overhead", help="train step, inference and peak memory relative to vanilla nnU-Net")
+    command = benchmarks.add_parser("overhead", help="train step, inference and peak memory relative to vanilla nnU-Net", description=(
+        "Times a train step and an inference of LNG-SWR, LNG and SWR in turns beside vanilla nnU-Net's, on random data, and says where the rest goes."
+    ))
     command.add_argument("--plans", nargs="+", default=["2d", "3d"], metavar="PLAN", help="of 2d, 3d, 3d_large (128 x 128 x 128; for a GPU) (2d 3d)")
     command.add_argument("--repeats", type=int, default=9, help="turns of each arm after one that warms up (9)")
     command.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
@@ -85,8 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_splits(commands)
     _add_paper(commands)
 
-    # listed for the help only: main() hands everything after it to evaluation.robust
+    # listed for the help only
     commands.add_parser("evaluate", help="robustness of a model folder: attacks and corruptions (lngswr evaluate --help)", add_help=False)
+    commands.add_parser("compare", help="several evaluations in one table, paired by case (lngswr compare --help)", add_help=False)
     return parser
 
 
@@ -370,7 +376,17 @@ def _warm_start(arguments: argparse.Namespace) -> int:
 def _evaluate(argv: list[str]) -> int:
     from evaluation.robust import main as evaluate
 
-    return evaluate(argv) or 0
+    return evaluate(argv, prog="lngswr evaluate")
+
+
+def _compare(argv: list[str]) -> int:
+    from evaluation.compare import main as compare
+
+    return compare(argv, prog="lngswr compare")
+
+
+# commands whose options belong to a module of evaluation, which also answers their --help
+PASSED_ON = {"evaluate": _evaluate, "compare": _compare}
 
 
 if __name__ == "__main__":

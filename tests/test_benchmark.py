@@ -86,7 +86,7 @@ def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments,
         ('{"mild": {"arm": "LNGSWR", "start": 2}}', "start must be a number in"),
         ('{"mild": {"arm": "LNG-SWR"}}', "unknown arm LNG-SWR"),
         ('{"mild": {"start": 1}}', 'variant mild must be an object with "arm"'),
-        ('{"AT": {"arm": "AT"}}', "not be an arm's"),
+        ('{"AT": {"arm": "LNGSWRAT"}}', "not be an arm's"),
         ('{"../mild": {"arm": "AT"}}', "made of letters"),
     ],
 )
@@ -116,8 +116,9 @@ def commands(monkeypatch):
 
 
 def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, commands):
-    variants = {"mild": {"arm": "LNGSWR", "noise_sigma_input": 0.5, "adversarial": {"epsilon": "2/255"}}}
-    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=["LNGSWR"], preset="tiny", variants=variants, settings={"start": 0.5}, max_cases=7)
+    # an arm itself too, as in the "arms" of a robustness.json
+    variants = {"LNGSWR": {"arm": "LNGSWR"}, "mild": {"arm": "LNGSWR", "noise_sigma_input": 0.5, "adversarial": {"epsilon": "2/255"}}}
+    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=[], preset="tiny", variants=variants, settings={"start": 0.5}, max_cases=7)
     trained = {(c[c.index("-p") + 1], c[c.index("-tr") + 1]) for c, _ in commands if c[0] == "nnUNetv2_train"}
     plans, mild = "lngswrBenchmarkSeed0", "lngswrBenchmarkSeed0_mild"
     assert trained == {(plans, "nnUNetTrainerVanilla"), (plans, "nnUNetTrainerLNGSWR"), (mild, "nnUNetTrainerLNGSWR")}
@@ -174,6 +175,15 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(raw, tmp_
     with pytest.raises(ValueError, match="training failed"):
         its.do(runs)
     assert peak[0] == most and "train_vanilla_seed0_fold5" in started and "train_vanilla_seed0_fold11" not in started
+
+
+@pytest.mark.parametrize(("configuration", "policy"), [("2d", "passive"), ("3d_fullres", None)])
+def test_runs_that_share_the_cores_do_not_spin_while_they_wait(raw, tmp_path, monkeypatch, configuration, policy):
+    surroundings = {}
+    monkeypatch.setattr(benchmark, "run_command", lambda command, log, environment, **options: surroundings.update(environment))
+    monkeypatch.setattr(benchmark._Benchmark, "_cores", 2)
+    benchmark._Benchmark(tmp_path, DATASET, configuration, "tiny", TINY, {}, None, "cpu", False, print)._run("train", ["true"])
+    assert surroundings["nnUNet_raw"] == str(raw) and surroundings.get("OMP_WAIT_POLICY") == policy
 
 
 def test_ctrl_c_ends_the_commands_of_all_threads(raw, tmp_path, monkeypatch):
@@ -239,6 +249,11 @@ def test_arms_are_trained_attacked_compared_and_never_twice(raw, tmp_path, monke
         entry = written["configurations"]["2d"]["lngswr"]
         assert entry["seed"] == 0 and entry["num_iterations_per_epoch"] == 2
         assert entry["num_epochs"] == 2 if "same" not in run["arm"] else entry["num_epochs"] < 2
+        assert run["settings"] == entry and ("noise_ramp_up" in entry) == ("LNGSWR" in run["arm"])
+    alone = [r for r in record["results"] if r["model"] == "vanilla"]
+    for name, dice in next(r["dice"] for r in record["runs"] if r["arm"] == "vanilla").items():
+        assert [dice] == pytest.approx([r["dice"] for r in alone if f"{r['attack']} {r['epsilon_text']}".strip() == name])
+    assert {"clean", "worst_linf 8/255"} <= set(record["runs"][0]["dice"])
     assert "epoch time / vanilla" in (out / "robustness.md").read_text() and (out / "compare.png").is_file()
     # nothing of that is done again, another seed is added
     before, count = time.time(), sum(s.startswith("$ ") for s in said)
