@@ -73,7 +73,7 @@ def synchronised(device: torch.device) -> float:
 
 def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
     network, (x, target) = build(FEATURES[dimension], dimension, device), problem(CASE[dimension], device)
-    window = SlidingWindow([network], patch_size=PATCH[dimension], window_batch_size=window_batch_size, autocast=device.type == "cuda")
+    window = SlidingWindow([network], patch_size=PATCH[dimension], window_batch_size=window_batch_size, autocast=torch.float16 if device.type == "cuda" else None)
     ball = ThreatModel(norm="linf", epsilon=8 / 255).ball(Bounds.of(x))
     predictor = _predictor(network, PATCH[dimension], device)
     steps = 4

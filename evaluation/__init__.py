@@ -23,7 +23,7 @@ On CUDA keep x and the target on one device (case.batch.to(device), target.to(de
   configuration_manager, label_manager, label_space, mirror_axes, tile_step_size, patch_size, file_ending, image_channels, is_cascade;
   predict_logits(x), predict(case, x=None), write_segmentation(seg, path, case), write_case(case, x, folder) -> paths
   (floats; perturbed_files.roundtrip_error says how exact), check_surrogate(other) before `transfer`, list_images(folder) -> {identifier: channel files},
-  sliding_window(window_batch_size=None, autocast=False, folds=None), describe() (JSON-ready record for the report).
+  sliding_window(window_batch_size=None, autocast=None, folds=None), describe() (JSON-ready record for the report).
 - AttackResult (frozen): attack, perturbed (B, C, *spatial), loss, loss_history, best_loss_history, dice (preprocessed grid, a diagnostic),
   norms {'linf_range', 'rms_normalized', 'l2_original', ...: (B,)}, forwards, gradients, queries, settings, extras.
 - Attack names: attack_names(); torchattacks:NAME also works where that package is installed. AttackSpec says norms, defaults, what it

@@ -297,10 +297,10 @@ class SegmentationModel:
     # --- prediction ---
 
     def sliding_window(
-        self, *, window_batch_size: int | None = None, autocast: bool = False, folds: Sequence[int | str] | None = None
+        self, *, window_batch_size: int | None = None, autocast: torch.dtype | None = None, folds: Sequence[int | str] | None = None
     ) -> SlidingWindow:
         """The deployed function with gradients, of all folds or of some. `window_batch_size` None: 8 windows of a slice or one 3D window per
-        network call."""
+        network call. `autocast`: as SlidingWindow."""
         unknown = [f for f in folds or () if f not in self.folds]
         if unknown:
             raise ValueError(f"folds {unknown} are not loaded; loaded: {list(self.folds)}")

@@ -34,7 +34,8 @@ class Options:
     ssah and square, whose steps are other things. `steps_of`: {attack: steps}, for one attack. `restarts`: None takes each attack's own. `shifts`: names, 'all' for those that apply to the data set, or
     empty. `folds`: None takes those found. `device`: None takes CUDA where there is one. `surrogate`: another model folder, for
     `transfer`, which is then added. `nsd_tolerance`: mm (pixels for files without a spacing). `max_cases`: a seeded choice. `window_batch_size`: windows, mirrored
-    copies included, per network call; None takes 8 for 2D configurations and 1 for 3D ones.
+    copies included, per network call; None takes 8 for 2D configurations and 1 for 3D ones. `autocast`: attacks in fp16 where autocast allows it,
+    as nnU-Net predicts on CUDA; what they find is scored as always.
     ValueError for values outside these rules.
     """
 
@@ -54,6 +55,7 @@ class Options:
     use_mirroring: bool = True
     device: str | None = None
     window_batch_size: int | None = None
+    autocast: bool = False
     max_cases: int | None = None
     nsd_tolerance: float = 2.0
     save_adversarial: bool = False

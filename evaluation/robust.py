@@ -503,6 +503,7 @@ def _estimate(work: _Work, finished: Sequence[str]) -> dict[str, Any]:
 
     import torch
 
+    from evaluation.run_case import sliding_window
     from nnunetv2_lngswr.attacks.losses import cross_entropy
 
     model, _ = work.model_for(work.cases[0])
@@ -513,7 +514,7 @@ def _estimate(work: _Work, finished: Sequence[str]) -> dict[str, Any]:
     started = time.perf_counter()
     model.predict(case)
     prediction = time.perf_counter() - started
-    window = model.sliding_window(window_batch_size=work.options.window_batch_size)
+    window = sliding_window(model, work.options)
     x, target = case.batch.to(model.device), case.target(model.label_space).to(model.device)
     started = time.perf_counter()
     window.value_and_gradient(x, lambda z: cross_entropy(z, target))[1].cpu()
@@ -614,6 +615,7 @@ def _parser(prog: str = PROG) -> argparse.ArgumentParser:
     add("--nsd-tolerance", type=float, default=DEFAULTS.nsd_tolerance, metavar="MM", help="of the normalised surface Dice; default: %(default)s")
     add("--max-cases", type=int, default=DEFAULTS.max_cases, metavar="N", help="a seeded choice of N cases")
     add("--window-batch-size", type=int, default=DEFAULTS.window_batch_size, metavar="N", help="windows (mirrored copies included) per network call: memory against speed; default: 8 (2D) or 1 (3D)")
+    add("--autocast", action="store_true", help="attack in mixed precision, as nnU-Net predicts on CUDA: faster there; losses stay in fp32; default: all in fp32")
     add("--workers", type=int, metavar="N", help="processes that share the cases and the CPU threads; default: one per core for 2D on a CPU, else 1")
     add("--dry-run", action="store_true", help="print cases, runs and an estimate of time and memory, and write nothing")
     add("--overwrite", action="store_true", help="replace results of other settings in OUT")

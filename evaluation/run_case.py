@@ -18,6 +18,7 @@ from evaluation.model import Case, SegmentationModel
 from evaluation.perturbed_files import roundtrip_error
 from evaluation.protocol import Options, Run
 from evaluation.shifts import SHIFTS, apply_shift
+from evaluation.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import perturbation_norms
 from nnunetv2_lngswr.files import write_file
@@ -98,6 +99,11 @@ class _Kept:
     segmentation: np.ndarray
 
 
+def sliding_window(model: SegmentationModel, options: Options) -> SlidingWindow:
+    """What the attacks of an evaluation go through."""
+    return model.sliding_window(window_batch_size=options.window_batch_size, autocast=torch.float16 if options.autocast else None)
+
+
 class _Session:
     """A preprocessed case with everything that its runs share."""
 
@@ -105,8 +111,8 @@ class _Session:
         self, model: SegmentationModel, case: Case, files: CaseFiles, options: Options, surrogate: SegmentationModel | None
     ) -> None:
         self.model, self.case, self.files, self.options = model, case, files, options
-        self.window = model.sliding_window(window_batch_size=options.window_batch_size)
-        self.surrogate = None if surrogate is None else surrogate.sliding_window(window_batch_size=options.window_batch_size)
+        self.window = sliding_window(model, options)
+        self.surrogate = None if surrogate is None else sliding_window(surrogate, options)
         self.x = case.batch.to(model.device)
         self.bounds = Bounds.of(self.x, image_channels=case.image_channels, file_scale=None if case.file_scale is None else case.file_scale.to(self.x))
         self.target = case.target(model.label_space).to(model.device)

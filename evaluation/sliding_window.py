@@ -8,8 +8,9 @@ is linear in the logits of the windows, so the gradient of any loss L(z) needs t
     2. g = dL/dz on the whole case;
     3. per window batch and fold: forward with a graph, backward with the cotangent w_t g_t / sum w, add into dL/dx.
 
-A case whose windows and mirrored copies fit into one window batch needs no second pass, which saves a third of the time. Tiling, weights and padding are nnU-Net's: its compute_gaussian in float16 (the values
-that it deploys), its steps, zero padding to the patch; only the sums run in the precision of x instead of float16.
+A case whose windows and mirrored copies fit into one window batch needs no second pass, which saves a third of the time. Tiling, weights and
+padding are nnU-Net's: its compute_gaussian in float16 (the values that it deploys), its steps, zero padding to the patch; only the sums run in
+the precision of x instead of float16. Features (of SSAH) are always computed in the precision of x.
 
 Shapes: x (B, C, *spatial), z (B, K, *spatial). The patch may have one axis fewer than `spatial` (2D configurations: windows
 within each slice of the first axis). B cases of one shape share window batches.
@@ -27,7 +28,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import nn
 
-from nnunetv2_lngswr.attacks.base import LogitLoss, bottleneck, frozen, per_case
+from nnunetv2_lngswr.attacks.base import LogitLoss, bottleneck, frozen, loss_scale, per_case
 
 
 class SlidingWindow:
@@ -35,8 +36,8 @@ class SlidingWindow:
 
     `networks`: one per fold; they stay where they are and come back in the mode they had. `patch_size`: nnU-Net's, 2 or 3 entries.
     `mirror_axes`: axes of the patch to mirror (nnU-Net's allowed_mirroring_axes), None for none. `window_batch_size`: windows, mirrored copies
-    included, per network call: the one knob for memory against speed. `autocast`: CUDA mixed precision, as nnU-Net predicts; gradients then carry its
-    rounding. Work happens on `device`; x may live elsewhere and results come back on x's device and in x's dtype.
+    included, per network call: the one knob for memory against speed. `autocast`: type of mixed precision, None for that of x (nnU-Net predicts
+    with torch.float16 on CUDA); gradients then carry its rounding, losses are computed in the type of x. Work happens on `device`; x may live elsewhere and results come back on x's device and in x's dtype.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class SlidingWindow:
         tile_step_size: float = 0.5,
         mirror_axes: Sequence[int] | None = None,
         window_batch_size: int = 1,
-        autocast: bool = False,
+        autocast: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         if not networks:
@@ -64,7 +65,7 @@ class SlidingWindow:
         self.mirror_axes = tuple(mirror_axes or ())
         self.window_batch_size = window_batch_size
         self.device = torch.device(device) if device is not None else _device_of(self.networks[0])
-        self.autocast = autocast and self.device.type == "cuda"
+        self.autocast = autocast
         # __wrapped__: nnU-Net caches this tensor, and one made under its inference_mode cannot enter a graph
         with torch.inference_mode(False):
             self._gaussian = compute_gaussian.__wrapped__(
@@ -118,7 +119,7 @@ class SlidingWindow:
         """(window indices (n,), bottleneck features (n, F, *low)) of the first fold, unmirrored, no graph."""
         tiling = self._tile(x)
         for indices in self._index_batches(tiling):
-            with frozen(self.networks[:1]), torch.no_grad(), self._precision():
+            with frozen(self.networks[:1]), torch.no_grad():
                 features = bottleneck(self.networks[0], _stack([tiling.x[tiling.windows[i]] for i in indices]))
             yield torch.tensor(indices, device=x.device), features.to(x)
 
@@ -134,7 +135,7 @@ class SlidingWindow:
             for indices in self._index_batches(tiling):
                 batch = [tiling.windows[i] for i in indices]
                 leaf = _stack([tiling.x[w] for w in batch]).requires_grad_()
-                with torch.enable_grad(), self._precision():
+                with torch.enable_grad():
                     losses = loss(torch.tensor(indices, device=x.device), bottleneck(self.networks[0], leaf).to(x))
                     share = losses / tiling.windows_per_case
                     (back,) = torch.autograd.grad(share.sum(), leaf)
@@ -180,7 +181,7 @@ class SlidingWindow:
                 yield network, pairs[start : start + self.window_batch_size]
 
     def _precision(self):
-        return torch.autocast("cuda") if self.autocast else nullcontext()
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast)
 
     @torch.no_grad()
     def _sum_of_windows(self, tiling: "_Tiling") -> torch.Tensor:
@@ -211,9 +212,15 @@ class SlidingWindow:
     def _backpropagate(self, out: torch.Tensor, leaf: torch.Tensor, batch, per_logit: torch.Tensor, gradient: torch.Tensor) -> None:
         """Adds dL/dx of one network call into `gradient`."""
         cotangent = _stack([(per_logit[w] * self._gaussian).flip(f) for w, f in batch])
-        (back,) = torch.autograd.grad(out, leaf, cotangent.to(out.dtype))
-        for (w, f), b in zip(batch, back):
+        for (w, f), b in zip(batch, self._gradient(out, leaf, cotangent, scale=loss_scale(per_logit))):
             gradient[w] += b.flip(f)
+
+    def _gradient(self, out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor, *, scale: float) -> torch.Tensor:
+        """d<cotangent, out>/d leaf; in mixed precision at `scale` times its size, and 0 where that overflows."""
+        if self.autocast is None:
+            return torch.autograd.grad(out, leaf, cotangent.to(out))[0]
+        (back,) = torch.autograd.grad(out, leaf, (cotangent * scale).to(out))
+        return torch.nan_to_num(back / scale, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _in_one_pass(self, tiling: "_Tiling", network: nn.Module, batch, x: torch.Tensor, loss: LogitLoss):
         leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
@@ -224,9 +231,9 @@ class SlidingWindow:
             shape = (len(x), -1, *tiling.x.shape[2:])
             z = out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
             value, cotangent = _loss_and_cotangent(loss, z)
-            padded = torch.zeros_like(out).reshape(shape)
+            padded = torch.zeros_like(out, dtype=x.dtype).reshape(shape)
             padded[tiling.crop] = cotangent.to(padded)
-            (back,) = torch.autograd.grad(out, leaf, padded.reshape(out.shape))
+            back = self._gradient(out, leaf, padded.reshape(out.shape), scale=loss_scale(z))
             return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
         z = self._divided(tiling, self._add_windows(tiling, None, out.detach(), batch))[tiling.crop].to(x.device)
         value, cotangent = _loss_and_cotangent(loss, z)

@@ -73,8 +73,7 @@ class BatchModel:
             if self.autocast is None:
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             else:
-                # a mean over voxels has gradients of 1 / voxels, which fp16 rounds to 0
-                scale = min(z[0, 0].numel(), _LOSS_SCALE)
+                scale = loss_scale(z)
                 (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
                 # what overflowed says nothing: no step there
                 gradient = torch.nan_to_num(gradient / scale, nan=0.0, posinf=0.0, neginf=0.0)
@@ -105,6 +104,11 @@ class BatchModel:
             value = loss(self.window_cases(x), bottleneck(self.network, leaf))
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
+
+
+def loss_scale(z: torch.Tensor) -> float:
+    """For gradients with respect to z (B, K, *spatial) in fp16: a mean over voxels has some of 1 / voxels, which it rounds to 0."""
+    return float(min(z[0, 0].numel(), _LOSS_SCALE))
 
 
 @contextmanager

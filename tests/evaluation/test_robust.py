@@ -22,6 +22,7 @@ import evaluation
 from evaluation import protocol, report, robust, run_case
 from evaluation.protocol import Options
 from evaluation.results_folder import ResultsFolder
+from evaluation.sliding_window import SlidingWindow
 from tests import model_folders
 from tests.evaluation.test_model import plain_predict
 from tests.model_folders import make_case, make_model_folder
@@ -426,6 +427,20 @@ def test_every_attack_runs_by_name(world, tmp_path):
             assert r["linf_range"] <= 4 / 255 * (1 + 1e-5), r["attack"]
         if r["norm"] == "l2":
             assert r["rms_range"] <= 1 / 255 * (1 + 1e-5), r["attack"]
+
+
+def test_attacks_in_mixed_precision_find_what_those_in_full_precision_find(world, tmp_path, monkeypatch):
+    types = set()
+    monkeypatch.setattr(SlidingWindow, "_precision", lambda self, its=SlidingWindow._precision: types.add(self.autocast) or its(self))
+    found = []
+    for name, autocast in (("full", False), ("mixed", True)):
+        result = run(world, tmp_path / name, attacks=["pgd_linf"], shifts=[], epsilons=["16/255"], steps=5, autocast=autocast)
+        assert json.loads((tmp_path / name / "summary.json").read_text())["options"]["autocast"] is autocast
+        found.append({r["attack"]: r["dice"] for r in json.loads((tmp_path / name / "summary.json").read_text())["results"]})
+    assert types == {None, torch.float16}
+    full, mixed = found
+    assert mixed["clean"] == full["clean"] > full["pgd_linf"] + 0.05
+    assert mixed["pgd_linf"] == pytest.approx(full["pgd_linf"], abs=0.02) and result.finished
 
 
 def test_units_mean_the_same_perturbation(world, tmp_path):
