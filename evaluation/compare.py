@@ -129,6 +129,7 @@ def _check_comparable(a: Result, b: Result, *, same_cases: bool = True) -> None:
 
     def settings(result: Result) -> dict[str, Any]:
         options = {k: result.summary["options"].get(k) for k in SAME_OPTIONS}
+        options["autocast"] = bool(result.summary["options"].get("autocast"))  # folders from before it existed
         labels = sorted({(r["label"], r["label_name"]) for r in result.rows})
         cases = {"cases": sorted(result.summary["cases"])} if same_cases else {}
         return {**cases, **options, "labels": [f"{k} {n}" for k, n in labels]}

@@ -93,7 +93,7 @@ def evaluate(
     workers = _workers(workers, work, todo)
     if workers > 1:
         call = {"model_folder": str(model_folder), "output_folder": str(output_folder), **{k: v and str(Path(v)) for k, v in inputs.items()}}
-        _run_workers(workers, call | {"options": given.record()}, work, todo, out, progress)
+        _run_workers(workers, call | {"options": given.record() | _exact_budgets(given)}, work, todo, out, progress)
     else:
         _run(work, todo, out, progress)
     if not all(out.finished(c) for c in work.cases):
@@ -307,6 +307,11 @@ def _workers(asked: int | None, work: _Work, todo: "Sequence[CaseFiles]") -> int
     return max(1, min(asked, len(todo)))
 
 
+def _exact_budgets(options: Options) -> dict[str, list[str]]:
+    """As fractions: the record's text is rounded."""
+    return {name: [str(e) for e in getattr(options, name)] for name in ("epsilons", "epsilons_l2")}
+
+
 def _run_workers(workers: int, call: dict[str, Any], work: _Work, todo: "Sequence[CaseFiles]", out: "ResultsFolder", progress: bool) -> None:
     """The cases in processes that call `_work_on`; ends them all where one fails."""
     import torch
@@ -317,6 +322,8 @@ def _run_workers(workers: int, call: dict[str, Any], work: _Work, todo: "Sequenc
     out.discard(todo)
     threads = str(max(1, torch.get_num_threads() // workers))
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    for name in ("WORLD_SIZE", "RANK"):  # torchrun's share of the cases is divided here already
+        environment.pop(name, None)
     command = [sys.executable, "-c", "from evaluation.robust import _work_on; _work_on()"]
     with ExitStack() as stack, tqdm(total=len(todo), unit="case", desc=f"{workers} workers", disable=not progress) as bar:
         running = {}

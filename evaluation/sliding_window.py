@@ -28,7 +28,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import nn
 
-from nnunetv2_lngswr.attacks.base import LogitLoss, bottleneck, frozen, loss_scale, per_case
+from nnunetv2_lngswr.attacks.base import LogitLoss, bottleneck, frozen, per_case, scaled_gradient
 
 
 class SlidingWindow:
@@ -212,15 +212,14 @@ class SlidingWindow:
     def _backpropagate(self, out: torch.Tensor, leaf: torch.Tensor, batch, per_logit: torch.Tensor, gradient: torch.Tensor) -> None:
         """Adds dL/dx of one network call into `gradient`."""
         cotangent = _stack([(per_logit[w] * self._gaussian).flip(f) for w, f in batch])
-        for (w, f), b in zip(batch, self._gradient(out, leaf, cotangent, scale=loss_scale(per_logit))):
+        for (w, f), b in zip(batch, self._gradient(out, leaf, cotangent)):
             gradient[w] += b.flip(f)
 
-    def _gradient(self, out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor, *, scale: float) -> torch.Tensor:
-        """d<cotangent, out>/d leaf; in mixed precision at `scale` times its size, and 0 where that overflows."""
+    def _gradient(self, out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+        """d<cotangent, out>/d leaf."""
         if self.autocast is None:
             return torch.autograd.grad(out, leaf, cotangent.to(out))[0]
-        (back,) = torch.autograd.grad(out, leaf, (cotangent * scale).to(out))
-        return torch.nan_to_num(back / scale, nan=0.0, posinf=0.0, neginf=0.0)
+        return scaled_gradient(out, leaf, cotangent)
 
     def _in_one_pass(self, tiling: "_Tiling", network: nn.Module, batch, x: torch.Tensor, loss: LogitLoss):
         leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
@@ -233,7 +232,7 @@ class SlidingWindow:
             value, cotangent = _loss_and_cotangent(loss, z)
             padded = torch.zeros_like(out, dtype=x.dtype).reshape(shape)
             padded[tiling.crop] = cotangent.to(padded)
-            back = self._gradient(out, leaf, padded.reshape(out.shape), scale=loss_scale(z))
+            back = self._gradient(out, leaf, padded.reshape(out.shape))
             return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
         z = self._divided(tiling, self._add_windows(tiling, None, out.detach(), batch))[tiling.crop].to(x.device)
         value, cotangent = _loss_and_cotangent(loss, z)

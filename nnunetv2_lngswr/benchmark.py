@@ -135,6 +135,11 @@ def benchmark_robustness(
             raise ValueError(f"a variant's name must be made of letters, digits and . + - _, and not be an arm's, got {name!r}")
         if not isinstance(variant, Mapping) or "arm" not in variant:
             raise ValueError(f'variant {name} must be an object with "arm" and settings, got {variant!r}')
+        if len(variant) == 1 and variant["arm"] in ARMS:
+            raise ValueError(f"variant {name} has no settings, so it is the arm {variant['arm']} itself: name that in arms")
+        equal = sorted({"seed", *PRESETS["search"].budget} & set(variant))
+        if equal:
+            raise ValueError(f"variant {name} must not set {', '.join(equal)}: seed and budget are those of all arms")
         all_arms[name] = dict(variant)
     unknown = [v["arm"] for v in all_arms.values() if v["arm"] not in ARMS]
     if unknown:
@@ -341,12 +346,15 @@ class _Benchmark:
         self._run(f"evaluate_{run.name}", command)
 
     def equal_time_runs(self, runs: Sequence[Run], arms: Mapping[str, Mapping]) -> Iterator[Run]:
+        """All runs of each arm that is slower than the reference, for as many epochs as the reference's time allows: an arm is read as a whole."""
         epochs = self.preset.budget["num_epochs"]
-        for run in runs:
-            ratio = self.epoch_seconds([run]) / self.epoch_seconds([r for r in runs if r.arm == REFERENCE])
+        reference = self.epoch_seconds([r for r in runs if r.arm == REFERENCE])
+        for arm in dict.fromkeys(r.arm for r in runs if r.arm != REFERENCE):
+            of = [r for r in runs if r.arm == arm]
+            ratio = self.epoch_seconds(of) / reference
             if ratio > TIME_TOLERANCE:
-                fewer = max(1, round(epochs / ratio))
-                yield self.plan_run(run.arm, arms[run.arm], run.seed, run.fold, fewer)
+                for run in of:
+                    yield self.plan_run(arm, arms[arm], run.seed, run.fold, max(1, round(epochs / ratio)))
 
     def epoch_seconds(self, runs: Sequence[Run]) -> float:
         """Median over the epochs of all runs, from nnU-Net's training logs."""
@@ -436,7 +444,8 @@ class _Benchmark:
         return self.output / "nnUNet_results" / self.dataset / f"{run.trainer}__{run.plans}__{self.configuration}" / f"fold_{run.fold}"
 
     def _evaluation(self, run: Run) -> Path:
-        return self.output / "evaluations" / run.name
+        # by what was trained, not by the arm's name: an arm may come to mean other plans
+        return self.output / "evaluations" / f"{run.trainer}__{run.plans}__{self.configuration}__fold_{run.fold}"
 
     def _versions(self) -> dict[str, str]:
         from importlib.metadata import version

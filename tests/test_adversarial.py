@@ -130,7 +130,7 @@ def test_batch_statistics_stay_those_of_the_training(rng):
 
 
 def test_half_precision_keeps_the_gradients_of_a_large_image():
-    # a million voxels: without a scale each of their gradients rounds to 0 in fp16
+    # a million voxels: without a scale their gradients lose most of their digits in fp16
     network = make_network(2, features=(2, 4)).eval()
     x, y = model_folders.batch(2, size=1024, count=1)
     loss = lambda z: cross_entropy(z, SPACE.target(y))  # noqa: E731

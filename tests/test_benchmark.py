@@ -1,6 +1,7 @@
 """`lngswr benchmark robustness`: its commands, what it repeats and refuses, and once for real on phantoms."""
 import dataclasses
 import json
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -86,6 +87,8 @@ def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments,
         ('{"mild": {"arm": "LNGSWR", "start": 2}}', "start must be a number in"),
         ('{"mild": {"arm": "LNG-SWR"}}', "unknown arm LNG-SWR"),
         ('{"mild": {"start": 1}}', 'variant mild must be an object with "arm"'),
+        ('{"again": {"arm": "vanilla"}}', "variant again has no settings, so it is the arm vanilla itself"),
+        ('{"long": {"arm": "LNGSWR", "seed": 7, "num_epochs": 30}}', "variant long must not set num_epochs, seed"),
         ('{"AT": {"arm": "LNGSWRAT"}}', "not be an arm's"),
         ('{"../mild": {"arm": "AT"}}', "made of letters"),
     ],
@@ -177,6 +180,23 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(raw, tmp_
     assert peak[0] == most and "train_vanilla_seed0_fold5" in started and "train_vanilla_seed0_fold11" not in started
 
 
+def test_equal_time_is_decided_for_an_arm_as_a_whole_and_never_for_the_reference(raw, tmp_path, monkeypatch):
+    seconds = {("vanilla", 0): [10, 10], ("vanilla", 1): [7, 7], ("LNGSWR", 0): [20, 20], ("LNGSWR", 1): [7, 12], ("SWR", 0): [8, 9], ("SWR", 1): [8, 8]}
+    its = benchmark._Benchmark(tmp_path, DATASET, "2d", "tiny", benchmark.PRESETS["cpu-small"], {}, None, "cpu", True, print)
+    monkeypatch.setattr(its, "epoch_seconds", lambda runs: statistics.median(s for r in runs for s in seconds[r.arm, r.seed]))
+    arms = {name: {"arm": name} for name in ("vanilla", "LNGSWR", "SWR")}
+    runs = [its.plan_run(arm, arms[arm], seed, 0) for seed in (0, 1) for arm in arms]
+    again = list(its.equal_time_runs(runs, arms))
+    # medians: 8.5, 16 and 8
+    assert [(r.arm, r.seed, r.plans) for r in again] == [("LNGSWR (same time)", s, f"lngswrBenchmarkSeed{s}Epochs5") for s in (0, 1)]
+
+
+def test_an_evaluation_belongs_to_what_was_trained(raw, tmp_path):
+    its = benchmark._Benchmark(tmp_path, DATASET, "2d", "tiny", TINY, {}, None, "cpu", True, print)
+    runs = [its.plan_run("mild", {"arm": arm, "start": 0.5}, 0, 0, epochs) for arm in ("LNGSWR", "LNG") for epochs in (None, 7, 8)]
+    assert len({its._evaluation(r) for r in runs}) == len(runs)
+
+
 @pytest.mark.parametrize(("configuration", "policy"), [("2d", "passive"), ("3d_fullres", None)])
 def test_runs_that_share_the_cores_do_not_spin_while_they_wait(raw, tmp_path, monkeypatch, configuration, policy):
     surroundings = {}
@@ -241,7 +261,7 @@ def test_arms_are_trained_attacked_compared_and_never_twice(raw, tmp_path, monke
     assert set(record["cost"]) == arms == {r["model"] for r in record["results"]} and record["cost"]["vanilla"]["ratio"] == 1
     splits = json.loads((raw / DATASET / "splits_final.json").read_text())
     assert json.loads((out / "nnUNet_preprocessed" / DATASET / "splits_final.json").read_text()) == splits
-    evaluated = json.loads((out / "evaluations" / "vanilla_seed0_fold0" / "summary.json").read_text())["cases"]
+    evaluated = json.loads((out / "evaluations" / "nnUNetTrainerVanilla__lngswrBenchmarkSeed0__2d__fold_0" / "summary.json").read_text())["cases"]
     assert len(evaluated) == 2 and {c.split(".")[0] for c in evaluated} <= set(splits[0]["val"])
     for run in record["runs"]:
         trainer, plans = ARMS[run["arm"].split(" ")[0]], run["plans"]

@@ -19,8 +19,6 @@ from torch import nn
 from nnunetv2_lngswr.attacks.losses import Target, foreground_dice
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds, Norm
 
-_LOSS_SCALE = 2**16  # that of torch's GradScaler at its start
-
 LogitLoss = Callable[[torch.Tensor], torch.Tensor]  # logits (B, K, *spatial) -> (B,)
 
 
@@ -73,10 +71,8 @@ class BatchModel:
             if self.autocast is None:
                 (gradient,) = torch.autograd.grad(value.sum(), leaf)
             else:
-                scale = loss_scale(z)
-                (gradient,) = torch.autograd.grad(value.sum() * scale, leaf)
-                # what overflowed says nothing: no step there
-                gradient = torch.nan_to_num(gradient / scale, nan=0.0, posinf=0.0, neginf=0.0)
+                (cotangent,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
+                gradient = scaled_gradient(z, leaf, cotangent)
         return value.detach(), gradient, z.detach()
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -106,9 +102,13 @@ class BatchModel:
         return value.detach(), gradient
 
 
-def loss_scale(z: torch.Tensor) -> float:
-    """For gradients with respect to z (B, K, *spatial) in fp16: a mean over voxels has some of 1 / voxels, which it rounds to 0."""
-    return float(min(z[0, 0].numel(), _LOSS_SCALE))
+def scaled_gradient(out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    """d<cotangent, out>/d leaf through a graph in fp16: at a scale at which the largest cotangent is 1, since those of a mean over voxels lose
+    their digits there, or vanish. What overflows all the same says nothing, and is 0."""
+    largest = cotangent.abs().amax()
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    (gradient,) = torch.autograd.grad(out, leaf, (cotangent / scale).to(out))
+    return torch.nan_to_num(gradient * scale, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @contextmanager

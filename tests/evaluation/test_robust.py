@@ -171,6 +171,16 @@ def test_workers_share_the_cases_and_write_the_same(world, finished, tmp_path, m
     assert cases_csv(again.folder) == cases_csv(finished.folder) and kept.stat().st_mtime_ns == before
 
 
+def test_workers_attack_with_the_exact_budget_and_leave_torchruns_share_alone(world, tmp_path, monkeypatch):
+    options = {"attacks": ["noise"], "epsilons": ["1/300"], "shifts": []}
+    whole = run(world, tmp_path / "whole", **options)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        done = run(world, tmp_path / "shared", workers=2, **options)
+    assert done.finished and cases_csv(done.folder) == cases_csv(whole.folder)
+
+
 def test_a_failing_worker_ends_the_others_and_says_why(world, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="workers must be an integer >= 1"):
         run(world, tmp_path / "none", workers=0)

@@ -246,7 +246,7 @@ def test_tiling_is_nnunets():
 
 @pytest.mark.parametrize("patch", (1024, 640))  # one pass, and one with windows
 def test_mixed_precision_keeps_the_gradients_of_a_large_case(patch):
-    # a million voxels: without a scale each of their gradients rounds to 0 in fp16
+    # a million voxels: without a scale their gradients lose most of their digits in fp16
     nets = [model_folders.make_network(2, features=(2, 4)).eval()]
     x, target = case((1024, 1024), dtype=torch.float32)
     options = {"patch_size": (patch, patch), "tile_step_size": 1.0}
