@@ -1,5 +1,6 @@
 """The evaluation end to end on tiny models: nnU-Net's clean Dice, resume and parts to the byte, every kind of data set, and what bad input says."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,8 +173,18 @@ def test_workers_share_the_cases_and_write_the_same(world, finished, tmp_path, m
     assert cases_csv(again.folder) == cases_csv(finished.folder) and kept.stat().st_mtime_ns == before
 
 
-def test_workers_attack_with_the_exact_budget_and_leave_torchruns_share_alone(world, tmp_path, monkeypatch):
-    options = {"attacks": ["noise"], "epsilons": ["1/300"], "shifts": []}
+def test_workers_get_the_exact_options(world, tmp_path, monkeypatch):
+    given = Options(attacks=["pgd_linf", "pgd_l2"], epsilons=["1/300"], epsilons_l2=["1/700"], steps_of={"pgd_l2": 3})
+    called = []
+    monkeypatch.setattr(robust, "_run_workers", lambda workers, call, *others: called.append(json.loads(json.dumps(call))))
+    monkeypatch.setattr(robust, "_merge", lambda *others: {})
+    with suppress(Exception):  # nothing was done that could be merged
+        run(world, tmp_path / "out", workers=2, **{f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.name != "device"})
+    assert dataclasses.replace(Options(**called[0]["options"]), device=None) == given
+
+
+def test_workers_leave_torchruns_share_alone(world, tmp_path, monkeypatch):
+    options = {"attacks": ["noise"], "epsilons": ["4/255"], "shifts": []}
     whole = run(world, tmp_path / "whole", **options)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
