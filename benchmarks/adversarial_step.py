@@ -14,16 +14,18 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 import torch
 
-from nnunetv2_lngswr.adversarial import craft, patch_bounds
 from nnunetv2_lngswr.attacks import LabelSpace, ThreatModel
 from nnunetv2_lngswr.attacks.base import project, step_direction
-from nnunetv2_lngswr.config import ATConfig
-from nnunetv2_lngswr.files import write_file
-from nnunetv2_lngswr.overhead import PLANS, Arm, conditions, time_ratios
+from nnunetv2_lngswr.experiments.overhead import PLANS, Arm, conditions, time_ratios
+from nnunetv2_lngswr.method.config import ATConfig
+from nnunetv2_lngswr.training.adversarial_batch import craft, patch_bounds
+from nnunetv2_lngswr.utils.files import write_file
 
 SCHEMES = {
     "AT FGSM-RS": ATConfig(),
@@ -36,7 +38,7 @@ SCHEMES = {
 
 
 class AdversarialArm(Arm):
-    """An arm of `nnunetv2_lngswr.overhead`, vanilla or LNG-SWR, whose batch is attacked."""
+    """An arm of `nnunetv2_lngswr.experiments.overhead`, vanilla or LNG-SWR, whose batch is attacked."""
 
     def __init__(self, base: str, config: ATConfig, plan: dict, device: str):
         super().__init__(base, plan, device)
@@ -78,25 +80,39 @@ class AdversarialArm(Arm):
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
-    parser.add_argument("--repeats", type=int, default=9, help="turns of each arm after one that warms up")
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="turns of each arm after one that warms up"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (in single precision)")
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    command = " ".join(["python", "benchmarks/adversarial_step.py", *(sys.argv[1:] if argv is None else argv)])
+    command = " ".join(
+        ["python", "benchmarks/adversarial_step.py", *(sys.argv[1:] if argv is None else argv)]
+    )
     result = {**conditions(command, args.device, args.threads), "plans": {}}
     for plan in args.plans:
-        arms = {"vanilla": Arm("vanilla", PLANS[plan], args.device), "LNG-SWR": Arm("LNG-SWR", PLANS[plan], args.device)}
-        arms |= {name: AdversarialArm("vanilla", config, PLANS[plan], args.device) for name, config in SCHEMES.items()}
+        arms = {
+            "vanilla": Arm("vanilla", PLANS[plan], args.device),
+            "LNG-SWR": Arm("LNG-SWR", PLANS[plan], args.device),
+        }
+        arms |= {
+            name: AdversarialArm("vanilla", config, PLANS[plan], args.device)
+            for name, config in SCHEMES.items()
+        }
         for name in ("AT FGSM-RS", "AT free"):
-            arms[f"LNG-SWR + {name}"] = AdversarialArm("LNG-SWR", SCHEMES[name], PLANS[plan], args.device)
+            arms[f"LNG-SWR + {name}"] = AdversarialArm(
+                "LNG-SWR", SCHEMES[name], PLANS[plan], args.device
+            )
         figures = time_ratios(arms, args.repeats, args.device, ("train_step",))
         result["plans"][plan] = {"plan": PLANS[plan], "arms": figures}
         print(f"{plan}: {PLANS[plan]}")
         for name, f in figures.items():
             step = f["train_step"]
-            print(f"  {name:<24} {step['ratio']:.3f} [{step['ratio_min']:.2f}, {step['ratio_max']:.2f}]  {step['median_s']:.3f} s")
+            print(
+                f"  {name:<24} {step['ratio']:.3f} [{step['ratio_min']:.2f}, {step['ratio_max']:.2f}]  {step['median_s']:.3f} s"
+            )
     if args.o:
         write_file(args.o, json.dumps(result, indent=1) + "\n")
 

@@ -24,18 +24,20 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from evaluation.sliding_window import SlidingWindow
+from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
-from nnunetv2_lngswr.files import write_file
-from nnunetv2_lngswr.overhead import RETURN_MEMORY, memory_mib
+from nnunetv2_lngswr.experiments.overhead import RETURN_MEMORY, memory_mib
+from nnunetv2_lngswr.utils.files import write_file
 
 # those of Dataset611_ThyroidUS at 128 px and of Dataset621_LungNodule3D, under nnU-Net's plans
 FEATURES = {2: (32, 64, 128, 256, 512), 3: (32, 64, 128, 256)}
@@ -53,7 +55,22 @@ def build(features: tuple[int, ...], dimension: int, device: torch.device) -> to
     strides = (1, *[2] * (len(features) - 1))
     torch.manual_seed(0)
     network = PlainConvUNet(
-        1, len(features), features, conv, 3, strides, 2, 2, 2, True, norm, {"affine": True}, None, None, torch.nn.LeakyReLU, {"inplace": True}
+        1,
+        len(features),
+        features,
+        conv,
+        3,
+        strides,
+        2,
+        2,
+        2,
+        True,
+        norm,
+        {"affine": True},
+        None,
+        None,
+        torch.nn.LeakyReLU,
+        {"inplace": True},
     )
     return network.to(device).eval()
 
@@ -72,14 +89,30 @@ def synchronised(device: torch.device) -> float:
 
 
 def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
-    network, (x, target) = build(FEATURES[dimension], dimension, device), problem(CASE[dimension], device)
-    window = SlidingWindow([network], patch_size=PATCH[dimension], window_batch_size=window_batch_size, autocast=torch.float16 if device.type == "cuda" else None)
+    network, (x, target) = (
+        build(FEATURES[dimension], dimension, device),
+        problem(CASE[dimension], device),
+    )
+    window = SlidingWindow(
+        [network],
+        patch_size=PATCH[dimension],
+        window_batch_size=window_batch_size,
+        autocast=torch.float16 if device.type == "cuda" else None,
+    )
     ball = ThreatModel(norm="linf", epsilon=8 / 255).ball(Bounds.of(x))
     predictor = _predictor(network, PATCH[dimension], device)
     steps = 4
 
     def attack():
-        run_attack("pgd_linf", window, x, target, ball, generator=torch.Generator().manual_seed(0), steps=steps)
+        run_attack(
+            "pgd_linf",
+            window,
+            x,
+            target,
+            ball,
+            generator=torch.Generator().manual_seed(0),
+            steps=steps,
+        )
 
     def logits():
         window.logits(x)
@@ -89,15 +122,24 @@ def times(dimension: int, device: torch.device, repeats: int, window_batch_size:
 
     seconds: dict[str, list[float]] = {"predictor_s": [], "logits_s": [], "step_s": []}
     for repeat in range(repeats + 1):
-        for key, run, parts in (("predictor_s", predict, 1), ("logits_s", logits, 1), ("step_s", attack, None)):
+        for key, run, parts in (
+            ("predictor_s", predict, 1),
+            ("logits_s", logits, 1),
+            ("step_s", attack, None),
+        ):
             start = synchronised(device)
             run()
             elapsed = synchronised(device) - start
             if repeat:  # the first round warms up
                 # an attack of T steps is T gradients and one forward pass
-                seconds[key].append(elapsed / parts if parts else (elapsed - seconds["logits_s"][-1]) / steps)
+                seconds[key].append(
+                    elapsed / parts if parts else (elapsed - seconds["logits_s"][-1]) / steps
+                )
     medians = {k: statistics.median(v) for k, v in seconds.items()}
-    ratios = {key: [a / b for a, b in zip(seconds["step_s"], seconds[key])] for key in ("logits_s", "predictor_s")}
+    ratios = {
+        key: [a / b for a, b in zip(seconds["step_s"], seconds[key])]
+        for key in ("logits_s", "predictor_s")
+    }
     return {
         **medians,
         "step_over_logits": statistics.median(ratios["logits_s"]),
@@ -110,8 +152,15 @@ def times(dimension: int, device: torch.device, repeats: int, window_batch_size:
 
 def memory(dimension: int, device: torch.device, windows: int) -> dict:
     """Peak of one step in this process, which must be fresh."""
-    network, (x, target) = build(MEMORY_FEATURES[dimension], dimension, device), problem(MEMORY_CASE[dimension], device)
-    window = SlidingWindow([network], patch_size=MEMORY_PATCH[dimension], tile_step_size=MEMORY_STEPS[dimension][windows])
+    network, (x, target) = (
+        build(MEMORY_FEATURES[dimension], dimension, device),
+        problem(MEMORY_CASE[dimension], device),
+    )
+    window = SlidingWindow(
+        [network],
+        patch_size=MEMORY_PATCH[dimension],
+        tile_step_size=MEMORY_STEPS[dimension][windows],
+    )
     assert window.window_count(x) == windows
     live = peak = 0
 
@@ -130,16 +179,28 @@ def memory(dimension: int, device: torch.device, windows: int) -> dict:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
-        return {"windows": windows, "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+        return {
+            "windows": windows,
+            "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20,
+        }
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
     after = memory_mib("VmHWM")
-    return {"windows": windows, "graph_peak_mib": peak / 2**20, "process_peak_growth_mib": after - before}
+    return {
+        "windows": windows,
+        "graph_peak_mib": peak / 2**20,
+        "process_peak_growth_mib": after - before,
+    }
 
 
 def _predictor(network, patch_size, device: torch.device) -> nnUNetPredictor:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints advice on CPU
-        predictor = nnUNetPredictor(device=device, use_mirroring=False, allow_tqdm=False, perform_everything_on_device=device.type == "cuda")
+        predictor = nnUNetPredictor(
+            device=device,
+            use_mirroring=False,
+            allow_tqdm=False,
+            perform_everything_on_device=device.type == "cuda",
+        )
     predictor.network, predictor.list_of_parameters = network, [network.state_dict()]
     predictor.configuration_manager = SimpleNamespace(patch_size=list(patch_size))
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=2)
@@ -164,9 +225,17 @@ def main(argv: list[str] | None = None) -> None:
         return
     result = {
         "date": date.today().isoformat(),
-        "command": " ".join(["python", "benchmarks/attack_cost.py", *(sys.argv[1:] if argv is None else argv)]),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
-        "versions": {"torch": torch.__version__, "nnunetv2_lngswr": __version__, "python": platform.python_version()},
+        "command": " ".join(
+            ["python", "benchmarks/attack_cost.py", *(sys.argv[1:] if argv is None else argv)]
+        ),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "versions": {
+            "torch": torch.__version__,
+            "nnunetv2_lngswr": __version__,
+            "python": platform.python_version(),
+        },
         "window_batch_size": arguments.window_batch_size,
     }
     for dimension in arguments.dimensions:
@@ -175,7 +244,10 @@ def main(argv: list[str] | None = None) -> None:
             "patch": PATCH[dimension],
             "features": FEATURES[dimension],
             "time": times(dimension, device, arguments.repeats, arguments.window_batch_size),
-            "memory": [_memory_in_a_process_of_its_own(dimension, arguments.device, windows) for windows in (4, 64)],
+            "memory": [
+                _memory_in_a_process_of_its_own(dimension, arguments.device, windows)
+                for windows in (4, 64)
+            ],
         }
     text = json.dumps(result, indent=1) + "\n"
     print(text, end="")
@@ -184,8 +256,19 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _memory_in_a_process_of_its_own(dimension: int, device: str, windows: int) -> dict:
-    command = [sys.executable, __file__, "--dimensions", str(dimension), "--device", device, "--memory-of", str(windows)]
-    child = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **RETURN_MEMORY})
+    command = [
+        sys.executable,
+        __file__,
+        "--dimensions",
+        str(dimension),
+        "--device",
+        device,
+        "--memory-of",
+        str(windows),
+    ]
+    child = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **RETURN_MEMORY}
+    )
     return json.loads(child.stdout.splitlines()[-1])
 
 

@@ -50,19 +50,19 @@ from model_pair import Pair, load, mean, parser, write_json, write_picture
 from torch import nn
 from tqdm import tqdm
 
-from evaluation import statistics
-from evaluation.figures import COLOURS
+from evaluation import significance as statistics
 from evaluation.inputs import CaseFiles
-from evaluation.model import Case, SegmentationModel
+from evaluation.model.folder import Case, SegmentationModel
 from evaluation.protocol import LINF, Options, Run, budget_text, parse_budget
-from evaluation.report import MEAN_LABEL, markdown_table
+from evaluation.report.figures import COLOURS
+from evaluation.report.markdown import MEAN_LABEL, markdown_table
 from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import clip, project, random_direction, step_direction
 from nnunetv2_lngswr.attacks.losses import cross_entropy
-from nnunetv2_lngswr.files import read_json, write_file
-from nnunetv2_lngswr.overhead import conditions
-from nnunetv2_lngswr.reconstruction import SelectiveWaveletReconstruction
+from nnunetv2_lngswr.experiments.overhead import conditions
+from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+from nnunetv2_lngswr.utils.files import read_json, write_file
 
 TOLERANCE = 0.01  # Dice; attacks are random and cases few
 LEVEL = 0.02  # Dice
@@ -79,7 +79,12 @@ class Protocol:
     epsilon: Fraction = Fraction(8, 255)
     attack_steps: int = 10
     step_sweep: tuple[int, ...] = (1, 2, 5, 10, 20, 50)
-    radii: tuple[Fraction, ...] = (Fraction(4, 255), Fraction(16, 255), Fraction(32, 255), Fraction(64, 255))
+    radii: tuple[Fraction, ...] = (
+        Fraction(4, 255),
+        Fraction(16, 255),
+        Fraction(32, 255),
+        Fraction(64, 255),
+    )
     queries: int = 200
     grid: int = 5
     seed: int = 0
@@ -88,7 +93,9 @@ class Protocol:
         if self.grid < 3 or self.grid % 2 == 0:
             raise ValueError(f"grid must be odd and at least 3, got {self.grid}")
         if not self.epsilon > 0 or not self.step_sweep:
-            raise ValueError(f"epsilon must be > 0 and step_sweep hold a number of steps, got {self.epsilon} and {self.step_sweep}")
+            raise ValueError(
+                f"epsilon must be > 0 and step_sweep hold a number of steps, got {self.epsilon} and {self.step_sweep}"
+            )
 
     def runs(self) -> list[Run]:
         """What evaluation.run_case is told to run. One name, hence one seed: the sweeps differ by steps or radius and not by their start."""
@@ -96,23 +103,52 @@ class Protocol:
         return [
             Run(kind="clean", name="clean"),
             *(_attack("pgd_linf", self.epsilon, steps) for steps in sweep),
-            *(_attack("pgd_linf", radius, self.attack_steps) for radius in sorted({*self.radii} - {self.epsilon})),
+            *(
+                _attack("pgd_linf", radius, self.attack_steps)
+                for radius in sorted({*self.radii} - {self.epsilon})
+            ),
             _attack("transfer", self.epsilon, self.attack_steps),
             _attack("square", self.epsilon, self.queries, gradients=0),
             _attack("noise", self.epsilon, None, gradients=0),
         ]
 
     def record(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self) | {"epsilon": budget_text(self.epsilon), "radii": [budget_text(r) for r in self.radii]}
-        rules = {"tolerance": TOLERANCE, "level": LEVEL, "zero": ZERO, "gradient_error": GRADIENT_ERROR}
-        return {**values, "norm": LINF, "loss": "ce", "unit": "range", "mirroring": False, "rules": rules}
+        values = dataclasses.asdict(self) | {
+            "epsilon": budget_text(self.epsilon),
+            "radii": [budget_text(r) for r in self.radii],
+        }
+        rules = {
+            "tolerance": TOLERANCE,
+            "level": LEVEL,
+            "zero": ZERO,
+            "gradient_error": GRADIENT_ERROR,
+        }
+        return {
+            **values,
+            "norm": LINF,
+            "loss": "ce",
+            "unit": "range",
+            "mirroring": False,
+            "rules": rules,
+        }
 
 
-def _attack(name: str, epsilon: Fraction, steps: int | None, *, gradients: int | None = None) -> Run:
+def _attack(
+    name: str, epsilon: Fraction, steps: int | None, *, gradients: int | None = None
+) -> Run:
     gradients = steps if gradients is None else gradients
     forwards = 1 if gradients else steps or 1
     options = {} if steps is None else {"steps": steps}
-    return Run(kind="attack", name=name, function=name, norm=LINF, epsilon=epsilon, options=options, forwards=forwards, gradients=gradients)
+    return Run(
+        kind="attack",
+        name=name,
+        function=name,
+        norm=LINF,
+        epsilon=epsilon,
+        options=options,
+        forwards=forwards,
+        gradients=gradients,
+    )
 
 
 # --- measuring ----------------------------------------------------------------------------------------------------------------------
@@ -127,14 +163,31 @@ def measure_case(
 ) -> dict[str, Any]:
     """All checks on one case: {"rows": [{"attack", "epsilon", "steps", "dice", "loss"}], "surface": ..., "adaptive": ...}. `other` makes
     the transferred perturbations; `advance` hears the cost of what was done, in predictions."""
-    result = run_case(model, files, protocol.runs(), Options(seed=protocol.seed), surrogate=other, advance=advance)
-    chosen = [r for r in result.rows if r["label"] == MEAN_LABEL and not r["attack"].startswith("worst")]
-    columns = {"attack": "attack", "epsilon": "epsilon_text", "steps": "steps", "dice": "dice", "loss": "attack_loss"}
+    result = run_case(
+        model, files, protocol.runs(), Options(seed=protocol.seed), surrogate=other, advance=advance
+    )
+    chosen = [
+        r for r in result.rows if r["label"] == MEAN_LABEL and not r["attack"].startswith("worst")
+    ]
+    columns = {
+        "attack": "attack",
+        "epsilon": "epsilon_text",
+        "steps": "steps",
+        "dice": "dice",
+        "loss": "attack_loss",
+    }
     rows = [{name: r.get(column) for name, column in columns.items()} for r in chosen]
-    case = model.preprocess(files.images, files.label, files.previous_stage, identifier=files.identifier)
+    case = model.preprocess(
+        files.images, files.label, files.previous_stage, identifier=files.identifier
+    )
     surface = loss_surface(model, case, protocol)
     advance(_surface_cost(protocol))
-    return {"case": case.identifier, "rows": rows, "surface": surface, "adaptive": adaptive(model, case)}
+    return {
+        "case": case.identifier,
+        "rows": rows,
+        "surface": surface,
+        "adaptive": adaptive(model, case),
+    }
 
 
 def _surface_cost(protocol: Protocol) -> float:
@@ -144,22 +197,35 @@ def _surface_cost(protocol: Protocol) -> float:
 def loss_surface(model: SegmentationModel, case: Case, protocol: Protocol) -> dict[str, Any]:
     """CE on x + a PGD + b random, a in [0, 1] and b in [-1, 1], both of Linf size epsilon, clipped into [min, max]: "loss" [a][b]. And how well the
     gradient at x predicts a small step: "predicted" and "measured" change of the loss over 2 h along sign(gradient), h = epsilon / 32."""
-    window, x, target = model.sliding_window(), case.batch.to(model.device), case.target(model.label_space).to(model.device)
+    window, x, target = (
+        model.sliding_window(),
+        case.batch.to(model.device),
+        case.target(model.label_space).to(model.device),
+    )
     ball = ThreatModel(norm=LINF, epsilon=float(protocol.epsilon)).ball(case.bounds)
     seed = Run(kind="attack", name="surface").seed(protocol.seed, case.identifier)
     generator = torch.Generator().manual_seed(seed)
-    found = run_attack("pgd_linf", window, x, target, ball, generator=generator, steps=protocol.attack_steps)
+    found = run_attack(
+        "pgd_linf", window, x, target, ball, generator=generator, steps=protocol.attack_steps
+    )
     random = project(x + ball.epsilon * random_direction(x, ball, generator), x, ball) - x
 
     def loss(at: torch.Tensor) -> float:
         return float(cross_entropy(window.logits(at), target))
 
     along, across = _grid(protocol)
-    losses = [[loss(clip(x + a * (found.perturbed - x) + b * random, ball.bounds)) for b in across] for a in along]
+    losses = [
+        [loss(clip(x + a * (found.perturbed - x) + b * random, ball.bounds)) for b in across]
+        for a in along
+    ]
     gradient = window.value_and_gradient(x, lambda z: cross_entropy(z, target))[1]
     # not clipped: the question is about the function, and voxels at the border of the range must count
     step = ball.epsilon / 32 * step_direction(gradient, ball)
-    return {"loss": losses, "predicted": 2 * float((gradient * step).sum()), "measured": loss(x + step) - loss(x - step)}
+    return {
+        "loss": losses,
+        "predicted": 2 * float((gradient * step).sum()),
+        "measured": loss(x + step) - loss(x - step),
+    }
 
 
 def _grid(protocol: Protocol) -> tuple[list[float], list[float]]:
@@ -169,7 +235,11 @@ def _grid(protocol: Protocol) -> tuple[list[float], list[float]]:
 def adaptive(model: SegmentationModel, case: Case) -> dict[str, Any]:
     """Are the gains constants, and is the model deterministic? "difference": |gradient with the gains detached - full gradient| / |full|;
     "equal": whether logits and gradient come out bit-equal when evaluated again under another random state; "gains": reconstructions found."""
-    window, x, target = model.sliding_window(), case.batch.to(model.device), case.target(model.label_space).to(model.device)
+    window, x, target = (
+        model.sliding_window(),
+        case.batch.to(model.device),
+        case.target(model.label_space).to(model.device),
+    )
 
     def evaluate(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.random.fork_rng():
@@ -183,13 +253,22 @@ def adaptive(model: SegmentationModel, case: Case) -> dict[str, Any]:
         detached, _ = evaluate(0)
     norm = float(full.norm())
     difference = float((detached - full).norm())
-    return {"gains": count, "difference": difference / norm if norm else None, "equal": bool(torch.equal(full, again) and torch.equal(z, z_again))}
+    return {
+        "gains": count,
+        "difference": difference / norm if norm else None,
+        "equal": bool(torch.equal(full, again) and torch.equal(z, z_again)),
+    }
 
 
 @contextmanager
 def gains_detached(networks: Sequence[nn.Module]) -> Iterator[int]:
     """Within it, no gradient flows through the gains of any reconstruction; yields how many there are."""
-    modules = [m for network in networks for m in network.modules() if isinstance(m, SelectiveWaveletReconstruction)]
+    modules = [
+        m
+        for network in networks
+        for m in network.modules()
+        if isinstance(m, SelectiveWaveletReconstruction)
+    ]
     with ExitStack() as stack:
         for module in modules:
             _detach_gains(module, stack)
@@ -199,9 +278,13 @@ def gains_detached(networks: Sequence[nn.Module]) -> Iterator[int]:
 def _detach_gains(module: SelectiveWaveletReconstruction, stack: ExitStack) -> None:
     gains = module.gains
     own = "gains" in module.__dict__
-    module.gains = lambda prior_gain=None: gains(None if prior_gain is None else prior_gain.detach()).detach()
+    module.gains = lambda prior_gain=None: gains(
+        None if prior_gain is None else prior_gain.detach()
+    ).detach()
     # what stood on the instance comes back, else the method of the class shows again
-    stack.callback(setattr, module, "gains", gains) if own else stack.callback(delattr, module, "gains")
+    stack.callback(setattr, module, "gains", gains) if own else stack.callback(
+        delattr, module, "gains"
+    )
 
 
 # --- judging ------------------------------------------------------------------------------------------------------------------------
@@ -211,7 +294,9 @@ def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[st
     """Means over the cases of `measure_case`, each Dice as {"dice", "low", "high"} with a 95% bootstrap interval over the cases."""
     draws = statistics.resample(len(cases), seed=protocol.seed)
 
-    def dice(attack: str, epsilon: Fraction | None = None, steps: int | None = None) -> dict[str, float]:
+    def dice(
+        attack: str, epsilon: Fraction | None = None, steps: int | None = None
+    ) -> dict[str, float]:
         text = "" if epsilon is None else budget_text(epsilon)
         values = [_row(c, attack, text, steps)["dice"] for c in cases]
         low, high = statistics.interval(np.array(values, float)[:, None], draws)
@@ -226,7 +311,13 @@ def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[st
         "transfer": dice("transfer", e, steps),
         "square": dice("square", e, protocol.queries),
         "noise": dice("noise", e),
-        "steps": {str(n): {**dice("pgd_linf", e, n), "loss": mean([_row(c, "pgd_linf", text, n)["loss"] for c in cases])} for n in sweep},
+        "steps": {
+            str(n): {
+                **dice("pgd_linf", e, n),
+                "loss": mean([_row(c, "pgd_linf", text, n)["loss"] for c in cases]),
+            }
+            for n in sweep
+        },
         "radii": {budget_text(r): dice("pgd_linf", r, steps) for r in sorted({*protocol.radii, e})},
         "surface": {"loss": surface.mean(0).tolist(), "gradient_error": _gradient_error(cases)},
         "adaptive": {
@@ -237,8 +328,14 @@ def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[st
     }
 
 
-def _row(case: Mapping[str, Any], attack: str, epsilon: str, steps: int | None) -> Mapping[str, Any]:
-    return next(r for r in case["rows"] if (r["attack"], r["epsilon"]) == (attack, epsilon) and steps in (None, r["steps"]))
+def _row(
+    case: Mapping[str, Any], attack: str, epsilon: str, steps: int | None
+) -> Mapping[str, Any]:
+    return next(
+        r
+        for r in case["rows"]
+        if (r["attack"], r["epsilon"]) == (attack, epsilon) and steps in (None, r["steps"])
+    )
 
 
 def _largest(values: Sequence[float | None]) -> float | None:
@@ -259,7 +356,9 @@ def judge(figures: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         "black box": _not_below(white, {k: figures[k]["dice"] for k in ("square", "noise")}),
         "steps": _judge_steps({int(n): s["dice"] for n, s in figures["steps"].items()}, clean),
         "radius": _judge_radii({parse_budget(r): f["dice"] for r, f in figures["radii"].items()}),
-        "surface": _judge_surface(np.array(figures["surface"]["loss"]), figures["surface"]["gradient_error"]),
+        "surface": _judge_surface(
+            np.array(figures["surface"]["loss"]), figures["surface"]["gradient_error"]
+        ),
         "adaptive": _judge_adaptive(**figures["adaptive"]),
     }
     return {check: {"verdict": verdict, "why": why} for check, (verdict, why) in verdicts.items()}
@@ -267,7 +366,9 @@ def judge(figures: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 def _not_below(white: float, others: Mapping[str, float]) -> tuple[str, str]:
     verdict = PASSES if all(white <= other + TOLERANCE for other in others.values()) else MASKED
-    return verdict, f"white box {_percent(white)}, " + ", ".join(f"{k} {_percent(v)}" for k, v in others.items())
+    return verdict, f"white box {_percent(white)}, " + ", ".join(
+        f"{k} {_percent(v)}" for k, v in others.items()
+    )
 
 
 def _judge_steps(dice: Mapping[int, float], clean: float) -> tuple[str, str]:
@@ -322,7 +423,9 @@ def _percent(value: float) -> str:
 # --- showing ------------------------------------------------------------------------------------------------------------------------
 
 
-def tables(figures: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], protocol: Protocol) -> str:
+def tables(
+    figures: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], protocol: Protocol
+) -> str:
     """Markdown: foreground Dice in percent with its interval, then the verdicts."""
 
     def cell(f: Mapping[str, float]) -> str:
@@ -338,39 +441,80 @@ def tables(figures: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], 
         *((f"PGD-{k} {e}", "steps", k) for k in next(iter(figures.values()))["steps"]),
         *((f"PGD-{n} {r}", "radii", r) for r in next(iter(figures.values()))["radii"]),
     ]
-    body = [[name, *(cell(f[key] if sub is None else f[key][sub]) for f in figures.values())] for name, key, sub in lines]
+    body = [
+        [name, *(cell(f[key] if sub is None else f[key][sub]) for f in figures.values())]
+        for name, key, sub in lines
+    ]
     dice = markdown_table(["foreground Dice, % [95%]", *(titles[k] for k in figures)], body)
     verdicts = {name: judge(f) for name, f in figures.items()}
     checks = next(iter(verdicts.values()))
-    body = [[check, *(f"{v[check]['verdict']} ({v[check]['why']})" for v in verdicts.values())] for check in checks]
+    body = [
+        [check, *(f"{v[check]['verdict']} ({v[check]['why']})" for v in verdicts.values())]
+        for check in checks
+    ]
     return f"{dice}\n\n{markdown_table(['check', *(titles[k] for k in figures)], body)}"
 
 
-def draw(path: Path, figures: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], protocol: Protocol) -> None:
+def draw(
+    path: Path,
+    figures: Mapping[str, Mapping[str, Any]],
+    titles: Mapping[str, str],
+    protocol: Protocol,
+) -> None:
     """Dice over steps, Dice over the radius, and the loss surface of each model."""
     figure = Figure(figsize=(4.0 * (2 + len(figures)), 3.8), layout="constrained")
     axes = figure.subplots(1, 2 + len(figures))
     for (name, f), colour in zip(figures.items(), COLOURS):
         for axis, curve in zip(axes, (f["steps"], f["radii"])):
-            axis.plot(range(len(curve)), [100 * p["dice"] for p in curve.values()], marker="o", color=colour, label=titles[name])
-            axis.fill_between(range(len(curve)), *([100 * p[k] for p in curve.values()] for k in ("low", "high")), color=colour, alpha=0.12)
+            axis.plot(
+                range(len(curve)),
+                [100 * p["dice"] for p in curve.values()],
+                marker="o",
+                color=colour,
+                label=titles[name],
+            )
+            axis.fill_between(
+                range(len(curve)),
+                *([100 * p[k] for p in curve.values()] for k in ("low", "high")),
+                color=colour,
+                alpha=0.12,
+            )
             axis.set_xticks(range(len(curve)), list(curve), fontsize=8)
         axes[0].axhline(100 * f["clean"]["dice"], color=colour, linestyle=":", linewidth=1)
-    axes[0].set(xlabel=f"steps of PGD at {budget_text(protocol.epsilon)}; dotted: clean", ylabel="foreground Dice (%)", title="Step sweep")
+    axes[0].set(
+        xlabel=f"steps of PGD at {budget_text(protocol.epsilon)}; dotted: clean",
+        ylabel="foreground Dice (%)",
+        title="Step sweep",
+    )
     axes[1].set(xlabel=f"epsilon, PGD-{protocol.attack_steps}", title="Radius sweep")
     for axis in axes[:2]:
         axis.set_ylim(-2, 102)
         axis.grid(axis="y", color="#E5E5E5")
     axes[0].legend(fontsize=8, frameon=False)
     surfaces = {name: np.array(f["surface"]["loss"]) for name, f in figures.items()}
-    limits = {"vmin": min(s.min() for s in surfaces.values()), "vmax": max(s.max() for s in surfaces.values())}
+    limits = {
+        "vmin": min(s.min() for s in surfaces.values()),
+        "vmax": max(s.max() for s in surfaces.values()),
+    }
     along, across = _grid(protocol)
     for axis, (name, surface) in zip(axes[2:], surfaces.items()):
         shown = axis.pcolormesh(across, along, surface, cmap="viridis", shading="nearest", **limits)
         for (i, j), value in np.ndenumerate(surface):
             dark = value < (limits["vmin"] + limits["vmax"]) / 2
-            axis.text(across[j], along[i], f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
-        axis.set(xlabel="random direction, in epsilon", ylabel="PGD direction, in epsilon", title=f"Loss, {titles[name]}")
+            axis.text(
+                across[j],
+                along[i],
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else "black",
+            )
+        axis.set(
+            xlabel="random direction, in epsilon",
+            ylabel="PGD direction, in epsilon",
+            title=f"Loss, {titles[name]}",
+        )
     figure.colorbar(shown, ax=list(axes[2:]), label="mean CE")
     write_picture(path, figure)
 
@@ -378,12 +522,16 @@ def draw(path: Path, figures: Mapping[str, Mapping[str, Any]], titles: Mapping[s
 # --- the command --------------------------------------------------------------------------------------------------------------------
 
 
-def measure(pair: Pair, protocol: Protocol, *, progress: bool = True, kept: Path | None = None) -> dict[str, list[dict[str, Any]]]:
+def measure(
+    pair: Pair, protocol: Protocol, *, progress: bool = True, kept: Path | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """{"model" | "reference": one `measure_case` per case}; each is the other's surrogate. `kept`: a file that holds finished cases, from which a
     killed call goes on. ValueError if it is of other settings."""
     settings = {
         "protocol": protocol.record(),
-        "checkpoints": {name: model.describe()["checkpoint_sha256"] for name, model in pair.models.items()},
+        "checkpoints": {
+            name: model.describe()["checkpoint_sha256"] for name, model in pair.models.items()
+        },
         "cases": [files.identifier for files in pair.cases],
     }
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in pair.models}
@@ -394,13 +542,26 @@ def measure(pair: Pair, protocol: Protocol, *, progress: bool = True, kept: Path
         found = content["found"]
     cost = sum(r.cost for r in protocol.runs()) + _surface_cost(protocol)
     total = cost * len(pair.cases) * len(pair.models)
-    with tqdm(total=round(total), initial=round(cost * sum(map(len, found.values()))), unit="prediction", disable=not progress) as bar:
+    with tqdm(
+        total=round(total),
+        initial=round(cost * sum(map(len, found.values()))),
+        unit="prediction",
+        disable=not progress,
+    ) as bar:
         for i, files in enumerate(pair.cases):
             for name, model in pair.models.items():
                 if len(found[name]) > i:
                     continue
                 bar.set_postfix_str(f"{files.identifier}, {name}")
-                found[name].append(measure_case(model, pair.other(name), files, protocol, advance=lambda done: bar.update(done)))
+                found[name].append(
+                    measure_case(
+                        model,
+                        pair.other(name),
+                        files,
+                        protocol,
+                        advance=lambda done: bar.update(done),
+                    )
+                )
                 if kept is not None:
                     write_file(kept, json.dumps({"settings": settings, "found": found}))
     return found
@@ -410,12 +571,37 @@ def main(argv: list[str] | None = None) -> None:
     default = Protocol()
     command = parser(__doc__.split("\n")[0])
     add = command.add_argument
-    add("--epsilon", default=budget_text(default.epsilon), help="budget of all checks but the radius; default: %(default)s of the range")
-    add("--steps", type=int, default=default.attack_steps, help="of PGD where they are not swept; default: %(default)s")
+    add(
+        "--epsilon",
+        default=budget_text(default.epsilon),
+        help="budget of all checks but the radius; default: %(default)s of the range",
+    )
+    add(
+        "--steps",
+        type=int,
+        default=default.attack_steps,
+        help="of PGD where they are not swept; default: %(default)s",
+    )
     add("--step-sweep", type=int, nargs="+", default=default.step_sweep, metavar="N")
-    add("--radii", nargs="+", default=[budget_text(r) for r in default.radii], metavar="E", help="beside --epsilon; default: %(default)s")
-    add("--queries", type=int, default=default.queries, help="of the square attack; default: %(default)s")
-    add("--grid", type=int, default=default.grid, help="points per axis of the loss surface; default: %(default)s")
+    add(
+        "--radii",
+        nargs="+",
+        default=[budget_text(r) for r in default.radii],
+        metavar="E",
+        help="beside --epsilon; default: %(default)s",
+    )
+    add(
+        "--queries",
+        type=int,
+        default=default.queries,
+        help="of the square attack; default: %(default)s",
+    )
+    add(
+        "--grid",
+        type=int,
+        default=default.grid,
+        help="points per axis of the loss surface; default: %(default)s",
+    )
     args = command.parse_args(argv)
     try:
         result, figures, titles, protocol = _run(args, argv)
@@ -434,7 +620,9 @@ def _kept(out: Path | None) -> Path | None:
 
 
 def _run(args: argparse.Namespace, argv: list[str] | None):
-    command = " ".join(["python", "benchmarks/masked_gradients.py", *(sys.argv[1:] if argv is None else argv)])
+    command = " ".join(
+        ["python", "benchmarks/masked_gradients.py", *(sys.argv[1:] if argv is None else argv)]
+    )
     torch.set_num_threads(args.threads)
     protocol = Protocol(
         epsilon=parse_budget(args.epsilon),
@@ -451,7 +639,10 @@ def _run(args: argparse.Namespace, argv: list[str] | None):
     result = {
         **conditions(command, args.device, args.threads),
         "protocol": protocol.record(),
-        "models": {name: {k: v for k, v in model.describe().items() if k != "folder"} for name, model in pair.models.items()},
+        "models": {
+            name: {k: v for k, v in model.describe().items() if k != "folder"}
+            for name, model in pair.models.items()
+        },
         "figures": figures,
         "verdicts": {name: judge(f) for name, f in figures.items()},
         "cases": cases,

@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 import torch
 from matplotlib.figure import Figure
 
 from evaluation import inputs
 from evaluation.inputs import CaseFiles
-from evaluation.model import SegmentationModel
-from nnunetv2_lngswr.files import write_file
+from evaluation.model.folder import SegmentationModel
+from nnunetv2_lngswr.utils.files import write_file
 
 MODEL, REFERENCE = "model", "reference"
 
@@ -42,22 +44,61 @@ class Pair:
     @property
     def titles(self) -> dict[str, str]:
         """Column headings: the trainers."""
-        return {name: f"{name}: {model.trainer_name.removeprefix('nnUNetTrainer')}" for name, model in self.models.items()}
+        return {
+            name: f"{name}: {model.trainer_name.removeprefix('nnUNetTrainer')}"
+            for name, model in self.models.items()
+        }
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=description)
     add = found.add_argument
-    add("-m", dest="model", type=Path, required=True, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION")
-    add("--reference", type=Path, required=True, metavar="MODEL_FOLDER", help="the vanilla model, with the same plans")
-    add("-f", dest="fold", type=int, default=0, metavar="FOLD", help="its validation cases are used; default: %(default)s")
+    add(
+        "-m",
+        dest="model",
+        type=Path,
+        required=True,
+        metavar="MODEL_FOLDER",
+        help="TRAINER__PLANS__CONFIGURATION",
+    )
+    add(
+        "--reference",
+        type=Path,
+        required=True,
+        metavar="MODEL_FOLDER",
+        help="the vanilla model, with the same plans",
+    )
+    add(
+        "-f",
+        dest="fold",
+        type=int,
+        default=0,
+        metavar="FOLD",
+        help="its validation cases are used; default: %(default)s",
+    )
     add("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
-    add("--max-cases", type=int, default=8, metavar="N", help="a seeded choice; default: %(default)s")
-    add("--seed", type=int, default=0, help="of the cases and of everything random; default: %(default)s")
+    add(
+        "--max-cases",
+        type=int,
+        default=8,
+        metavar="N",
+        help="a seeded choice; default: %(default)s",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the cases and of everything random; default: %(default)s",
+    )
     add("--threads", type=int, default=1, help="default: %(default)s")
     add("--device", default="cpu", help="default: %(default)s")
     add("-o", type=Path, help="write the figures as JSON")
-    add("--picture", type=Path, metavar="OUT.png", help="write the picture; it shows numbers only, no image of the data set")
+    add(
+        "--picture",
+        type=Path,
+        metavar="OUT.png",
+        help="write the picture; it shows numbers only, no image of the data set",
+    )
     add("--disable_progress_bar", action="store_true", help="no progress bar")
     return found
 
@@ -66,14 +107,22 @@ def load(args: argparse.Namespace) -> Pair:
     """ValueError for folders that cannot be used, a reference that preprocesses otherwise, and missing data."""
     models = {
         name: SegmentationModel.from_folder(
-            folder, folds=[args.fold], checkpoint=args.checkpoint, device=args.device, use_mirroring=False
+            folder,
+            folds=[args.fold],
+            checkpoint=args.checkpoint,
+            device=args.device,
+            use_mirroring=False,
         )
         for name, folder in ((MODEL, args.model), (REFERENCE, args.reference))
     }
     model = models[MODEL]
     model.check_surrogate(models[REFERENCE])
     cases = inputs.from_cross_validation(
-        dataset=model.plans.dataset_name, folds=[args.fold], ending=model.file_ending, channels=model.image_channels, previous_stage=None
+        dataset=model.plans.dataset_name,
+        folds=[args.fold],
+        ending=model.file_ending,
+        channels=model.image_channels,
+        previous_stage=None,
     )
     return Pair(models=models, cases=inputs.choose(cases, args.max_cases, seed=args.seed))
 

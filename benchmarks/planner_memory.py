@@ -19,7 +19,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 import SimpleITK as sitk
 import torch
@@ -29,12 +31,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.files import write_file
-from nnunetv2_lngswr.network import attach
-from nnunetv2_lngswr.overhead import ARMS, conditions
+from nnunetv2_lngswr.experiments.overhead import ARMS, conditions
+from nnunetv2_lngswr.method.network import attach
+from nnunetv2_lngswr.utils.files import write_file
 
 
-def plan(root: Path, planner: str, image: tuple[int, ...], spacing: tuple[float, ...]) -> PlansManager:
+def plan(
+    root: Path, planner: str, image: tuple[int, ...], spacing: tuple[float, ...]
+) -> PlansManager:
     """The plans that nnU-Net makes for a data set of images of this size; everything lies below `root`."""
     name = "Dataset997_Planned"
     for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -46,16 +50,31 @@ def plan(root: Path, planner: str, image: tuple[int, ...], spacing: tuple[float,
     tiny = sitk.Image(8, 8, 8, sitk.sitkUInt8)  # the planner opens one, to choose the reader
     sitk.WriteImage(tiny, str(raw / "imagesTr" / "case_0000.nii.gz"))
     sitk.WriteImage(tiny, str(raw / "labelsTr" / "case.nii.gz"))
-    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "numTraining": 100, "file_ending": ".nii.gz"}
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": 100,
+        "file_ending": ".nii.gz",
+    }
     (raw / "dataset.json").write_text(json.dumps(dataset))
-    intensities = {"max": 1.0, "mean": 0.0, "median": 0.0, "min": -1.0, "percentile_00_5": -1.0, "percentile_99_5": 1.0, "std": 1.0}
+    intensities = {
+        "max": 1.0,
+        "mean": 0.0,
+        "median": 0.0,
+        "min": -1.0,
+        "percentile_00_5": -1.0,
+        "percentile_99_5": 1.0,
+        "std": 1.0,
+    }
     fingerprint = {
         "spacings": [list(spacing)] * 100,
         "shapes_after_crop": [list(image)] * 100,
         "foreground_intensity_properties_per_channel": {"0": intensities},
         "median_relative_size_after_cropping": 1.0,
     }
-    (root / "nnUNet_preprocessed" / name / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    (root / "nnUNet_preprocessed" / name / "dataset_fingerprint.json").write_text(
+        json.dumps(fingerprint)
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         identifier = plan_experiments([997], planner)
     return PlansManager(str(root / "nnUNet_preprocessed" / name / f"{identifier}.json"))
@@ -105,25 +124,47 @@ def measure(manager: PlansManager, name: str) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--plans", nargs="+", default=["2d", "3d_fullres"], choices=["2d", "3d_fullres"])
-    parser.add_argument("--planner", nargs="+", default=["ExperimentPlanner", "nnUNetPlannerResEncM"])
-    parser.add_argument("--image", nargs=3, type=int, default=(100, 512, 512), metavar="N", help="voxels of the data set's images")
+    parser.add_argument(
+        "--plans", nargs="+", default=["2d", "3d_fullres"], choices=["2d", "3d_fullres"]
+    )
+    parser.add_argument(
+        "--planner", nargs="+", default=["ExperimentPlanner", "nnUNetPlannerResEncM"]
+    )
+    parser.add_argument(
+        "--image",
+        nargs=3,
+        type=int,
+        default=(100, 512, 512),
+        metavar="N",
+        help="voxels of the data set's images",
+    )
     parser.add_argument("--spacing", nargs=3, type=float, default=(3.0, 0.8, 0.8), metavar="MM")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     args = parser.parse_args(argv)
     args.device = "cpu"
     torch.set_num_threads(args.threads)
-    command = " ".join(["python", "benchmarks/planner_memory.py", *(sys.argv[1:] if argv is None else argv)])
-    result = {**conditions(command, args.device, args.threads), "image": args.image, "spacing": args.spacing, "planners": {}}
+    command = " ".join(
+        ["python", "benchmarks/planner_memory.py", *(sys.argv[1:] if argv is None else argv)]
+    )
+    result = {
+        **conditions(command, args.device, args.threads),
+        "image": args.image,
+        "spacing": args.spacing,
+        "planners": {},
+    }
     for planner in args.planner:
         with tempfile.TemporaryDirectory() as root:
             manager = plan(Path(root), planner, args.image, args.spacing)
             result["planners"][planner] = {name: measure(manager, name) for name in args.plans}
         for name, figures in result["planners"][planner].items():
-            print(f"{planner} {name}: patch {figures['patch']}, batch {figures['batch']}, {figures['features']}")
+            print(
+                f"{planner} {name}: patch {figures['patch']}, batch {figures['batch']}, {figures['features']}"
+            )
             for arm, values in figures["arms"].items():
-                print(f"  {arm:<8} {values['saved_mib_per_sample']:10.1f} MiB per sample {values['ratio']:8.3f}")
+                print(
+                    f"  {arm:<8} {values['saved_mib_per_sample']:10.1f} MiB per sample {values['ratio']:8.3f}"
+                )
     if args.o:
         write_file(args.o, json.dumps(result, indent=1) + "\n")
 

@@ -16,16 +16,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 import ptwt
 import pytorch_wavelets
 import torch
 from torch import Tensor
 
-from nnunetv2_lngswr.files import write_file
-from nnunetv2_lngswr.overhead import conditions, timed
-from nnunetv2_lngswr.wavelet import apply_gains, subbands
+from nnunetv2_lngswr.experiments.overhead import conditions, timed
+from nnunetv2_lngswr.method.wavelet import apply_gains, subbands
+from nnunetv2_lngswr.utils.files import write_file
 
 SHAPES = {"2d": (10, 32, 128, 112), "3d": (2, 32, 48, 48, 48)}
 Reconstruct = Callable[[Tensor, Tensor], Tensor]  # x (N, C, *spatial), gains (C, B)
@@ -48,10 +50,18 @@ def with_ptwt(x: Tensor, gains: Tensor) -> Tensor:
     if x.ndim == 4:
         low, high = ptwt.wavedec2(x, "haar", level=1)
         names = {"horizontal": "HL", "vertical": "LH", "diagonal": "HH"}
-        weighted = type(high)(**{key: getattr(high, key) * gains[:, subbands(2).index(name)] for key, name in names.items()})
+        weighted = type(high)(
+            **{
+                key: getattr(high, key) * gains[:, subbands(2).index(name)]
+                for key, name in names.items()
+            }
+        )
         return ptwt.waverec2((low * gains[:, 0], weighted), "haar")
     low, high = ptwt.wavedec3(x, "haar", level=1)
-    weighted = {key: band * gains[:, subbands(3).index(key.replace("a", "L").replace("d", "H"))] for key, band in high.items()}
+    weighted = {
+        key: band * gains[:, subbands(3).index(key.replace("a", "L").replace("d", "H"))]
+        for key, band in high.items()
+    }
     return ptwt.waverec3((low * gains[:, 0], weighted), "haar")
 
 
@@ -63,21 +73,31 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    command = " ".join(["python", "benchmarks/reconstruction.py", *(sys.argv[1:] if argv is None else argv)])
+    command = " ".join(
+        ["python", "benchmarks/reconstruction.py", *(sys.argv[1:] if argv is None else argv)]
+    )
     result = {**conditions(command, args.device, args.threads), "shapes": {}}
     for name, shape in SHAPES.items():
         axes = tuple(range(len(shape) - 2))
         x = torch.randn(shape, device=args.device, requires_grad=True)
         gains = torch.rand(shape[1], 2 ** len(axes), device=args.device, requires_grad=True)
         grad = torch.randn(shape, device=args.device)
-        ways: dict[str, Reconstruct] = {"ours": lambda x, gains, axes=axes: apply_gains(x, gains, axes), "ptwt": with_ptwt}
+        ways: dict[str, Reconstruct] = {
+            "ours": lambda x, gains, axes=axes: apply_gains(x, gains, axes),
+            "ptwt": with_ptwt,
+        }
         if len(axes) == 2:
             ways["pytorch_wavelets"] = with_pytorch_wavelets(args.device)
         for way in ways.values():
-            torch.testing.assert_close(way(x, gains), apply_gains(x, gains, axes), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                way(x, gains), apply_gains(x, gains, axes), atol=1e-4, rtol=1e-4
+            )
         seconds: dict[str, list[float]] = {way: [] for way in (*ways, "ours, forward", "copy")}
         for turn in range(args.repeats + 1):
-            spent = {n: timed(lambda: torch.autograd.grad(way(x, gains), (x, gains), grad), args.device) for n, way in ways.items()}
+            spent = {
+                n: timed(lambda: torch.autograd.grad(way(x, gains), (x, gains), grad), args.device)
+                for n, way in ways.items()
+            }
             with torch.no_grad():
                 spent["ours, forward"] = timed(lambda: apply_gains(x, gains, axes), args.device)
                 spent["copy"] = timed(lambda: x.clone(), args.device)
@@ -86,10 +106,17 @@ def main(argv: list[str] | None = None) -> None:
                     seconds[n].append(s)
         figures = {n: {"median_s": statistics.median(s)} for n, s in seconds.items()}
         for n in ways:
-            figures[n]["over_ours"] = statistics.median(s / o for s, o in zip(seconds[n], seconds["ours"]))
-        figures["ours, forward"]["over_copy"] = statistics.median(s / c for s, c in zip(seconds["ours, forward"], seconds["copy"]))
+            figures[n]["over_ours"] = statistics.median(
+                s / o for s, o in zip(seconds[n], seconds["ours"])
+            )
+        figures["ours, forward"]["over_copy"] = statistics.median(
+            s / c for s, c in zip(seconds["ours, forward"], seconds["copy"])
+        )
         result["shapes"][name] = {"shape": shape, "ways": figures}
-        print(f"{name}, {shape}: " + ", ".join(f"{n} {f['median_s'] * 1e3:.1f} ms" for n, f in figures.items()))
+        print(
+            f"{name}, {shape}: "
+            + ", ".join(f"{n} {f['median_s'] * 1e3:.1f} ms" for n, f in figures.items())
+        )
         print("  over ours: " + ", ".join(f"{n} {figures[n]['over_ours']:.2f}" for n in ways if n != "ours")
               + f"; our forward over a copy: {figures['ours, forward']['over_copy']:.1f}")  # fmt: skip
     if args.o:

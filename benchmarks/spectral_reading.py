@@ -41,17 +41,17 @@ from model_pair import MODEL, Pair, load, parser, write_json, write_picture
 from torch import nn
 from tqdm import tqdm
 
-from evaluation.figures import COLOURS
 from evaluation.inputs import CaseFiles
-from evaluation.model import SegmentationModel
+from evaluation.model.folder import SegmentationModel
 from evaluation.protocol import LINF, Run, budget_text, parse_budget
-from evaluation.report import markdown_table
+from evaluation.report.figures import COLOURS
+from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import bottleneck, frozen
-from nnunetv2_lngswr.config import LNGSWRConfig
-from nnunetv2_lngswr.network import LNGSWR, attach, find_lngswr
-from nnunetv2_lngswr.overhead import conditions
-from nnunetv2_lngswr.wavelet import HAAR, band_energy, subbands, transformable_axes
+from nnunetv2_lngswr.experiments.overhead import conditions
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
+from nnunetv2_lngswr.method.wavelet import HAAR, band_energy, subbands, transformable_axes
 
 KINDS = ("low", "directional", "diagonal")
 PERTURBATIONS = ("pgd_linf", "noise")
@@ -72,7 +72,10 @@ def branch_axes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """{branch: axes that are transformed}, from the strides, by LNGSWR's own rule; also for branches that a configuration leaves empty."""
     encoder = network.encoder
     rule = LNGSWR(encoder.output_channels, encoder.strides, 1, LNGSWRConfig())
-    return {name: branch.prior.axes if branch.prior is not None else () for name, branch in rule.branches()}
+    return {
+        name: branch.prior.axes if branch.prior is not None else ()
+        for name, branch in rule.branches()
+    }
 
 
 @contextmanager
@@ -83,7 +86,10 @@ def watched(network: nn.Module) -> Iterator[dict[str, tuple[torch.Tensor, torch.
     def watch(name: str) -> Callable:
         return lambda branch, args, output: seen.__setitem__(name, (args[0], output))
 
-    hooks = [branch.register_forward_hook(watch(name)) for name, branch in find_lngswr(network).branches()]
+    hooks = [
+        branch.register_forward_hook(watch(name))
+        for name, branch in find_lngswr(network).branches()
+    ]
     try:
         yield seen
     finally:
@@ -91,7 +97,13 @@ def watched(network: nn.Module) -> Iterator[dict[str, tuple[torch.Tensor, torch.
             hook.remove()
 
 
-def energies(network: nn.Module, clean: torch.Tensor, perturbed: Mapping[str, torch.Tensor], *, wavelet: str = HAAR) -> dict[str, Any]:
+def energies(
+    network: nn.Module,
+    clean: torch.Tensor,
+    perturbed: Mapping[str, torch.Tensor],
+    *,
+    wavelet: str = HAAR,
+) -> dict[str, Any]:
     """{branch: {"bands": names, FEATURES and each key of `perturbed`: {"before", "after": energy per band}}}.
 
     `network`: from `instrumented`. `clean` and each of `perturbed`: windows (n, C, *patch). FEATURES: of f(clean); the others: of
@@ -106,30 +118,61 @@ def energies(network: nn.Module, clean: torch.Tensor, perturbed: Mapping[str, to
                 maps[key] = dict(seen)
             for branch, sides in maps[FEATURES].items():
                 axes = transformable_axes(sides[0].shape, axes_of[branch])
-                entry = sums.setdefault(branch, {"bands": list(subbands(len(axes))), **{k: dict.fromkeys(SIDES, 0.0) for k in maps}})
+                entry = sums.setdefault(
+                    branch,
+                    {
+                        "bands": list(subbands(len(axes))),
+                        **{k: dict.fromkeys(SIDES, 0.0) for k in maps},
+                    },
+                )
                 for key, found in maps.items():
                     for side, f, f_clean in zip(SIDES, found[branch], sides):
                         difference = f if key == FEATURES else f - f_clean
-                        entry[key][side] = entry[key][side] + band_energy(difference, axes, wavelet).mean(0).double() / len(clean)
+                        entry[key][side] = entry[key][side] + band_energy(
+                            difference, axes, wavelet
+                        ).mean(0).double() / len(clean)
     return {
-        branch: {"bands": e["bands"], **{k: {s: e[k][s].tolist() for s in SIDES} for k in e if k != "bands"}} for branch, e in sums.items()
+        branch: {
+            "bands": e["bands"],
+            **{k: {s: e[k][s].tolist() for s in SIDES} for k in e if k != "bands"},
+        }
+        for branch, e in sums.items()
     }
 
 
-def measure_case(model: SegmentationModel, files: CaseFiles, *, epsilon: Fraction, steps: int, seed: int, wavelet: str) -> dict[str, Any]:
+def measure_case(
+    model: SegmentationModel,
+    files: CaseFiles,
+    *,
+    epsilon: Fraction,
+    steps: int,
+    seed: int,
+    wavelet: str,
+) -> dict[str, Any]:
     """`energies` of the windows of one case under PGD and under random signs."""
-    case = model.preprocess(files.images, files.label, files.previous_stage, identifier=files.identifier)
-    window, x, target = model.sliding_window(), case.batch.to(model.device), case.target(model.label_space).to(model.device)
+    case = model.preprocess(
+        files.images, files.label, files.previous_stage, identifier=files.identifier
+    )
+    window, x, target = (
+        model.sliding_window(),
+        case.batch.to(model.device),
+        case.target(model.label_space).to(model.device),
+    )
     ball = ThreatModel(norm=LINF, epsilon=float(epsilon)).ball(case.bounds)
     windows = torch.arange(window.window_count(x))
     perturbed = {}
     for attack in PERTURBATIONS:
-        generator = torch.Generator().manual_seed(Run(kind="attack", name=attack, norm=LINF).seed(seed, case.identifier))
+        generator = torch.Generator().manual_seed(
+            Run(kind="attack", name=attack, norm=LINF).seed(seed, case.identifier)
+        )
         options = {} if attack == "noise" else {"steps": steps}
         found = run_attack(attack, window, x, target, ball, generator=generator, **options)
         perturbed[attack] = window.crop_windows(found.perturbed, windows)
     network = instrumented(model.networks[0])
-    return {"case": case.identifier, "branches": energies(network, window.crop_windows(x, windows), perturbed, wavelet=wavelet)}
+    return {
+        "case": case.identifier,
+        "branches": energies(network, window.crop_windows(x, windows), perturbed, wavelet=wavelet),
+    }
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------------------
@@ -146,7 +189,9 @@ def read(branch: Mapping[str, Any], perturbation: str) -> dict[str, Any]:
     of = kinds(branch["bands"])
 
     def by_kind(key: str, side: str) -> dict[str, float]:
-        return {k: float(sum(e for e, kind in zip(branch[key][side], of) if kind == k)) for k in KINDS}
+        return {
+            k: float(sum(e for e, kind in zip(branch[key][side], of) if kind == k)) for k in KINDS
+        }
 
     def high(key: str, side: str) -> float:
         energy = by_kind(key, side)
@@ -159,7 +204,8 @@ def read(branch: Mapping[str, Any], perturbation: str) -> dict[str, Any]:
         figures["share"][side] = {k: _ratio(v, sum(delta.values())) for k, v in delta.items()}
         figures["band_relative"][side] = {k: _ratio(v, total) for k, v in delta.items()}
     figures["removed"] = {
-        what: 1 - _ratio(high(key, "after"), high(key, "before")) for what, key in (("perturbation", perturbation), ("features", FEATURES))
+        what: 1 - _ratio(high(key, "after"), high(key, "before"))
+        for what, key in (("perturbation", perturbation), ("features", FEATURES))
     }
     return figures
 
@@ -171,7 +217,10 @@ def _ratio(a: float, b: float) -> float:
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """{branch: {perturbation: `read`'s figures, mean over the cases}}; None where no case defines one."""
     names = cases[0]["branches"]
-    return {n: {p: _mean_of([read(c["branches"][n], p) for c in cases]) for p in PERTURBATIONS} for n in names}
+    return {
+        n: {p: _mean_of([read(c["branches"][n], p) for c in cases]) for p in PERTURBATIONS}
+        for n in names
+    }
 
 
 def _mean_of(figures: Sequence[Any]) -> Any:
@@ -184,11 +233,19 @@ def _mean_of(figures: Sequence[Any]) -> Any:
 def answers(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Of the branches that remove something of PGD's perturbation ("acting"): where its low band's share grows, and where it shrinks relative
     to the features."""
-    acting = {n: f["pgd_linf"] for n, f in summary.items() if (f["pgd_linf"]["removed"]["perturbation"] or 0) > 0}
+    acting = {
+        n: f["pgd_linf"]
+        for n, f in summary.items()
+        if (f["pgd_linf"]["removed"]["perturbation"] or 0) > 0
+    }
     return {
         "acting": list(acting),
-        "low_share_grows": [n for n, f in acting.items() if f["share"]["after"]["low"] > f["share"]["before"]["low"]],
-        "relative_falls": [n for n, f in acting.items() if f["relative"]["after"] < f["relative"]["before"]],
+        "low_share_grows": [
+            n for n, f in acting.items() if f["share"]["after"]["low"] > f["share"]["before"]["low"]
+        ],
+        "relative_falls": [
+            n for n, f in acting.items() if f["relative"]["after"] < f["relative"]["before"]
+        ],
     }
 
 
@@ -205,16 +262,37 @@ def growth(summary: Mapping[str, Mapping[str, Any]], perturbation: str) -> dict[
 # --- showing ------------------------------------------------------------------------------------------------------------------------
 
 
-def table(summaries: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], perturbation: str = "pgd_linf") -> str:
+def table(
+    summaries: Mapping[str, Mapping[str, Any]],
+    titles: Mapping[str, str],
+    perturbation: str = "pgd_linf",
+) -> str:
     """One row per stage and model: everything in percent, before -> after."""
-    header = ["stage", "model", "relative", "low share", "directional", "diagonal", "high bands removed: perturbation", "features"]
+    header = [
+        "stage",
+        "model",
+        "relative",
+        "low share",
+        "directional",
+        "diagonal",
+        "high bands removed: perturbation",
+        "features",
+    ]
     body = []
     for branch in next(iter(summaries.values())):
         for name, summary in summaries.items():
             f = summary[branch][perturbation]
             shares = [_arrow(*(f["share"][s][k] for s in SIDES)) for k in KINDS]
             removed = [_percent(f["removed"][k]) for k in ("perturbation", "features")]
-            body.append([branch, titles[name], _arrow(*(f["relative"][s] for s in SIDES)), *shares, *removed])
+            body.append(
+                [
+                    branch,
+                    titles[name],
+                    _arrow(*(f["relative"][s] for s in SIDES)),
+                    *shares,
+                    *removed,
+                ]
+            )
     return markdown_table(header, body)
 
 
@@ -235,7 +313,10 @@ def draw(path: Path, summaries: Mapping[str, Mapping[str, Any]], titles: Mapping
         for k, kind in enumerate(KINDS):
             for s, side in enumerate(SIDES):
                 at = [i + (2 * k + s - 2.5) * width for i in range(len(summary))]
-                heights = [100 * (f["pgd_linf"]["band_relative"][side][kind] or np.nan) for f in summary.values()]
+                heights = [
+                    100 * (f["pgd_linf"]["band_relative"][side][kind] or np.nan)
+                    for f in summary.values()
+                ]
                 axis.bar(at, heights, width * 0.95, color=COLOURS[k], alpha=1.0 if s else 0.4)
         axis.set_yscale("log")
         axis.set_ylabel("% of the features' energy")
@@ -258,19 +339,25 @@ def wavelet_of(pair: Pair) -> str:
     return HAAR if lngswr is None else lngswr.config.wavelet
 
 
-def measure(pair: Pair, *, epsilon: Fraction, steps: int, seed: int, progress: bool = True) -> dict[str, list[dict[str, Any]]]:
+def measure(
+    pair: Pair, *, epsilon: Fraction, steps: int, seed: int, progress: bool = True
+) -> dict[str, list[dict[str, Any]]]:
     """{"model" | "reference": one `measure_case` per case}, both in the wavelet of the model."""
     wavelet = wavelet_of(pair)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in pair.models}
     for files in tqdm(pair.cases, unit="case", disable=not progress):
         for name, model in pair.models.items():
-            found[name].append(measure_case(model, files, epsilon=epsilon, steps=steps, seed=seed, wavelet=wavelet))
+            found[name].append(
+                measure_case(model, files, epsilon=epsilon, steps=steps, seed=seed, wavelet=wavelet)
+            )
     return found
 
 
 def main(argv: list[str] | None = None) -> None:
     command = parser(__doc__.split("\n")[0])
-    command.add_argument("--epsilon", default="8/255", help="fraction of the range; default: %(default)s")
+    command.add_argument(
+        "--epsilon", default="8/255", help="fraction of the range; default: %(default)s"
+    )
     command.add_argument("--steps", type=int, default=10, help="of PGD; default: %(default)s")
     args = command.parse_args(argv)
     try:
@@ -278,13 +365,23 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         command.error(str(error))
     for perturbation, what in (("pgd_linf", f"PGD-{args.steps}"), ("noise", "random signs")):
-        print(f"{what} at {args.epsilon}, energies in %\n\n{table(result['figures'], titles, perturbation)}\n")
-    print("PGD: branches that reconstruct, those where the low band's share grows, those where the perturbation shrinks relative to the features:")
+        print(
+            f"{what} at {args.epsilon}, energies in %\n\n{table(result['figures'], titles, perturbation)}\n"
+        )
+    print(
+        "PGD: branches that reconstruct, those where the low band's share grows, those where the perturbation shrinks relative to the features:"
+    )
     for name, answer in result["answers"].items():
-        print(f"  {titles[name]}: {', '.join(answer['acting']) or 'none'}; {len(answer['low_share_grows'])}; {len(answer['relative_falls'])}")
-    print("Relative perturbation from the image to the bottleneck, times: in the reconstructions, in the layers between them")
+        print(
+            f"  {titles[name]}: {', '.join(answer['acting']) or 'none'}; {len(answer['low_share_grows'])}; {len(answer['relative_falls'])}"
+        )
+    print(
+        "Relative perturbation from the image to the bottleneck, times: in the reconstructions, in the layers between them"
+    )
     for name, factors in result["growth"].items():
-        shown = "; ".join(f"{p} {f['reconstruction']:.3f}, {f['layers']:.2f}" for p, f in factors.items())
+        shown = "; ".join(
+            f"{p} {f['reconstruction']:.3f}, {f['layers']:.2f}" for p, f in factors.items()
+        )
         print(f"  {titles[name]}: {shown}")
     if args.o:
         write_json(args.o, result)
@@ -293,19 +390,36 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace, argv: list[str] | None) -> tuple[dict[str, Any], dict[str, str]]:
-    command = " ".join(["python", "benchmarks/spectral_reading.py", *(sys.argv[1:] if argv is None else argv)])
+    command = " ".join(
+        ["python", "benchmarks/spectral_reading.py", *(sys.argv[1:] if argv is None else argv)]
+    )
     torch.set_num_threads(args.threads)
     epsilon = parse_budget(args.epsilon)
     pair = load(args)
-    cases = measure(pair, epsilon=epsilon, steps=args.steps, seed=args.seed, progress=not args.disable_progress_bar)
+    cases = measure(
+        pair,
+        epsilon=epsilon,
+        steps=args.steps,
+        seed=args.seed,
+        progress=not args.disable_progress_bar,
+    )
     summaries = {name: summarise(found) for name, found in cases.items()}
     result = {
         **conditions(command, args.device, args.threads),
         "protocol": {
-            **{"norm": LINF, "epsilon": budget_text(epsilon), "unit": "range", "steps": args.steps, "loss": "ce"},
+            **{
+                "norm": LINF,
+                "epsilon": budget_text(epsilon),
+                "unit": "range",
+                "steps": args.steps,
+                "loss": "ce",
+            },
             **{"seed": args.seed, "mirroring": False, "wavelet": wavelet_of(pair)},
         },
-        "models": {name: {k: v for k, v in model.describe().items() if k != "folder"} for name, model in pair.models.items()},
+        "models": {
+            name: {k: v for k, v in model.describe().items() if k != "folder"}
+            for name, model in pair.models.items()
+        },
         "figures": summaries,
         "answers": {name: answers(s) for name, s in summaries.items()},
         "growth": {name: {p: growth(s, p) for p in PERTURBATIONS} for name, s in summaries.items()},

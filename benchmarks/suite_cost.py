@@ -23,19 +23,38 @@ import time
 from datetime import date
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, from a clone that is not installed
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # as a script, from a clone that is not installed
 
 import torch
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+from nnunetv2.inference.sliding_window_prediction import (
+    compute_gaussian,
+    compute_steps_for_sliding_window,
+)
 from torch.nn import functional as F
 
-from evaluation.model import SegmentationModel
-from evaluation.sliding_window import SlidingWindow
+from evaluation.model.folder import SegmentationModel
+from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.attacks.base import per_case
-from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.utils.files import write_file
 
-SUITE = ["--attacks", "noise", "fgsm", "pgd_linf", "pgd_l2", "--epsilons", "2/255", "4/255", "8/255", "--epsilons-l2", "0.5/255", "1/255", "2/255"]
+SUITE = [
+    "--attacks",
+    "noise",
+    "fgsm",
+    "pgd_linf",
+    "pgd_l2",
+    "--epsilons",
+    "2/255",
+    "4/255",
+    "8/255",
+    "--epsilons-l2",
+    "0.5/255",
+    "1/255",
+    "2/255",
+]
 SUITE += ["--shifts", "none", "--disable_tta", "--disable_progress_bar"]
 
 
@@ -61,10 +80,16 @@ class PlainWindows(SlidingWindow):
         low = [max(p - n, 0) // 2 for p, n in zip(patch, x.shape[-len(patch) :])]
         high = [max(p - n, 0) - lo for p, n, lo in zip(patch, x.shape[-len(patch) :], low)]
         padded = F.pad(x, [v for lo, hi in zip(low[::-1], high[::-1]) for v in (lo, hi)])
-        steps = compute_steps_for_sliding_window(tuple(padded.shape[-len(patch) :]), patch, self.tile_step_size)
-        weight = compute_gaussian.__wrapped__(patch, sigma_scale=1.0 / 8, value_scaling_factor=10, device=torch.device("cpu")).to(x)
+        steps = compute_steps_for_sliding_window(
+            tuple(padded.shape[-len(patch) :]), patch, self.tile_step_size
+        )
+        weight = compute_gaussian.__wrapped__(
+            patch, sigma_scale=1.0 / 8, value_scaling_factor=10, device=torch.device("cpu")
+        ).to(x)
         total, weights = None, torch.zeros(padded.shape[-len(patch) :])
-        for leading in itertools.product(*[range(n) for n in padded.shape[2 : padded.ndim - len(patch)]]):
+        for leading in itertools.product(
+            *[range(n) for n in padded.shape[2 : padded.ndim - len(patch)]]
+        ):
             for start in itertools.product(*steps):
                 window = tuple(slice(s, s + p) for s, p in zip(start, patch))
                 at = (slice(None), slice(None), *leading, *window)
@@ -86,7 +111,9 @@ def plain(argv: list[str]) -> int:
 
     def sliding_window(self, **options):
         window = ours(self, **options)
-        for network in window.networks:  # as a loaded network comes: in eval mode, its parameters asking for gradients
+        for network in (
+            window.networks
+        ):  # as a loaded network comes: in eval mode, its parameters asking for gradients
             network.eval()
             for parameter in network.parameters():
                 parameter.requires_grad_(True)
@@ -107,28 +134,58 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("-o", metavar="FILE")
     given = parser.parse_args(argv)
-    options = ["-m", given.m, "-f", given.f, "--max-cases", str(given.max_cases), "--steps", str(given.steps), "-device", given.device, *SUITE]
-    sides = {"ours": [sys.executable, "-m", "evaluation.robust"], "plain": [sys.executable, __file__, "--plain"]}
+    options = [
+        "-m",
+        given.m,
+        "-f",
+        given.f,
+        "--max-cases",
+        str(given.max_cases),
+        "--steps",
+        str(given.steps),
+        "-device",
+        given.device,
+        *SUITE,
+    ]
+    sides = {
+        "ours": [sys.executable, "-m", "evaluation.robust"],
+        "plain": [sys.executable, __file__, "--plain"],
+    }
     seconds = {name: [] for name in sides}
     dice = {}
     for _, (name, command) in itertools.product(range(given.turns), sides.items()):
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            subprocess.run([*command, *options, "-o", folder], check=True, stdout=subprocess.DEVNULL, env=_environment())
+            subprocess.run(
+                [*command, *options, "-o", folder],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+            )
             seconds[name].append(time.perf_counter() - started)
             dice[name] = _dice(Path(folder))
         print(f"{name}: {seconds[name][-1]:.0f} s", file=sys.stderr)
     assert dice["ours"].keys() == dice["plain"].keys()
     result = {
         "date": date.today().isoformat(),
-        "command": " ".join(["python", "benchmarks/suite_cost.py", *(sys.argv[1:] if argv is None else argv)]),
-        "device": torch.cuda.get_device_name() if given.device == "cuda" else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
-        "versions": {"torch": torch.__version__, "nnunetv2_lngswr": __version__, "python": platform.python_version()},
+        "command": " ".join(
+            ["python", "benchmarks/suite_cost.py", *(sys.argv[1:] if argv is None else argv)]
+        ),
+        "device": torch.cuda.get_device_name()
+        if given.device == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "versions": {
+            "torch": torch.__version__,
+            "nnunetv2_lngswr": __version__,
+            "python": platform.python_version(),
+        },
         "cases": given.max_cases,
         "runs": len(dice["ours"]),
         "seconds": seconds,
         "ratio": statistics.median(p / o for p, o in zip(seconds["plain"], seconds["ours"])),
-        "largest_difference_of_dice": max(abs(dice["ours"][k] - dice["plain"][k]) for k in dice["ours"]),
+        "largest_difference_of_dice": max(
+            abs(dice["ours"][k] - dice["plain"][k]) for k in dice["ours"]
+        ),
         "mean_dice": {name: statistics.mean(values.values()) for name, values in dice.items()},
     }
     text = json.dumps(result, indent=1) + "\n"
@@ -138,15 +195,24 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
 
 
 def _dice(folder: Path) -> dict[tuple, float]:
     """Foreground Dice of every case and run."""
-    from evaluation import report
+    from evaluation.report import markdown as report
 
     rows = report.read_cases(folder / "cases.csv")
-    return {(r["case"], r["attack"], r["norm"], r["epsilon_text"]): r["dice"] for r in rows if r["label"] == report.MEAN_LABEL and r["kind"] != "derived"}
+    return {
+        (r["case"], r["attack"], r["norm"], r["epsilon_text"]): r["dice"]
+        for r in rows
+        if r["label"] == report.MEAN_LABEL and r["kind"] != "derived"
+    }
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The core in one page (everything carries a batch axis; a case is B = 1):
 
-    from evaluation.model import SegmentationModel
+    from evaluation.model.folder import SegmentationModel
     from nnunetv2_lngswr.attacks import run_attack, ThreatModel, parse_epsilon, attack_names
 
     model = SegmentationModel.from_folder(folder, folds=None, checkpoint="checkpoint_final.pth", device="cpu", tile_step_size=0.5,

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_lngswr.files import read_json
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
 
 NAMED_AT_MOST = 5
 
@@ -27,25 +28,43 @@ class CaseFiles:
     @property
     def key(self) -> str:
         """Names the part file."""
-        return self.identifier if self.folds is None else f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
+        return (
+            self.identifier
+            if self.folds is None
+            else f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
+        )
 
     def sha256(self) -> str:
         """Of the contents of all its files, so that a changed file is noticed on resume."""
         digest = hashlib.sha256()
-        for path in (*self.images, self.label, *([self.previous_stage] if self.previous_stage else [])):
+        for path in (
+            *self.images,
+            self.label,
+            *([self.previous_stage] if self.previous_stage else []),
+        ):
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
 
-def from_folders(images: Mapping[str, Sequence[str]], labels: Path, *, ending: str, previous_stage: Path | None) -> list[CaseFiles]:
+def from_folders(
+    images: Mapping[str, Sequence[str]], labels: Path, *, ending: str, previous_stage: Path | None
+) -> list[CaseFiles]:
     """`images`: {identifier: channel files}, as SegmentationModel.list_images; `labels`: folder of <identifier><ending>; sorted. ValueError for images
     without labels, labels without images and cases without their previous stage."""
     if not labels.is_dir():
-        raise ValueError(f"label folder {labels} does not exist (-l)")
+        raise UserError(f"label folder {labels} does not exist (-l)")
     there = {p.name.removesuffix(ending) for p in labels.glob(f"*{ending}") if p.is_file()}
-    _refuse(sorted(set(images) - there), f"images without a label <case>{ending} in {labels}", "add the labels or take the images out")
-    _refuse(sorted(there - set(images)), f"labels in {labels} without an image", "add the images (<case>_0000, ...) or take the labels out")
+    _refuse(
+        sorted(set(images) - there),
+        f"images without a label <case>{ending} in {labels}",
+        "add the labels or take the images out",
+    )
+    _refuse(
+        sorted(there - set(images)),
+        f"labels in {labels} without an image",
+        "add the images (<case>_0000, ...) or take the labels out",
+    )
     return [
         CaseFiles(
             identifier=name,
@@ -59,26 +78,38 @@ def from_folders(images: Mapping[str, Sequence[str]], labels: Path, *, ending: s
 
 
 def from_cross_validation(
-    *, dataset: str, folds: Sequence[int | str], ending: str, channels: int, previous_stage: Path | None
+    *,
+    dataset: str,
+    folds: Sequence[int | str],
+    ending: str,
+    channels: int,
+    previous_stage: Path | None,
 ) -> list[CaseFiles]:
     """Every fold's validation cases, fold by fold, sorted: from nnUNet_raw/<dataset>/{imagesTr, labelsTr} and
     nnUNet_preprocessed/<dataset>/splits_final.json. ValueError, with the fix, where one of them is missing, and for fold_all."""
     refuse_fold_all(folds)
-    raw, preprocessed = _environment("nnUNet_raw") / dataset, _environment("nnUNet_preprocessed") / dataset
+    raw, preprocessed = (
+        _environment("nnUNet_raw") / dataset,
+        _environment("nnUNet_preprocessed") / dataset,
+    )
     splits_file = preprocessed / "splits_final.json"
     if not splits_file.is_file():
-        raise ValueError(f"{splits_file} does not exist, so the validation cases of the folds are unknown; copy it there, or give -i and -l")
+        raise UserError(
+            f"{splits_file} does not exist, so the validation cases of the folds are unknown; copy it there, or give -i and -l"
+        )
     splits = read_json(splits_file)
     if not (raw / "imagesTr").is_dir() and not (raw / "dataset.json").is_file():
-        raise ValueError(f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); put it there, or give -i and -l")
+        raise UserError(
+            f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); put it there, or give -i and -l"
+        )
     listed = _listed(raw)
     cases, seen = [], {}
     for fold in folds:
         if fold >= len(splits):
-            raise ValueError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
+            raise UserError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
         for name in sorted(splits[fold]["val"]):
             if name in seen:
-                raise ValueError(
+                raise UserError(
                     f"{splits_file} lists {name} as validation case of folds {seen[name]} and {fold}: one case would count twice; choose one fold (-f)"
                 )
             seen[name] = fold
@@ -86,14 +117,26 @@ def from_cross_validation(
             images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
             for path in (*images, label):
                 if not path.is_file():
-                    raise ValueError(f"{path} does not exist, but splits_final.json lists {name} as validation case of fold {fold}")
-            cases.append(CaseFiles(identifier=name, folds=(fold,), images=images, label=label, previous_stage=_previous(previous_stage, name, ending)))
+                    raise UserError(
+                        f"{path} does not exist, but splits_final.json lists {name} as validation case of fold {fold}"
+                    )
+            cases.append(
+                CaseFiles(
+                    identifier=name,
+                    folds=(fold,),
+                    images=images,
+                    label=label,
+                    previous_stage=_previous(previous_stage, name, ending),
+                )
+            )
     return cases
 
 
 def refuse_fold_all(folds: Sequence[int | str]) -> None:
     if "all" in folds:
-        raise ValueError("fold_all was trained on every case and has no validation cases; give images and labels it has not seen (-i, -l)")
+        raise UserError(
+            "fold_all was trained on every case and has no validation cases; give images and labels it has not seen (-i, -l)"
+        )
 
 
 def choose(cases: Sequence[CaseFiles], count: int | None, *, seed: int) -> list[CaseFiles]:
@@ -111,13 +154,18 @@ def _listed(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
     def place(path: str) -> Path:
         return raw / os.path.expandvars(path)
 
-    return {name: (tuple(place(p) for p in e["images"]), place(e["label"])) for name, e in entries.items()}
+    return {
+        name: (tuple(place(p) for p in e["images"]), place(e["label"]))
+        for name, e in entries.items()
+    }
 
 
 def _environment(name: str) -> Path:
     value = os.environ.get(name)
     if not value:
-        raise ValueError(f"without -i and -l the validation cases are evaluated, which needs the environment variable {name}; it is not set")
+        raise UserError(
+            f"without -i and -l the validation cases are evaluated, which needs the environment variable {name}; it is not set"
+        )
     return Path(value)
 
 
@@ -126,11 +174,13 @@ def _previous(folder: Path | None, name: str, ending: str) -> Path | None:
         return None
     path = folder / f"{name}{ending}"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: the previous stage's segmentation of {name} (-prev_stage_predictions)")
+        raise UserError(
+            f"{path} does not exist: the previous stage's segmentation of {name} (-prev_stage_predictions)"
+        )
     return path
 
 
 def _refuse(names: Sequence[str], what: str, fix: str) -> None:
     if names:
         shown = ", ".join(names[:NAMED_AT_MOST]) + (", ..." if len(names) > NAMED_AT_MOST else "")
-        raise ValueError(f"{len(names)} {what}: {shown}; {fix}")
+        raise UserError(f"{len(names)} {what}: {shown}; {fix}")

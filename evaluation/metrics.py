@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetv2_lngswr.utils.errors import UserError
+
 EMPTY_MASK_RULE = (
     "Reference and prediction both empty: all metrics are nan and leave the means, as in nnU-Net. "
     "One of them empty: Dice = IoU = NSD = 0, HD95 = the diagonal of the image."
@@ -55,11 +57,15 @@ def score(
     """{label or region: Score}. `prediction`, `reference`: integer label maps of one shape in the file's geometry; `spacing`: mm per axis of
     these arrays; `labels`: integers, or tuples of integers for regions. ValueError for shapes or a spacing that do not fit."""
     if prediction.shape != reference.shape:
-        raise ValueError(f"prediction and reference must have one shape, got {prediction.shape} and {reference.shape}")
+        raise UserError(
+            f"prediction and reference must have one shape, got {prediction.shape} and {reference.shape}"
+        )
     if len(spacing) != reference.ndim:
-        raise ValueError(f"spacing must have one entry per axis ({reference.ndim}), got {tuple(spacing)}")
+        raise UserError(
+            f"spacing must have one entry per axis ({reference.ndim}), got {tuple(spacing)}"
+        )
     if not tolerance_mm >= 0:
-        raise ValueError(f"tolerance_mm must be >= 0, got {tolerance_mm}")
+        raise UserError(f"tolerance_mm must be >= 0, got {tolerance_mm}")
     counted = np.ones(reference.shape, bool) if ignore_label is None else reference != ignore_label
     result = {}
     for label in labels:
@@ -79,7 +85,9 @@ def foreground_mean(scores: Mapping[Label, Score]) -> Score:
     )
 
 
-def _score_masks(p: np.ndarray, r: np.ndarray, spacing: Sequence[float], tolerance_mm: float) -> Score:
+def _score_masks(
+    p: np.ndarray, r: np.ndarray, spacing: Sequence[float], tolerance_mm: float
+) -> Score:
     overlap, size_p, size_r = int((p & r).sum()), int(p.sum()), int(r.sum())
     sizes = {"reference_voxels": size_r, "predicted_voxels": size_p}
     if size_p + size_r == 0:
@@ -89,7 +97,9 @@ def _score_masks(p: np.ndarray, r: np.ndarray, spacing: Sequence[float], toleran
     if size_p == 0 or size_r == 0:
         return Score(dice=0.0, iou=0.0, hd95_mm=float(np.linalg.norm(lengths)), nsd=0.0, **sizes)
     shape = [p.shape[a] for a in kept]
-    to_reference, to_prediction = _surface_distances(p.reshape(shape), r.reshape(shape), [float(spacing[a]) for a in kept])
+    to_reference, to_prediction = _surface_distances(
+        p.reshape(shape), r.reshape(shape), [float(spacing[a]) for a in kept]
+    )
     within = int((to_reference <= tolerance_mm).sum() + (to_prediction <= tolerance_mm).sum())
     return Score(
         dice=2 * overlap / (size_p + size_r),
@@ -106,15 +116,23 @@ def _axes(shape: tuple[int, ...]) -> list[int]:
     return kept if len(kept) >= 2 else list(range(len(shape)))
 
 
-def _surface_distances(p: np.ndarray, r: np.ndarray, spacing: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def _surface_distances(
+    p: np.ndarray, r: np.ndarray, spacing: list[float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances in mm from each boundary voxel of p to the nearest of r, and back."""
     import torch
-    from monai.metrics.utils import get_edge_surface_distance  # seconds to import, and many callers need no surfaces
+    from monai.metrics.utils import (
+        get_edge_surface_distance,  # seconds to import, and many callers need no surfaces
+    )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about an argument that it passes itself
         _, (to_reference, to_prediction), _ = get_edge_surface_distance(
-            torch.from_numpy(p), torch.from_numpy(r), spacing=spacing, symmetric=True, warn_empty=False
+            torch.from_numpy(p),
+            torch.from_numpy(r),
+            spacing=spacing,
+            symmetric=True,
+            warn_empty=False,
         )
     return to_reference.double().numpy(), to_prediction.double().numpy()
 

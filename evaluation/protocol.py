@@ -7,12 +7,15 @@ module imports nothing heavy, so `--help` answers at once.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.seeds import run_seed
 
 ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
 EPSILONS = ("1/255", "2/255", "4/255", "8/255")
@@ -63,7 +66,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.epsilon_unit not in UNITS:
-            raise ValueError(f"epsilon unit must be one of {', '.join(UNITS)}, got {self.epsilon_unit!r}")
+            raise UserError(
+                f"epsilon unit must be one of {', '.join(UNITS)}, got {self.epsilon_unit!r}"
+            )
         for name in ("attacks", "shifts"):
             value = getattr(self, name)
             value = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
@@ -82,24 +87,38 @@ class Options:
         object.__setattr__(self, "steps_of", steps_of)
         for name, value in steps_of:
             if name not in self.attacks:
-                raise ValueError(f"steps are given for {name}, which is not among the attacks: {', '.join(self.attacks)}")
+                raise UserError(
+                    f"steps are given for {name}, which is not among the attacks: {', '.join(self.attacks)}"
+                )
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"steps of {name} must be an integer >= 1, got {value}")
-        for name, least in (("steps", 1), ("restarts", 1), ("window_batch_size", 1), ("max_cases", 1), ("seed", 0)):
+                raise UserError(f"steps of {name} must be an integer >= 1, got {value}")
+        for name, least in (
+            ("steps", 1),
+            ("restarts", 1),
+            ("window_batch_size", 1),
+            ("max_cases", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{name} must be an integer >= {least}, got {value}")
+                raise UserError(f"{name} must be an integer >= {least}, got {value}")
         if not 0 < self.tile_step_size <= 1:
-            raise ValueError(f"step_size (tile_step_size) must be in (0, 1], got {self.tile_step_size}")
+            raise UserError(
+                f"step_size (tile_step_size) must be in (0, 1], got {self.tile_step_size}"
+            )
         if not self.nsd_tolerance >= 0:
-            raise ValueError(f"nsd_tolerance must be >= 0, got {self.nsd_tolerance}")
+            raise UserError(f"nsd_tolerance must be >= 0, got {self.nsd_tolerance}")
         if self.epsilon_unit == "range":
             for name in ("epsilons", "epsilons_l2"):
                 if any(e > 1 for e in getattr(self, name)):
                     largest = max(getattr(self, name))
-                    raise ValueError(f"{name} are fractions of the intensity range, got {float(largest):g}; did you mean {float(largest):g}/255?")
+                    raise UserError(
+                        f"{name} are fractions of the intensity range, got {float(largest):g}; did you mean {float(largest):g}/255?"
+                    )
         if not ({*self.attacks} - {*WORST} or {*self.shifts} - {"none"}):
-            raise ValueError("there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived from others) or --shifts")
+            raise UserError(
+                "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived from others) or --shifts"
+            )
 
     def record(self) -> dict[str, Any]:
         """JSON-ready, budgets as text."""
@@ -132,8 +151,21 @@ class Run:
 
     @property
     def title(self) -> str:
-        extra = self.norm if self.kind == "attack" and self.function != self.name or self.name == "noise" else ""
-        return " ".join(str(p) for p in (self.name, extra, self.epsilon_text, "" if self.severity is None else self.severity) if p != "")
+        extra = (
+            self.norm
+            if self.kind == "attack" and self.function != self.name or self.name == "noise"
+            else ""
+        )
+        return " ".join(
+            str(p)
+            for p in (
+                self.name,
+                extra,
+                self.epsilon_text,
+                "" if self.severity is None else self.severity,
+            )
+            if p != ""
+        )
 
     @property
     def cost(self) -> float:
@@ -143,35 +175,12 @@ class Run:
     def seed(self, seed: int, identifier: str) -> int:
         """For this case and attack; budgets and severities share it, so that curves differ by strength and not by luck. Independent of the
         order of the cases and of parts."""
-        text = f"{seed}|{identifier}|{self.kind}|{self.name}|{self.norm}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def parse_budget(value: Fraction | float | str) -> Fraction:
-    """'8/255', '0.25/255', '0.03', 0.03 or a Fraction, exactly. ValueError for anything else, and for a negative number."""
-    try:
-        if isinstance(value, str):
-            top, _, bottom = value.strip().partition("/")
-            parsed = Fraction(top) / Fraction(bottom or "1")
-        else:
-            parsed = Fraction(value)
-    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
-        raise ValueError(f"epsilon must be a number or a fraction such as 8/255, got {value!r}") from None
-    if parsed < 0:
-        raise ValueError(f"epsilon must be >= 0, got {str(value).strip()}")
-    return parsed
-
-
-def budget_text(epsilon: Fraction) -> str:
-    """'8/255', '0.25/255' for quarters of 1/255, else nine digits."""
-    if epsilon and (epsilon * 255 * 4).denominator == 1:
-        return f"{float(epsilon * 255):g}/255"
-    return f"{float(epsilon):.9g}"
+        return run_seed(seed, identifier, self.kind, self.name, self.norm)
 
 
 def check_names(options: Options) -> None:
     """ValueError, with the nearest names, for attacks and shifts that do not exist."""
-    from evaluation.shifts import get_shift
+    from evaluation.corruptions import get_shift
 
     for name in options.attacks:
         if name not in WORST:
@@ -182,43 +191,64 @@ def check_names(options: Options) -> None:
 
 
 def plan_runs(
-    options: Options, *, ct: bool, two_dimensional: bool, regions: bool = False, has_encoder: bool = True
+    options: Options,
+    *,
+    ct: bool,
+    two_dimensional: bool,
+    regions: bool = False,
+    has_encoder: bool = True,
 ) -> tuple[list[Run], dict[str, str], dict[str, str]]:
     """(runs in the order of the report, {shift left out: why}, {attack left out: why}). `ct`, `two_dimensional`: as shifts.inapplicable; `regions`,
     `has_encoder`: of the model. What does not apply is left out of the defaults. ValueError for unknown attacks and shifts (with
     the nearest names), attacks without budgets in their norm, and attacks and shifts asked for by name that do not apply."""
-    from evaluation.shifts import SEVERITIES, inapplicable, shift_names
+    from evaluation.corruptions import SEVERITIES, inapplicable, shift_names
 
     check_names(options)
     runs = [Run(kind="clean", name="clean")]
     resolved = [_resolve(a) for a in options.attacks if a not in WORST]
     attacks_left_out = {}
     for name, spec, norm in list(resolved):
-        reason = _why_not(spec, options.epsilon_unit, two_dimensional=two_dimensional, regions=regions, has_encoder=has_encoder)
+        reason = _why_not(
+            spec,
+            options.epsilon_unit,
+            two_dimensional=two_dimensional,
+            regions=regions,
+            has_encoder=has_encoder,
+        )
         if reason and options.attacks != ATTACKS:
-            raise ValueError(f"attack {name} {reason}")
+            raise UserError(f"attack {name} {reason}")
         if reason:
             attacks_left_out[name] = reason
             resolved.remove((name, spec, norm))
-    norms = list(dict.fromkeys(norm for _, spec, norm in resolved if spec.name != "noise" and spec.uses_epsilon))
+    norms = list(
+        dict.fromkeys(
+            norm for _, spec, norm in resolved if spec.name != "noise" and spec.uses_epsilon
+        )
+    )
     if not norms:
-        norms = [n for n, budgets in ((LINF, options.epsilons), (L2, options.epsilons_l2)) if budgets][:1] or [LINF]
+        norms = [
+            n for n, budgets in ((LINF, options.epsilons), (L2, options.epsilons_l2)) if budgets
+        ][:1] or [LINF]
     for name, spec, norm in resolved:
         if spec.needs_surrogate and options.surrogate is None:
-            raise ValueError(f"attack {name} needs another model folder: --surrogate MODEL_FOLDER")
+            raise UserError(f"attack {name} needs another model folder: --surrogate MODEL_FOLDER")
         for n in norms if name == "noise" else [norm]:
             runs += _attack_runs(options, name, spec, n)
     named = [s for s in options.shifts if s not in ("all", "none")]
     left_out = inapplicable(ct=ct, two_dimensional=two_dimensional)
     for name in named:
         if name in left_out:
-            raise ValueError(f"shift {name} does not apply to this data set: {left_out[name]}")
-    chosen = [s for s in shift_names() if s in named or ("all" in options.shifts and s not in left_out)]
+            raise UserError(f"shift {name} does not apply to this data set: {left_out[name]}")
+    chosen = [
+        s for s in shift_names() if s in named or ("all" in options.shifts and s not in left_out)
+    ]
     runs += [Run(kind="shift", name=s, severity=v) for s in chosen for v in SEVERITIES]
     return runs, left_out if "all" in options.shifts else {}, attacks_left_out
 
 
-def _why_not(spec, epsilon_unit: str, *, two_dimensional: bool, regions: bool, has_encoder: bool) -> str:
+def _why_not(
+    spec, epsilon_unit: str, *, two_dimensional: bool, regions: bool, has_encoder: bool
+) -> str:
     """Why an attack cannot run on a model; empty where it can."""
     if spec.needs_features and not has_encoder:
         return "needs a network with an .encoder, whose bottleneck it attacks"
@@ -233,29 +263,51 @@ def _why_not(spec, epsilon_unit: str, *, two_dimensional: bool, regions: bool, h
 
 def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[Run]:
     steps = dict(options.steps_of).get(name, None if spec.name in OWN_STEPS else options.steps)
-    arguments = {k: v for k, v in (("steps", steps), ("restarts", options.restarts)) if v is not None and k in spec.tunable}
+    arguments = {
+        k: v
+        for k, v in (("steps", steps), ("restarts", options.restarts))
+        if v is not None and k in spec.tunable
+    }
     forwards, gradients = _evaluations(spec, arguments)
-    shared = {"kind": "attack", "name": name, "function": spec.name, "options": arguments, "forwards": forwards, "gradients": gradients}
+    shared = {
+        "kind": "attack",
+        "name": name,
+        "function": spec.name,
+        "options": arguments,
+        "forwards": forwards,
+        "gradients": gradients,
+    }
     if not spec.uses_epsilon:
         return [Run(**shared)]
-    budgets, flag = (options.epsilons, "--epsilons") if norm == LINF else (options.epsilons_l2, "--epsilons-l2")
+    budgets, flag = (
+        (options.epsilons, "--epsilons") if norm == LINF else (options.epsilons_l2, "--epsilons-l2")
+    )
     if not budgets:
-        raise ValueError(f"attack {name} works in {norm} and has no budgets: give {flag} in unit {options.epsilon_unit}")
+        raise UserError(
+            f"attack {name} works in {norm} and has no budgets: give {flag} in unit {options.epsilon_unit}"
+        )
     return [Run(**shared, norm=norm, epsilon=e) for e in budgets]
 
 
 def _resolve(name: str) -> tuple[str, Any, str]:
     """(reported name, AttackSpec, norm)."""
-    from nnunetv2_lngswr.attacks import ATTACKS as known, get_attack
-    from nnunetv2_lngswr.attacks.names import lookup
+    from nnunetv2_lngswr.attacks import ATTACKS as known
+    from nnunetv2_lngswr.attacks import get_attack
     from nnunetv2_lngswr.attacks.torchattacks_adapter import PREFIX, classes
+    from nnunetv2_lngswr.utils.names import lookup
 
     if name.startswith(PREFIX):
         lookup(classes(), name.removeprefix(PREFIX), "torchattacks attack")
         # torchattacks names its L2 attacks so
         return name, get_attack(name), L2 if "L2" in name else LINF
     base, _, suffix = name.rpartition("_")
-    if name not in known and suffix in (LINF, L2) and base in known and len(known[base].norms) > 1 and known[base].uses_epsilon:
+    if (
+        name not in known
+        and suffix in (LINF, L2)
+        and base in known
+        and len(known[base].norms) > 1
+        and known[base].uses_epsilon
+    ):
         return name, known[base], suffix
     spec = get_attack(name)
     return name, spec, spec.norms[0].value
@@ -267,7 +319,11 @@ def _evaluations(spec, arguments: Mapping[str, Any]) -> tuple[int, int]:
 
     from nnunetv2_lngswr.attacks.pgd import pgd
 
-    defaults = {k: p.default for f in (pgd, spec.function) for k, p in inspect.signature(f).parameters.items()}
+    defaults = {
+        k: p.default
+        for f in (pgd, spec.function)
+        for k, p in inspect.signature(f).parameters.items()
+    }
     count = 1
     for name in set(spec.tunable) & {"steps", "restarts"}:
         count *= arguments.get(name, defaults[name])

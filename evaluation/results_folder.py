@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from nnunetv2_lngswr.files import read_json, write_file
 from evaluation.inputs import CaseFiles
 from evaluation.run_case import CaseResult
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json, write_file
 
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
 EXAMPLE_ARRAYS = ("image", "perturbation", "reference", "before", "after")
@@ -35,28 +36,32 @@ class ResultsFolder:
     def check(self, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         """ValueError where OUT holds results of other settings (named) or of something else, unless they are to be overwritten."""
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file; -o needs a folder")
+            raise UserError(f"{self.path} is a file; -o needs a folder")
         above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not above.is_dir():
-            raise ValueError(f"{above} is a file, so {self.path} cannot be made (-o)")
+            raise UserError(f"{above} is a file, so {self.path} cannot be made (-o)")
         there = [n for n in (*OUTPUTS, "parts", "adversarial") if (self.path / n).exists()]
         if overwrite or not there or self.holds(settings):
             return
         if not self.settings_file.is_file():
-            raise ValueError(f"{self.path} holds {', '.join(there)} without settings.json; choose another folder, or --overwrite to replace them")
+            raise UserError(
+                f"{self.path} holds {', '.join(there)} without settings.json; choose another folder, or --overwrite to replace them"
+            )
         try:
             before = read_json(self.settings_file)
         except ValueError as error:
-            raise ValueError(f"{error}; choose another folder, or --overwrite") from None
+            raise UserError(f"{error}; choose another folder, or --overwrite") from None
         different = differences(before, _as_json(settings))
-        raise ValueError(
+        raise UserError(
             f"{self.path} holds results of other settings ({'; '.join(different)}); choose another folder, or --overwrite to replace them"
         )
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Whether what OUT holds was made with these settings."""
         try:
-            return self.settings_file.is_file() and read_json(self.settings_file) == _as_json(settings)
+            return self.settings_file.is_file() and read_json(self.settings_file) == _as_json(
+                settings
+            )
         except ValueError:
             return False
 
@@ -85,7 +90,9 @@ class ResultsFolder:
         example = result.example
         if example is not None:
             arrays = {k: example[k] for k in EXAMPLE_ARRAYS}
-            write_file(self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays))
+            write_file(
+                self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays)
+            )
             example = {k: v for k, v in example.items() if k not in EXAMPLE_ARRAYS}
         part = {
             "inputs_sha256": files.sha256(),
@@ -139,8 +146,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
             found += differences(a, b, f"{prefix}{key}.")
         elif isinstance(a, list) and isinstance(b, list) and len(a) + len(b) > 12:
             gone, new = [v for v in a if v not in b], [v for v in b if v not in a]
-            shown = [f"{word} {', '.join(map(str, v[:3]))}{' ...' if len(v) > 3 else ''}" for word, v in (("without", gone), ("with new", new)) if v]
-            found.append(f"{prefix}{key}: {len(a)} before, {len(b)} now, {' and '.join(shown) or 'in another order'}")
+            shown = [
+                f"{word} {', '.join(map(str, v[:3]))}{' ...' if len(v) > 3 else ''}"
+                for word, v in (("without", gone), ("with new", new))
+                if v
+            ]
+            found.append(
+                f"{prefix}{key}: {len(a)} before, {len(b)} now, {' and '.join(shown) or 'in another order'}"
+            )
         else:
             found.append(f"{prefix}{key}: was {_short(a)}, is {_short(b)}")
     return found

@@ -29,13 +29,23 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation import protocol
 from evaluation.protocol import Options, Run
+from nnunetv2_lngswr.utils.errors import UserError
 
 if TYPE_CHECKING:
     from evaluation.inputs import CaseFiles
-    from evaluation.model import SegmentationModel
+    from evaluation.model.folder import SegmentationModel
     from evaluation.results_folder import ResultsFolder
 
-PACKAGES = ("nnunetv2_lngswr", "nnunetv2", "torch", "numpy", "scipy", "monai", "batchgeneratorsv2", "torchattacks")
+PACKAGES = (
+    "nnunetv2_lngswr",
+    "nnunetv2",
+    "torch",
+    "numpy",
+    "scipy",
+    "monai",
+    "batchgeneratorsv2",
+    "torchattacks",
+)
 DEFAULTS = Options()
 
 
@@ -50,7 +60,7 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """cases.csv, numbers as numbers."""
-        from evaluation import report
+        from evaluation.report import markdown as report
 
         return report.read_cases(self.folder / "cases.csv")
 
@@ -79,7 +89,7 @@ def evaluate(
     disk that is full, after which finished cases are kept.
     """
     if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise ValueError(f"workers must be an integer >= 1, got {workers}")
+        raise UserError(f"workers must be an integer >= 1, got {workers}")
     given = Options(**options)
     inputs = {"images": images, "labels": labels, "previous_stage": previous_stage}
     work = _prepare(model_folder, **inputs, num_parts=num_parts, part_id=part_id, options=given)
@@ -87,13 +97,28 @@ def evaluate(
 
     out = ResultsFolder(output_folder)
     out.check(work.settings, overwrite=overwrite)
-    todo = [c for c in work.share if not out.finished(c)] if out.holds(work.settings) else list(work.share)
+    todo = (
+        [c for c in work.share if not out.finished(c)]
+        if out.holds(work.settings)
+        else list(work.share)
+    )
     _check_inputs(work, todo, progress)
     out.open(work.settings)
     workers = _workers(workers, work, todo)
     if workers > 1:
-        call = {"model_folder": str(model_folder), "output_folder": str(output_folder), **{k: v and str(Path(v)) for k, v in inputs.items()}}
-        _run_workers(workers, call | {"options": given.record() | _exact_budgets(given)}, work, todo, out, progress)
+        call = {
+            "model_folder": str(model_folder),
+            "output_folder": str(output_folder),
+            **{k: v and str(Path(v)) for k, v in inputs.items()},
+        }
+        _run_workers(
+            workers,
+            call | {"options": given.record() | _exact_budgets(given)},
+            work,
+            todo,
+            out,
+            progress,
+        )
     else:
         _run(work, todo, out, progress)
     if not all(out.finished(c) for c in work.cases):
@@ -101,11 +126,20 @@ def evaluate(
     return Evaluation(folder=out.path, finished=True, summary=_merge(work, out))
 
 
-def estimate(model_folder: str | Path, output_folder: str | Path | None = None, *, overwrite: bool = False, **arguments: Any) -> dict[str, Any]:
+def estimate(
+    model_folder: str | Path,
+    output_folder: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    **arguments: Any,
+) -> dict[str, Any]:
     """What `evaluate` with these arguments would do, and a guess at time and memory, from one prediction and one gradient on the first case:
     {'cases', 'share', 'finished', 'runs', 'shifts_left_out', 'attacks_left_out', 'prediction_seconds', 'gradient_seconds', 'seconds_per_case', 'seconds', 'peak_memory_bytes'}.
     Cases of another size take another time."""
-    places = {k: arguments.pop(k, None) for k in ("images", "labels", "previous_stage", "num_parts", "part_id")}
+    places = {
+        k: arguments.pop(k, None)
+        for k in ("images", "labels", "previous_stage", "num_parts", "part_id")
+    }
     work = _prepare(model_folder, **places, options=Options(**arguments))
     finished = []
     if output_folder is not None:
@@ -113,7 +147,9 @@ def estimate(model_folder: str | Path, output_folder: str | Path | None = None, 
 
         out = ResultsFolder(output_folder)
         out.check(work.settings, overwrite=overwrite)
-        finished = [c.key for c in work.share if out.finished(c)] if out.holds(work.settings) else []
+        finished = (
+            [c.key for c in work.share if out.finished(c)] if out.holds(work.settings) else []
+        )
     return _estimate(work, finished)
 
 
@@ -126,16 +162,16 @@ class _Work:
 
     folder: Path
     options: Options
-    model: "SegmentationModel"
-    cases: list["CaseFiles"]
-    share: list["CaseFiles"]
+    model: SegmentationModel
+    cases: list[CaseFiles]
+    share: list[CaseFiles]
     runs: list[Run]
     shifts_left_out: dict[str, str]
     attacks_left_out: dict[str, str]
     settings: dict[str, Any]
-    surrogate: "SegmentationModel | None" = None
+    surrogate: SegmentationModel | None = None
 
-    def model_for(self, files: "CaseFiles") -> "tuple[SegmentationModel, SegmentationModel | None]":
+    def model_for(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
         """The model (and surrogate) that may evaluate these files; one fold is in memory at a time."""
         if files.folds is not None and tuple(self.model.folds) != files.folds:
             self.model = _load(self.folder, self.options, files.folds)
@@ -144,14 +180,20 @@ class _Work:
         return self.model, self.surrogate
 
 
-def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id, options: Options) -> _Work:
+def _prepare(
+    model_folder, *, images, labels, previous_stage, num_parts, part_id, options: Options
+) -> _Work:
     if (images is None) != (labels is None):
-        given, missing = ("images (-i)", "labels (-l)") if labels is None else ("labels (-l)", "images (-i)")
-        raise ValueError(f"{given} were given without {missing}; give both, or neither for each fold's validation cases")
+        given, missing = (
+            ("images (-i)", "labels (-l)") if labels is None else ("labels (-l)", "images (-i)")
+        )
+        raise UserError(
+            f"{given} were given without {missing}; give both, or neither for each fold's validation cases"
+        )
     num_parts, part_id = _parts(num_parts, part_id)
     from evaluation import inputs
-    from nnunetv2_lngswr.checkpoints import sha256
-    from evaluation.model import find_folds
+    from evaluation.model.folder import find_folds
+    from nnunetv2_lngswr.utils.checkpoints import sha256
 
     folder = Path(model_folder)
     # cheap checks first: names of attacks and shifts are wrong more often than models
@@ -164,14 +206,25 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
     previous_stage = None if previous_stage is None else Path(previous_stage)
     if validating:
         cases = inputs.from_cross_validation(
-            dataset=model.plans.dataset_name, folds=found, ending=model.file_ending, channels=model.image_channels, previous_stage=previous_stage
+            dataset=model.plans.dataset_name,
+            folds=found,
+            ending=model.file_ending,
+            channels=model.image_channels,
+            previous_stage=previous_stage,
         )
     else:
         if not Path(images).is_dir():
-            raise ValueError(f"image folder {images} does not exist (-i)")
-        cases = inputs.from_folders(model.list_images(images), Path(labels), ending=model.file_ending, previous_stage=previous_stage)
+            raise UserError(f"image folder {images} does not exist (-i)")
+        cases = inputs.from_folders(
+            model.list_images(images),
+            Path(labels),
+            ending=model.file_ending,
+            previous_stage=previous_stage,
+        )
     if model.is_cascade and previous_stage is None:
-        raise ValueError(f"{model.configuration} is a cascade: give the previous stage's segmentations (-prev_stage_predictions)")
+        raise UserError(
+            f"{model.configuration} is a cascade: give the previous stage's segmentations (-prev_stage_predictions)"
+        )
     cases = inputs.choose(cases, options.max_cases, seed=options.seed)
     schemes = model.configuration_manager.normalization_schemes
     runs, shifts_left_out, attacks_left_out = protocol.plan_runs(
@@ -183,22 +236,36 @@ def _prepare(model_folder, *, images, labels, previous_stage, num_parts, part_id
     )
     surrogate, surrogate_folds = None, None
     if options.surrogate is not None:
-        surrogate_folds = find_folds(Path(options.surrogate), found if validating else None, options.checkpoint)
-        surrogate = _load(Path(options.surrogate), options, surrogate_folds[:1] if validating else surrogate_folds)
+        surrogate_folds = find_folds(
+            Path(options.surrogate), found if validating else None, options.checkpoint
+        )
+        surrogate = _load(
+            Path(options.surrogate), options, surrogate_folds[:1] if validating else surrogate_folds
+        )
         model.check_surrogate(surrogate)
 
     def hashes(of: Path, folds) -> dict[str, str]:
         return {str(f): sha256(of / f"fold_{f}" / options.checkpoint) for f in folds}
 
     # paths, device index and versions do not change what is evaluated; they are in the summary
-    description = {k: v for k, v in model.describe().items() if k not in ("folder", "versions", "device", "folds", "checkpoint_sha256")}
+    description = {
+        k: v
+        for k, v in model.describe().items()
+        if k not in ("folder", "versions", "device", "folds", "checkpoint_sha256")
+    }
     settings = {
         "schema_version": 1,
         "model": {**description, "checkpoint_sha256": hashes(folder, found)},
         "plans_sha256": sha256(folder / "plans.json"),
-        "surrogate": None if surrogate is None else hashes(Path(options.surrogate), surrogate_folds),
+        "surrogate": None
+        if surrogate is None
+        else hashes(Path(options.surrogate), surrogate_folds),
         "device": model.device.type,
-        "options": {k: v for k, v in options.record().items() if k not in ("device", "folds", "surrogate", "trust_checkpoint")},
+        "options": {
+            k: v
+            for k, v in options.record().items()
+            if k not in ("device", "folds", "surrogate", "trust_checkpoint")
+        },
         "cases": [c.key for c in cases],
     }
     return _Work(
@@ -220,17 +287,21 @@ def _parts(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
     if num_parts is None and part_id is None:
         return ranks
     if ranks[0] > 1:
-        raise ValueError(f"torchrun (WORLD_SIZE={ranks[0]}) and num_parts/part_id both divide the cases; use one of them")
+        raise UserError(
+            f"torchrun (WORLD_SIZE={ranks[0]}) and num_parts/part_id both divide the cases; use one of them"
+        )
     if num_parts is None or num_parts < 1:
-        raise ValueError(f"num_parts must be >= 1, got {num_parts}")
+        raise UserError(f"num_parts must be >= 1, got {num_parts}")
     part_id = 0 if part_id is None else part_id
     if not 0 <= part_id < num_parts:
-        raise ValueError(f"part_id must be in 0..{num_parts - 1} (num_parts {num_parts}), got {part_id}")
+        raise UserError(
+            f"part_id must be in 0..{num_parts - 1} (num_parts {num_parts}), got {part_id}"
+        )
     return num_parts, part_id
 
 
-def _load(folder: Path, options: Options, folds) -> "SegmentationModel":
-    from evaluation.model import SegmentationModel
+def _load(folder: Path, options: Options, folds) -> SegmentationModel:
+    from evaluation.model.folder import SegmentationModel
 
     return SegmentationModel.from_folder(
         folder,
@@ -253,13 +324,13 @@ def _device(name: str | None) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}") from None
+        raise UserError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, and torch finds none; use -device cpu")
+        raise UserError("device cuda was asked for, and torch finds none; use -device cpu")
     return str(device)
 
 
-def _check_inputs(work: _Work, cases: "Sequence[CaseFiles]", progress: bool) -> None:
+def _check_inputs(work: _Work, cases: Sequence[CaseFiles], progress: bool) -> None:
     """Read every file once before the first attack: a bad one is better named now than after a night."""
     from tqdm import tqdm
 
@@ -270,14 +341,18 @@ def _check_inputs(work: _Work, cases: "Sequence[CaseFiles]", progress: bool) -> 
 # --- running ------------------------------------------------------------------------------------------------------------------------
 
 
-def _run(work: _Work, todo: "Sequence[CaseFiles]", out: "ResultsFolder", progress: bool) -> None:
+def _run(work: _Work, todo: Sequence[CaseFiles], out: ResultsFolder, progress: bool) -> None:
     from tqdm import tqdm
 
     from evaluation.run_case import run_case
 
     per_case = sum(r.cost for r in work.runs)
     # counted in plain predictions, so that the time left is right although attacks differ in length
-    with tqdm(total=per_case * len(todo), disable=not progress, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}") as bar:
+    with tqdm(
+        total=per_case * len(todo),
+        disable=not progress,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}",
+    ) as bar:
         for number, files in enumerate(todo):
             bar.set_description(f"case {number + 1}/{len(todo)} {files.identifier}")
             model, surrogate = work.model_for(files)
@@ -297,7 +372,7 @@ def _run(work: _Work, todo: "Sequence[CaseFiles]", out: "ResultsFolder", progres
 WORTH_WORKERS = 1000
 
 
-def _workers(asked: int | None, work: _Work, todo: "Sequence[CaseFiles]") -> int:
+def _workers(asked: int | None, work: _Work, todo: Sequence[CaseFiles]) -> int:
     import torch
 
     if asked is None:
@@ -312,24 +387,45 @@ def _exact_budgets(options: Options) -> dict[str, list[str]]:
     return {name: [str(e) for e in getattr(options, name)] for name in ("epsilons", "epsilons_l2")}
 
 
-def _run_workers(workers: int, call: dict[str, Any], work: _Work, todo: "Sequence[CaseFiles]", out: "ResultsFolder", progress: bool) -> None:
+def _run_workers(
+    workers: int,
+    call: dict[str, Any],
+    work: _Work,
+    todo: Sequence[CaseFiles],
+    out: ResultsFolder,
+    progress: bool,
+) -> None:
     """The cases in processes that call `_work_on`; ends them all where one fails."""
     import torch
     from tqdm import tqdm
 
-    from nnunetv2_lngswr.commands import ended_with_us
+    from nnunetv2_lngswr.utils.processes import ended_with_us
 
     out.discard(todo)
     threads = str(max(1, torch.get_num_threads() // workers))
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
     for name in ("WORLD_SIZE", "RANK"):  # torchrun's share of the cases is divided here already
         environment.pop(name, None)
     command = [sys.executable, "-c", "from evaluation.robust import _work_on; _work_on()"]
-    with ExitStack() as stack, tqdm(total=len(todo), unit="case", desc=f"{workers} workers", disable=not progress) as bar:
+    with (
+        ExitStack() as stack,
+        tqdm(total=len(todo), unit="case", desc=f"{workers} workers", disable=not progress) as bar,
+    ):
         running = {}
         for i in range(workers):
             errors = stack.enter_context(tempfile.TemporaryFile("w+"))
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=environment, text=True)
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=environment,
+                text=True,
+            )
             stack.enter_context(ended_with_us(stack.enter_context(child)))
             with suppress(BrokenPipeError):  # it has ended: why is in its errors
                 child.stdin.write(json.dumps(call | {"cases": [c.key for c in todo[i::workers]]}))
@@ -361,7 +457,12 @@ def _work_on() -> None:
         from evaluation.results_folder import ResultsFolder
 
         keys = set(call["cases"])
-        _run(work, [c for c in work.share if c.key in keys], ResultsFolder(call["output_folder"]), progress=False)
+        _run(
+            work,
+            [c for c in work.share if c.key in keys],
+            ResultsFolder(call["output_folder"]),
+            progress=False,
+        )
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(_BAD_INPUT)
@@ -381,10 +482,12 @@ def _error_of_worker(status: int, said: str) -> BaseException:
         return OSError(int(number), text)
     if status == 130:
         return KeyboardInterrupt()
-    return RuntimeError(f"a worker ended with status {status}; finished cases are kept. It said:\n{said.strip()[-2000:]}")
+    return RuntimeError(
+        f"a worker ended with status {status}; finished cases are kept. It said:\n{said.strip()[-2000:]}"
+    )
 
 
-def _environment(model: "SegmentationModel") -> dict[str, str]:
+def _environment(model: SegmentationModel) -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -396,9 +499,10 @@ def _environment(model: "SegmentationModel") -> dict[str, str]:
     return {**found, "nnunetv2_lngswr": nnunetv2_lngswr.__version__, "device": model.device.type}
 
 
-def _merge(work: _Work, out: "ResultsFolder") -> dict[str, Any]:
+def _merge(work: _Work, out: ResultsFolder) -> dict[str, Any]:
     """The report from all parts, in the order of the cases. Several processes may do it at once: they write the same."""
-    from evaluation import figures, report
+    from evaluation.report import figures
+    from evaluation.report import markdown as report
 
     parts = [out.load(c) for c in work.cases]
     rows = [row for part in parts for row in part["rows"]]
@@ -410,20 +514,28 @@ def _merge(work: _Work, out: "ResultsFolder") -> dict[str, Any]:
     shown = [(c, p) for c, p in zip(work.cases, parts) if p["example"] is not None]
     if shown:
         chosen = figures.choose_examples([p["example"] for _, p in shown])
-        figures.draw_examples(out.path / "examples.png", [(title, out.load_example(*shown[i])) for title, i in chosen])
+        figures.draw_examples(
+            out.path / "examples.png", [(title, out.load_example(*shown[i])) for title, i in chosen]
+        )
     out.tidy()
     return summary
 
 
-def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    from evaluation import report
+def _summary(
+    work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    from evaluation.corruptions import SHIFTS
     from evaluation.metrics import EMPTY_MASK_RULE
-    from evaluation.shifts import SHIFTS
+    from evaluation.report import markdown as report
 
     model, options = work.model, work.options
     results = report.summarise(rows, seed=options.seed)
     validating = work.cases[0].folds is not None
-    folds = list(dict.fromkeys(f for c in work.cases for f in c.folds)) if validating else list(model.folds)
+    folds = (
+        list(dict.fromkeys(f for c in work.cases for f in c.folds))
+        if validating
+        else list(model.folds)
+    )
     environments = [dict(e) for e in dict.fromkeys(tuple(p["environment"].items()) for p in parts)]
     natural = "NaturalImage" in model.plans.image_reader_writer_class.__name__
     notes = list(dict.fromkeys(n for p in parts for n in p["notes"]))
@@ -433,14 +545,22 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[st
             f"saved perturbed cases, read back and preprocessed, differ from what was attacked by at most {max(roundtrip):.2g} of the range "
             "(z-scoring takes mean and sd anew from the perturbed image; inf: the nonzero crop changed)"
         )
-    notes += [f"attack {name} was left out: it {why}" for name, why in work.attacks_left_out.items()]
+    notes += [
+        f"attack {name} was left out: it {why}" for name, why in work.attacks_left_out.items()
+    ]
     if model.is_cascade:
-        notes.append("cascade: the previous stage's segmentation is an input that stays fixed; only the image is attacked")
+        notes.append(
+            "cascade: the previous stage's segmentation is an input that stays fixed; only the image is attacked"
+        )
     if options.surrogate is not None:
-        sha = "; ".join(f"fold {fold}: {digest}" for fold, digest in work.settings["surrogate"].items())
+        sha = "; ".join(
+            f"fold {fold}: {digest}" for fold, digest in work.settings["surrogate"].items()
+        )
         notes.append(f"transfer: perturbations made on {options.surrogate}, SHA-256 {sha}")
     if len(environments) > 1:
-        notes.append(f"the cases were evaluated in {len(environments)} different environments; see environments in summary.json")
+        notes.append(
+            f"the cases were evaluated in {len(environments)} different environments; see environments in summary.json"
+        )
     shifts_run = dict.fromkeys(r.name for r in work.runs if r.kind == "shift")
     return {
         "schema_version": report.SCHEMA_VERSION,
@@ -448,7 +568,11 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[st
         "model": {
             **model.describe(),
             "folds": folds,
-            "checkpoint_sha256": {f: h for f, h in work.settings["model"]["checkpoint_sha256"].items() if f in map(str, folds)},
+            "checkpoint_sha256": {
+                f: h
+                for f, h in work.settings["model"]["checkpoint_sha256"].items()
+                if f in map(str, folds)
+            },
         },
         "protocol": (
             f"cross-validation: {len(work.cases)} validation cases, each by the model of the fold that has not seen it"
@@ -476,7 +600,9 @@ def _summary(work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[st
         "results": results,
         "checks": report.checks(results),
         "shifts_left_out": work.shifts_left_out,
-        "shift_strengths": {n: {"strengths": list(SHIFTS[n].strengths), "unit": SHIFTS[n].unit} for n in shifts_run},
+        "shift_strengths": {
+            n: {"strengths": list(SHIFTS[n].strengths), "unit": SHIFTS[n].unit} for n in shifts_run
+        },
         "notes": notes,
         "cost": _cost(work.runs, parts),
         "environment": environments[0],
@@ -488,7 +614,9 @@ def _cost(runs: Sequence[Run], parts: Sequence[Mapping[str, Any]]) -> list[dict[
     """Per attack or shift, the mean over cases and budgets or severities."""
     titles: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        titles.setdefault((run.name, run.norm if run.kind == "attack" else ""), []).append(run.title)
+        titles.setdefault((run.name, run.norm if run.kind == "attack" else ""), []).append(
+            run.title
+        )
     cost = []
     for (name, norm), group in titles.items():
         seconds = [p["seconds"][t] for p in parts for t in group]
@@ -528,8 +656,14 @@ def _estimate(work: _Work, finished: Sequence[str]) -> dict[str, Any]:
     gradient = time.perf_counter() - started
     cuda = model.device.type == "cuda"
     # Linux counts in KiB
-    peak = torch.cuda.max_memory_allocated(model.device) if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    per_case = preprocessing + sum(prediction * (1 + r.forwards) + gradient * r.gradients for r in work.runs)
+    peak = (
+        torch.cuda.max_memory_allocated(model.device)
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    per_case = preprocessing + sum(
+        prediction * (1 + r.forwards) + gradient * r.gradients for r in work.runs
+    )
     return {
         "cases": [c.key for c in work.cases],
         "share": [c.key for c in work.share],
@@ -556,8 +690,14 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Exit codes: 0 done (or this part done), 2 bad input or a full disk, with the reason on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     # argparse takes '-1/255' for a flag; with a space in front it reaches our message
-    arguments = vars(_parser(prog).parse_args([f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]))
-    dry_run, quiet, workers = (arguments.pop(name) for name in ("dry_run", "disable_progress_bar", "workers"))
+    arguments = vars(
+        _parser(prog).parse_args(
+            [f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]
+        )
+    )
+    dry_run, quiet, workers = (
+        arguments.pop(name) for name in ("dry_run", "disable_progress_bar", "workers")
+    )
     output = arguments.pop("output_folder")
     from evaluation.results_folder import OUTPUTS
 
@@ -566,21 +706,35 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
         if dry_run:
             _print_estimate(estimate(arguments.pop("model_folder"), output, **arguments))
             return 0
-        done = evaluate(arguments.pop("model_folder"), output, progress=not quiet, workers=workers, **arguments)
+        done = evaluate(
+            arguments.pop("model_folder"), output, progress=not quiet, workers=workers, **arguments
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "free space and run the same command again" if full else "then run the same command again"
-        print(f"error: {output}: {error.strerror or error}; finished cases are kept: {advice}", file=sys.stderr)
+        advice = (
+            "free space and run the same command again"
+            if full
+            else "then run the same command again"
+        )
+        print(
+            f"error: {output}: {error.strerror or error}; finished cases are kept: {advice}",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        print(f"interrupted; finished cases are kept in {output}: run the same command again to go on", file=sys.stderr)
+        print(
+            f"interrupted; finished cases are kept in {output}: run the same command again to go on",
+            file=sys.stderr,
+        )
         return 130
     if done.finished:
         print((done.folder / "report.md").read_text().split("\n## ", 1)[0].rstrip())
-        print(f"\nwritten to {done.folder}: {', '.join(n for n in OUTPUTS if (done.folder / n).is_file())}")
+        print(
+            f"\nwritten to {done.folder}: {', '.join(n for n in OUTPUTS if (done.folder / n).is_file())}"
+        )
     else:
         print(f"this part is done; the part that ends last writes the report into {done.folder}")
     return 0
@@ -593,40 +747,159 @@ def _parser(prog: str = PROG) -> argparse.ArgumentParser:
         "resumed: finished cases are not repeated.",
     )
     add = parser.add_argument
-    add("-m", dest="model_folder", required=True, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION with fold_X subfolders")
-    add("-i", dest="images", metavar="IMAGES", help="image folder (<case>_0000.ext); without -i and -l: each fold's validation cases, each by the model that has not seen it")
+    add(
+        "-m",
+        dest="model_folder",
+        required=True,
+        metavar="MODEL_FOLDER",
+        help="TRAINER__PLANS__CONFIGURATION with fold_X subfolders",
+    )
+    add(
+        "-i",
+        dest="images",
+        metavar="IMAGES",
+        help="image folder (<case>_0000.ext); without -i and -l: each fold's validation cases, each by the model that has not seen it",
+    )
     add("-l", dest="labels", metavar="LABELS", help="label folder (<case>.ext)")
     add("-o", dest="output_folder", required=True, metavar="OUT", help="output folder")
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="folds; default: those found")
-    add("-chk", dest="checkpoint", default=DEFAULTS.checkpoint, help="checkpoint name; default: %(default)s")
-    add("-step_size", dest="tile_step_size", type=float, default=DEFAULTS.tile_step_size, help="sliding-window step; default: %(default)s")
-    add("-device", dest="device", default=DEFAULTS.device, help="cuda, cpu or mps; default: cuda where there is one")
-    add("-num_parts", dest="num_parts", type=int, help="share the cases among this many calls; torchrun does the same")
+    add(
+        "-chk",
+        dest="checkpoint",
+        default=DEFAULTS.checkpoint,
+        help="checkpoint name; default: %(default)s",
+    )
+    add(
+        "-step_size",
+        dest="tile_step_size",
+        type=float,
+        default=DEFAULTS.tile_step_size,
+        help="sliding-window step; default: %(default)s",
+    )
+    add(
+        "-device",
+        dest="device",
+        default=DEFAULTS.device,
+        help="cuda, cpu or mps; default: cuda where there is one",
+    )
+    add(
+        "-num_parts",
+        dest="num_parts",
+        type=int,
+        help="share the cases among this many calls; torchrun does the same",
+    )
     add("-part_id", dest="part_id", type=int, help="which of them this call is, from 0")
-    add("-prev_stage_predictions", dest="previous_stage", metavar="FOLDER", help="segmentations of the previous stage, for a cascade")
+    add(
+        "-prev_stage_predictions",
+        dest="previous_stage",
+        metavar="FOLDER",
+        help="segmentations of the previous stage, for a cascade",
+    )
     add("--disable_tta", dest="use_mirroring", action="store_false", help="no mirroring")
     attacks = parser.add_argument_group("attacks")
     add = attacks.add_argument
-    add("--attacks", nargs="*", default=DEFAULTS.attacks, metavar="NAME", help=f"default: {' '.join(DEFAULTS.attacks)}; also pgd_linf_dice_ce, pgd_l2_dice_ce, cospgd, apgd_masked_ce, apgd_js, ssah_project, square, transfer, torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported")
-    add("--epsilons", nargs="*", metavar="E", help=f"Linf budgets, such as 4/255; default: {' '.join(protocol.EPSILONS)} of the range")
-    add("--epsilons-l2", nargs="*", metavar="E", help=f"L2 budgets, root mean square per voxel; default: {' '.join(protocol.EPSILONS_L2)} of the range")
-    add("--epsilon-unit", default=DEFAULTS.epsilon_unit, metavar="UNIT", help="range (of each channel, after preprocessing), normalized (preprocessed units) or original (units of the file, HU); default: %(default)s")
-    add("--steps", nargs="+", metavar="N", help="of pgd, segpgd, cospgd, apgd and transfer; NAME=N for one attack, also ssah and square; default: each attack's own")
-    add("--restarts", type=int, default=DEFAULTS.restarts, help="of attacks with a random start, and draws of the noise control, of which the worst counts; default: each attack's own")
-    add("--seed", type=int, default=DEFAULTS.seed, help="of everything random; default: %(default)s")
-    add("--surrogate", metavar="MODEL_FOLDER", help="model on which transfer makes its perturbations; adds that attack")
-    add("--save-adversarial", action="store_true", help="write perturbed cases into OUT/adversarial, as float images where that is exact")
+    add(
+        "--attacks",
+        nargs="*",
+        default=DEFAULTS.attacks,
+        metavar="NAME",
+        help=f"default: {' '.join(DEFAULTS.attacks)}; also pgd_linf_dice_ce, pgd_l2_dice_ce, cospgd, apgd_masked_ce, apgd_js, ssah_project, square, transfer, torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported",
+    )
+    add(
+        "--epsilons",
+        nargs="*",
+        metavar="E",
+        help=f"Linf budgets, such as 4/255; default: {' '.join(protocol.EPSILONS)} of the range",
+    )
+    add(
+        "--epsilons-l2",
+        nargs="*",
+        metavar="E",
+        help=f"L2 budgets, root mean square per voxel; default: {' '.join(protocol.EPSILONS_L2)} of the range",
+    )
+    add(
+        "--epsilon-unit",
+        default=DEFAULTS.epsilon_unit,
+        metavar="UNIT",
+        help="range (of each channel, after preprocessing), normalized (preprocessed units) or original (units of the file, HU); default: %(default)s",
+    )
+    add(
+        "--steps",
+        nargs="+",
+        metavar="N",
+        help="of pgd, segpgd, cospgd, apgd and transfer; NAME=N for one attack, also ssah and square; default: each attack's own",
+    )
+    add(
+        "--restarts",
+        type=int,
+        default=DEFAULTS.restarts,
+        help="of attacks with a random start, and draws of the noise control, of which the worst counts; default: each attack's own",
+    )
+    add(
+        "--seed", type=int, default=DEFAULTS.seed, help="of everything random; default: %(default)s"
+    )
+    add(
+        "--surrogate",
+        metavar="MODEL_FOLDER",
+        help="model on which transfer makes its perturbations; adds that attack",
+    )
+    add(
+        "--save-adversarial",
+        action="store_true",
+        help="write perturbed cases into OUT/adversarial, as float images where that is exact",
+    )
     other = parser.add_argument_group("shifts and work")
     add = other.add_argument
-    add("--shifts", nargs="*", default=DEFAULTS.shifts, metavar="NAME", help="default: all that apply to the data set; none: no shifts")
-    add("--nsd-tolerance", type=float, default=DEFAULTS.nsd_tolerance, metavar="MM", help="of the normalised surface Dice; default: %(default)s")
-    add("--max-cases", type=int, default=DEFAULTS.max_cases, metavar="N", help="a seeded choice of N cases")
-    add("--window-batch-size", type=int, default=DEFAULTS.window_batch_size, metavar="N", help="windows (mirrored copies included) per network call: memory against speed; default: 8 (2D) or 1 (3D)")
-    add("--autocast", action="store_true", help="attack in mixed precision, as nnU-Net predicts on CUDA: faster there; losses stay in fp32; default: all in fp32")
-    add("--workers", type=int, metavar="N", help="processes that share the cases and the CPU threads; default: one per core for 2D on a CPU, else 1")
-    add("--dry-run", action="store_true", help="print cases, runs and an estimate of time and memory, and write nothing")
+    add(
+        "--shifts",
+        nargs="*",
+        default=DEFAULTS.shifts,
+        metavar="NAME",
+        help="default: all that apply to the data set; none: no shifts",
+    )
+    add(
+        "--nsd-tolerance",
+        type=float,
+        default=DEFAULTS.nsd_tolerance,
+        metavar="MM",
+        help="of the normalised surface Dice; default: %(default)s",
+    )
+    add(
+        "--max-cases",
+        type=int,
+        default=DEFAULTS.max_cases,
+        metavar="N",
+        help="a seeded choice of N cases",
+    )
+    add(
+        "--window-batch-size",
+        type=int,
+        default=DEFAULTS.window_batch_size,
+        metavar="N",
+        help="windows (mirrored copies included) per network call: memory against speed; default: 8 (2D) or 1 (3D)",
+    )
+    add(
+        "--autocast",
+        action="store_true",
+        help="attack in mixed precision, as nnU-Net predicts on CUDA: faster there; losses stay in fp32; default: all in fp32",
+    )
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that share the cases and the CPU threads; default: one per core for 2D on a CPU, else 1",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print cases, runs and an estimate of time and memory, and write nothing",
+    )
     add("--overwrite", action="store_true", help="replace results of other settings in OUT")
-    add("--trust-checkpoint", action="store_true", help="load checkpoints that hold more than tensors and numbers; runs their code")
+    add(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load checkpoints that hold more than tensors and numbers; runs their code",
+    )
     add("--disable_progress_bar", action="store_true", help="no progress bar")
     return parser
 
@@ -637,7 +910,7 @@ def _steps(given: Sequence[str] | None) -> dict[str, Any]:
     for word in given or ():
         name, _, number = word.strip().rpartition("=")
         if not number.isdigit():
-            raise ValueError(f"steps must be N or NAME=N, got {word!r}")
+            raise UserError(f"steps must be N or NAME=N, got {word!r}")
         if name:
             options["steps_of"][name] = int(number)
         else:
@@ -646,19 +919,31 @@ def _steps(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _print_estimate(found: Mapping[str, Any]) -> None:
-    print(f"{len(found['cases'])} cases, {len(found['share'])} of them in this part: {', '.join(found['share'][:8])}{' ...' if len(found['share']) > 8 else ''}")
+    print(
+        f"{len(found['cases'])} cases, {len(found['share'])} of them in this part: {', '.join(found['share'][:8])}{' ...' if len(found['share']) > 8 else ''}"
+    )
     print(f"{len(found['runs'])} runs per case: {', '.join(found['runs'])}")
     if found["finished"]:
         print(f"{len(found['finished'])} cases are finished already")
     for name, why in {**found["attacks_left_out"], **found["shifts_left_out"]}.items():
         print(f"left out: {name} ({why})")
-    print(f"first case on {found['device']}: a prediction takes {found['prediction_seconds']:.2f} s, a gradient {found['gradient_seconds']:.2f} s")
-    print(f"estimate, if all cases are like it: {_duration(found['seconds_per_case'])} per case, {_duration(found['seconds'])} for this part")
+    print(
+        f"first case on {found['device']}: a prediction takes {found['prediction_seconds']:.2f} s, a gradient {found['gradient_seconds']:.2f} s"
+    )
+    print(
+        f"estimate, if all cases are like it: {_duration(found['seconds_per_case'])} per case, {_duration(found['seconds'])} for this part"
+    )
     print(f"peak memory: {found['peak_memory_bytes'] / 2**30:.1f} GiB")
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.1f} min"
+        if seconds >= 60
+        else f"{seconds:.0f} s"
+    )
 
 
 if __name__ == "__main__":

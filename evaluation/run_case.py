@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation import metrics, protocol, report
+from evaluation import metrics, protocol
+from evaluation.corruptions import SHIFTS, apply_shift
 from evaluation.inputs import CaseFiles
-from evaluation.model import Case, SegmentationModel
-from evaluation.perturbed_files import roundtrip_error
+from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.perturbed_files import roundtrip_error
+from evaluation.model.sliding_window import SlidingWindow
 from evaluation.protocol import Options, Run
-from evaluation.shifts import SHIFTS, apply_shift
-from evaluation.sliding_window import SlidingWindow
+from evaluation.report import markdown as report
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import perturbation_norms
-from nnunetv2_lngswr.files import write_file
+from nnunetv2_lngswr.utils.files import write_file
 
 
 @dataclass(kw_only=True)
@@ -50,7 +51,9 @@ def run_case(
     advance: Callable[[float], None] = lambda cost: None,
 ) -> CaseResult:
     """All `runs` on one case. `adversarial_folder`: where perturbed cases are written, None for not. `advance` hears each run's cost."""
-    case = model.preprocess(files.images, files.label, files.previous_stage, identifier=files.identifier)
+    case = model.preprocess(
+        files.images, files.label, files.previous_stage, identifier=files.identifier
+    )
     session = _Session(model, case, files, options, surrogate)
     result = CaseResult()
     kept: _Kept | None = None
@@ -63,13 +66,20 @@ def run_case(
         result.rows += session.rows(run, scores, figures)
         # synchronises CUDA too: predictions come back on the CPU
         result.seconds[run.title] = time.perf_counter() - started
-        result.evaluations[run.title] = (figures.get("forwards") or 0, figures.get("gradients") or 0)
+        result.evaluations[run.title] = (
+            figures.get("forwards") or 0,
+            figures.get("gradients") or 0,
+        )
         if run.kind == "clean":
             clean = segmentation
         elif run.kind == "attack":
             dice = metrics.foreground_mean(scores).dice
             dice = float("inf") if np.isnan(dice) else dice  # nothing there and nothing found
-            if (run.norm, run.epsilon) == example_budget and run.function != "noise" and (kept is None or dice < kept.dice):
+            if (
+                (run.norm, run.epsilon) == example_budget
+                and run.function != "noise"
+                and (kept is None or dice < kept.dice)
+            ):
                 kept = _Kept(dice=dice, run=run, x=x, segmentation=segmentation)
             if adversarial_folder is not None and run.function != "noise":
                 session.save(run, x, adversarial_folder, result)
@@ -101,23 +111,40 @@ class _Kept:
 
 def sliding_window(model: SegmentationModel, options: Options) -> SlidingWindow:
     """What the attacks of an evaluation go through."""
-    return model.sliding_window(window_batch_size=options.window_batch_size, autocast=torch.float16 if options.autocast else None)
+    return model.sliding_window(
+        window_batch_size=options.window_batch_size,
+        autocast=torch.float16 if options.autocast else None,
+    )
 
 
 class _Session:
     """A preprocessed case with everything that its runs share."""
 
     def __init__(
-        self, model: SegmentationModel, case: Case, files: CaseFiles, options: Options, surrogate: SegmentationModel | None
+        self,
+        model: SegmentationModel,
+        case: Case,
+        files: CaseFiles,
+        options: Options,
+        surrogate: SegmentationModel | None,
     ) -> None:
         self.model, self.case, self.files, self.options = model, case, files, options
         self.window = sliding_window(model, options)
         self.surrogate = None if surrogate is None else sliding_window(surrogate, options)
         self.x = case.batch.to(model.device)
-        self.bounds = Bounds.of(self.x, image_channels=case.image_channels, file_scale=None if case.file_scale is None else case.file_scale.to(self.x))
+        self.bounds = Bounds.of(
+            self.x,
+            image_channels=case.image_channels,
+            file_scale=None if case.file_scale is None else case.file_scale.to(self.x),
+        )
         self.target = case.target(model.label_space).to(model.device)
         manager = model.label_manager
-        self.labels = [tuple(r) if isinstance(r, (tuple, list)) else int(r) for r in (manager.foreground_regions if manager.has_regions else manager.foreground_labels)]
+        self.labels = [
+            tuple(r) if isinstance(r, (tuple, list)) else int(r)
+            for r in (
+                manager.foreground_regions if manager.has_regions else manager.foreground_labels
+            )
+        ]
         self.names = {_values(v): k for k, v in model.dataset_json["labels"].items()}
         self.clean_dice: dict[Any, float] = {}
 
@@ -143,9 +170,19 @@ class _Session:
         arguments = dict(run.options)
         if self.surrogate is not None and run.function == "transfer":
             arguments["surrogate"] = self.surrogate
-        threat = ThreatModel(norm=run.norm or "linf", epsilon=float(run.epsilon or 0), unit=self.options.epsilon_unit)
+        threat = ThreatModel(
+            norm=run.norm or "linf", epsilon=float(run.epsilon or 0), unit=self.options.epsilon_unit
+        )
         generator = torch.Generator().manual_seed(seed)
-        found = run_attack(run.function, self.window, self.x, self.target, threat.ball(self.bounds), generator=generator, **arguments)
+        found = run_attack(
+            run.function,
+            self.window,
+            self.x,
+            self.target,
+            threat.ball(self.bounds),
+            generator=generator,
+            **arguments,
+        )
         settings = {k: _plain(v) for k, v in found.settings.items() if k not in ("norm", "epsilon")}
         extras = {k: _plain(v) for k, v in found.extras.items()}
         figures = {
@@ -170,7 +207,9 @@ class _Session:
             tolerance_mm=self.options.nsd_tolerance,
         )
 
-    def rows(self, run: Run, scores: Mapping[Any, metrics.Score], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rows(
+        self, run: Run, scores: Mapping[Any, metrics.Score], figures: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         model, settings = self.model, figures.get("settings", {})
         shared = {
             "case": self.case.identifier,
@@ -185,10 +224,14 @@ class _Session:
             **{k: v for k, v in figures.items() if k not in ("settings", "extras")},
             **{k: settings.get(k) for k in ("steps", "step_size", "restarts", "loss")},
             "settings": json.dumps(settings, sort_keys=True) if settings else "",
-            "extras": json.dumps(figures["extras"], sort_keys=True) if figures.get("extras") else "",
+            "extras": json.dumps(figures["extras"], sort_keys=True)
+            if figures.get("extras")
+            else "",
             "source": "",
             "tile_step_size": model.tile_step_size,
-            "mirror_axes": "none" if model.mirror_axes is None else " ".join(map(str, model.mirror_axes)),
+            "mirror_axes": "none"
+            if model.mirror_axes is None
+            else " ".join(map(str, model.mirror_axes)),
             "folds": "+".join(map(str, model.folds)),
             "trainer": model.trainer_name,
             "plans": model.plans.plans_name,
@@ -199,27 +242,49 @@ class _Session:
         labelled.append((report.MEAN_LABEL, "foreground mean", metrics.foreground_mean(scores)))
         if run.kind == "clean":
             self.clean_dice = {key: s.dice for key, _, s in labelled}
-        return [{**shared, "label": key, "label_name": name, **vars(s), "dice_drop": self.clean_dice[key] - s.dice} for key, name, s in labelled]
+        return [
+            {
+                **shared,
+                "label": key,
+                "label_name": name,
+                **vars(s),
+                "dice_drop": self.clean_dice[key] - s.dice,
+            }
+            for key, name, s in labelled
+        ]
 
     def save(self, run: Run, x: torch.Tensor, folder: Path, result: CaseResult) -> None:
         """Write the perturbed case as float images; where that cannot be exact, as the preprocessed array, and say why."""
-        folder = folder / "_".join(p for p in (run.name, run.norm, run.epsilon_text.replace("/", "_")) if p)
+        folder = folder / "_".join(
+            p for p in (run.name, run.norm, run.epsilon_text.replace("/", "_")) if p
+        )
         try:
             paths = self.model.write_case(self.case, x, folder)
         except ValueError as why:
             values = x.numpy()
-            write_file(folder / f"{self.case.identifier}.npz", lambda file: np.savez_compressed(file, preprocessed=values))
+            write_file(
+                folder / f"{self.case.identifier}.npz",
+                lambda file: np.savez_compressed(file, preprocessed=values),
+            )
             reason = str(why).replace(f"case {self.case.identifier}", "a case")
-            result.notes.append(f"perturbed cases are saved as preprocessed float32 arrays (.npz), not as images: {reason}")
+            result.notes.append(
+                f"perturbed cases are saved as preprocessed float32 arrays (.npz), not as images: {reason}"
+            )
             return
         if not self.model.is_cascade:
-            error = roundtrip_error(self.model, self.case, x, paths) / float((self.bounds.maximum - self.bounds.minimum).max())
+            error = roundtrip_error(self.model, self.case, x, paths) / float(
+                (self.bounds.maximum - self.bounds.minimum).max()
+            )
             result.roundtrip = max(error, result.roundtrip or 0.0)
 
     def example(self, kept: _Kept, clean: np.ndarray) -> dict[str, Any]:
         """Arrays of one slice of the preprocessed grid: the reference's largest."""
         labels = self.case.labels.numpy()
-        labels = np.where(labels == self.model.label_manager.ignore_label, 0, labels) if self.model.label_manager.has_ignore_label else labels
+        labels = (
+            np.where(labels == self.model.label_manager.ignore_label, 0, labels)
+            if self.model.label_manager.has_ignore_label
+            else labels
+        )
         sizes = (labels > 0).reshape(len(labels), -1).sum(1)
         at = int(sizes.argmax()) if sizes.any() else len(labels) // 2
         before, after = (self._on_grid(s)[at] for s in (clean, kept.segmentation))
@@ -231,7 +296,9 @@ class _Session:
             "reference": labels[at].astype(np.int16),
             "before": before.astype(np.int16),
             "after": after.astype(np.int16),
-            "names": {str(v[0]): name for v, name in self.names.items() if len(v) == 1 and v[0] > 0},
+            "names": {
+                str(v[0]): name for v, name in self.names.items() if len(v) == 1 and v[0] > 0
+            },
             "case": self.case.identifier,
             "attack": kept.run.name,
             "norm": kept.run.norm,
@@ -243,7 +310,9 @@ class _Session:
     def _on_grid(self, segmentation: np.ndarray) -> np.ndarray:
         """A segmentation in the file's geometry on the preprocessed grid, nearest neighbour: for the picture only."""
         moved = segmentation.transpose(self.model.plans.transpose_forward)
-        moved = moved[tuple(slice(int(a), int(b)) for a, b in self.case.properties["bbox_used_for_cropping"])]
+        moved = moved[
+            tuple(slice(int(a), int(b)) for a, b in self.case.properties["bbox_used_for_cropping"])
+        ]
         for axis, n in enumerate(self.case.x.shape[1:]):
             index = ((np.arange(n) + 0.5) * moved.shape[axis] / n).astype(int)
             moved = np.take(moved, index, axis=axis)

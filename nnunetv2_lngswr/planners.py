@@ -14,7 +14,9 @@ those of the plain planner: nothing is preprocessed again. How large the differe
 from __future__ import annotations
 
 import numpy as np
-from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+    ExperimentPlanner,
+)
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     nnUNetPlannerResEncL,
     nnUNetPlannerResEncM,
@@ -41,13 +43,30 @@ class _CountsLNGSWR:
     """Before one of nnU-Net's planners: its estimate plus `extra_feature_maps`, under plans names of their own."""
 
     def __init__(self, dataset_name_or_id, *, plans_name: str | None = None, **kwargs):
-        super().__init__(dataset_name_or_id, plans_name=plans_name or self._plain_name + SUFFIX, **kwargs)
-
-    def static_estimate_VRAM_usage(self, patch_size, input_channels, output_channels, arch_class_name, arch_kwargs, arch_kwargs_req_import):
-        plain = super().static_estimate_VRAM_usage(
-            patch_size, input_channels, output_channels, arch_class_name, arch_kwargs, arch_kwargs_req_import
+        super().__init__(
+            dataset_name_or_id, plans_name=plans_name or self._plain_name + SUFFIX, **kwargs
         )
-        return plain + extra_feature_maps(patch_size, arch_kwargs["strides"], arch_kwargs["features_per_stage"], input_channels)
+
+    def static_estimate_VRAM_usage(
+        self,
+        patch_size,
+        input_channels,
+        output_channels,
+        arch_class_name,
+        arch_kwargs,
+        arch_kwargs_req_import,
+    ):
+        plain = super().static_estimate_VRAM_usage(
+            patch_size,
+            input_channels,
+            output_channels,
+            arch_class_name,
+            arch_kwargs,
+            arch_kwargs_req_import,
+        )
+        return plain + extra_feature_maps(
+            patch_size, arch_kwargs["strides"], arch_kwargs["features_per_stage"], input_channels
+        )
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """The default plans' data where they are the same, as nnU-Net's ResEnc planners have it, which forget a spacing of the user's."""
@@ -79,4 +98,9 @@ class nnUNetPlannerLNGSWRResEncXL(_CountsLNGSWR, nnUNetPlannerResEncXL):
     _plain_name = "nnUNetResEncUNetXLPlans"
 
 
-__all__ = ["nnUNetPlannerLNGSWR", "nnUNetPlannerLNGSWRResEncM", "nnUNetPlannerLNGSWRResEncL", "nnUNetPlannerLNGSWRResEncXL"]
+__all__ = [
+    "nnUNetPlannerLNGSWR",
+    "nnUNetPlannerLNGSWRResEncM",
+    "nnUNetPlannerLNGSWRResEncL",
+    "nnUNetPlannerLNGSWRResEncXL",
+]

@@ -31,15 +31,19 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import (
+    nnUNetTrainerDA5,
+)
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_lngswr.adversarial import ramp
-from nnunetv2_lngswr.adversarial_training import AdversarialTraining
-from nnunetv2_lngswr.checkpoints import load_checkpoint, load_warm_start
-from nnunetv2_lngswr.config import PLANS_KEY, LNGSWRConfig, RunSettings, read_plans_entry
-from nnunetv2_lngswr.files import atomic_path, write_file
-from nnunetv2_lngswr.network import LNGSWR, attach, find_lngswr
+from nnunetv2_lngswr.method.config import PLANS_KEY, LNGSWRConfig, RunSettings, read_plans_entry
+from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
+from nnunetv2_lngswr.training.adversarial_batch import ramp
+from nnunetv2_lngswr.training.adversarial_trainer import AdversarialTraining
+from nnunetv2_lngswr.training.warm_start import load_warm_start
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import atomic_path, write_file
 
 
 def _without_stopwatch(transform) -> None:
@@ -47,7 +51,10 @@ def _without_stopwatch(transform) -> None:
     roundings. Let it choose by the size of the kernel, as batchgeneratorsv2 does by default."""
     if isinstance(transform, GaussianBlurTransform):
         transform.benchmark = False
-    for inner in [*getattr(transform, "transforms", ()), *getattr(transform, "list_of_transforms", ())]:
+    for inner in [
+        *getattr(transform, "transforms", ()),
+        *getattr(transform, "list_of_transforms", ()),
+    ]:
         _without_stopwatch(inner)
     if getattr(transform, "transform", None) is not None:
         _without_stopwatch(transform.transform)
@@ -60,15 +67,24 @@ class PlansEntryTrainer(nnUNetTrainer):
     """Number of epochs of a short-budget variant; None leaves nnU-Net's own."""
 
     def __init__(
-        self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = torch.device("cuda")
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
     ):
         # before nnU-Net makes any folder: a mistake in the plans must leave nothing behind
         plans = self._resolve_entry(deepcopy(plans), configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         run = self.run_settings
         self.num_epochs = run.num_epochs or self.epochs or self.num_epochs
-        self.num_iterations_per_epoch = run.num_iterations_per_epoch or self.num_iterations_per_epoch
-        self.num_val_iterations_per_epoch = run.num_val_iterations_per_epoch or self.num_val_iterations_per_epoch
+        self.num_iterations_per_epoch = (
+            run.num_iterations_per_epoch or self.num_iterations_per_epoch
+        )
+        self.num_val_iterations_per_epoch = (
+            run.num_val_iterations_per_epoch or self.num_val_iterations_per_epoch
+        )
         # nnU-Net saves every 50 epochs: a short run would have nothing to continue from
         self.save_every = min(self.save_every, max(1, self.num_epochs // 10))
 
@@ -166,10 +182,14 @@ class PlansEntryTrainer(nnUNetTrainer):
         path = Path(self.output_folder_base) / "plans.json"
         if not path.is_file():
             return
-        there = PlansManager(json.loads(path.read_text())).get_configuration(self.configuration_name).configuration
+        there = (
+            PlansManager(json.loads(path.read_text()))
+            .get_configuration(self.configuration_name)
+            .configuration
+        )
         here = self.configuration_manager.configuration
         if self._settings_of(there) != self._settings_of(here):
-            raise ValueError(
+            raise UserError(
                 f'{path} holds another "{PLANS_KEY}" entry: {there.get(PLANS_KEY)} there, {here.get(PLANS_KEY)} here. '
                 "Give the changed plans a 'plans_name' (and file name) of their own, or remove the results folder."
             )
@@ -206,7 +226,11 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
     ) -> torch.nn.Module:
         """nnU-Net's network for the plans, with LNG-SWR attached. Prediction calls this on the class."""
         network = super().build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
         return attach(network, cls._settings_of(configuration_manager.configuration)[0])
 
@@ -216,7 +240,10 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
         return (read_plans_entry(configuration, cls.method)[0], *others)
 
     def _written_entry(self, configuration: dict) -> dict:
-        return {**super()._written_entry(configuration), **dataclasses.asdict(self._settings_of(configuration)[0])}
+        return {
+            **super()._written_entry(configuration),
+            **dataclasses.asdict(self._settings_of(configuration)[0]),
+        }
 
     @property
     def lngswr(self) -> LNGSWR:
@@ -230,7 +257,13 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
             (group,) = optimizer.param_groups
             kept = {id(p) for p in gates}
             group["params"] = [p for p in group["params"] if id(p) not in kept]
-            optimizer.add_param_group({**{k: v for k, v in group.items() if k != "params"}, "params": gates, "weight_decay": 0.0})
+            optimizer.add_param_group(
+                {
+                    **{k: v for k, v in group.items() if k != "params"},
+                    "params": gates,
+                    "weight_decay": 0.0,
+                }
+            )
         return optimizer, scheduler
 
     def on_train_start(self):
@@ -251,7 +284,9 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
 
     def train_step(self, batch: dict) -> dict:
         self._steps += 1
-        ramp_steps = self.lngswr.config.noise_ramp_up * self.num_epochs * self.num_iterations_per_epoch
+        ramp_steps = (
+            self.lngswr.config.noise_ramp_up * self.num_epochs * self.num_iterations_per_epoch
+        )
         self.lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
         result = super().train_step(batch)
         self.lngswr.commit_priors()
@@ -265,7 +300,7 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
             self._history.append({"epoch": self.current_epoch, "branches": self.lngswr.state()})
             self._log_state(self._history[-1]["branches"])
             write_file(self._history_file, json.dumps(self._history, indent=1))
-            from nnunetv2_lngswr.plotting import plot_history
+            from nnunetv2_lngswr.training.history import plot_history
 
             plot_history(self._history, Path(self.output_folder) / "lngswr.png")
         super().on_epoch_end()
@@ -277,11 +312,19 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
     def _read_history(self) -> list[dict]:
         if self.current_epoch == 0 or not self._history_file.is_file():
             return []
-        return [entry for entry in json.loads(self._history_file.read_text()) if entry["epoch"] < self.current_epoch]
+        return [
+            entry
+            for entry in json.loads(self._history_file.read_text())
+            if entry["epoch"] < self.current_epoch
+        ]
 
     def _log_state(self, branches: dict[str, dict]) -> None:
         for name, values in branches.items():
-            parts = [f"{key} {np.round(value, 3).tolist()}" for key, value in values.items() if key != "bands"]
+            parts = [
+                f"{key} {np.round(value, 3).tolist()}"
+                for key, value in values.items()
+                if key != "bands"
+            ]
             self.print_to_log_file(f"LNG-SWR {name} {values['bands']}:", ", ".join(parts))
 
 
@@ -324,6 +367,10 @@ for _name in tuple(__all__):
         globals()[_variant] = type(
             _variant,
             (globals()[_name],),
-            {"epochs": _epochs, "__doc__": f"{_name} for {_epochs} epochs.", "__module__": __name__},
+            {
+                "epochs": _epochs,
+                "__doc__": f"{_name} for {_epochs} epochs.",
+                "__module__": __name__,
+            },
         )
         __all__.append(_variant)

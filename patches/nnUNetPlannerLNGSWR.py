@@ -4,10 +4,13 @@
 nnU-Net imports every module of this folder whenever it looks for a planner. So this one defines nothing and raises nothing once
 nnunetv2_lngswr is uninstalled, while an error inside an installed nnunetv2_lngswr stays visible.
 """
+
 from importlib.util import find_spec
 
 _package = find_spec("nnunetv2_lngswr")
-if _package is not None and _package.origin is not None:  # without an origin it is only a folder that an uninstall left behind
+if (
+    _package is not None and _package.origin is not None
+):  # without an origin it is only a folder that an uninstall left behind
     from nnunetv2_lngswr import planners as _planners
 
     globals().update({name: getattr(_planners, name) for name in _planners.__all__})

@@ -15,10 +15,20 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch.nn import functional as F
 
-INTENSITIES = {"mean": 100.0, "std": 50.0, "percentile_00_5": -50.0, "percentile_99_5": 250.0, "median": 100.0, "min": -200.0, "max": 400.0}
+INTENSITIES = {
+    "mean": 100.0,
+    "std": 50.0,
+    "percentile_00_5": -50.0,
+    "percentile_99_5": 250.0,
+    "median": 100.0,
+    "min": -200.0,
+    "max": 400.0,
+}
 
 
-def architecture(dimension: int, kind: str = "plain", *, features: tuple[int, ...] = (4, 8)) -> dict:
+def architecture(
+    dimension: int, kind: str = "plain", *, features: tuple[int, ...] = (4, 8)
+) -> dict:
     """The 'architecture' entry of a configuration: a PlainConvUNet ('plain') or ResidualEncoderUNet ('resenc') with len(features) stages."""
     stages = len(features)
     kwargs = {
@@ -60,7 +70,12 @@ def make_network(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = get_network_from_plans(
-            arch["network_class_name"], arch["arch_kwargs"], arch["_kw_requires_import"], inputs, outputs, deep_supervision=deep_supervision
+            arch["network_class_name"],
+            arch["arch_kwargs"],
+            arch["_kw_requires_import"],
+            inputs,
+            outputs,
+            deep_supervision=deep_supervision,
         )
         for p in network.parameters():
             if p.ndim > 1:
@@ -92,7 +107,11 @@ def make_model_folder(
     """Write a model folder and return it. `state_dicts`: weights per fold (default: untrained, one seed per fold). `extra`: further
     checkpoint entries. The log holds numpy scalars, as nnU-Net's does."""
     labels = labels or {"background": 0, "ball": 1}
-    name = f"{dimension}d" if dimension == 2 else ("3d_cascade_fullres" if previous_stage else "3d_fullres")
+    name = (
+        f"{dimension}d"
+        if dimension == 2
+        else ("3d_cascade_fullres" if previous_stage else "3d_fullres")
+    )
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     configuration = {
         "data_identifier": f"tiny_{name}",
@@ -115,7 +134,9 @@ def make_model_folder(
     configurations = {name: configuration}
     if previous_stage:
         configuration["previous_stage"] = previous_stage
-        configurations[previous_stage] = {k: v for k, v in configuration.items() if k != "previous_stage"}
+        configurations[previous_stage] = {
+            k: v for k, v in configuration.items() if k != "previous_stage"
+        }
     plans = {
         "dataset_name": "Dataset999_Tiny",
         "plans_name": "nnUNetPlans",
@@ -126,10 +147,17 @@ def make_model_folder(
         "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
         "original_median_shape_after_transp": [24, 24, 24],
         "experiment_planner_used": "ExperimentPlanner",
-        "foreground_intensity_properties_per_channel": {str(c): INTENSITIES for c in range(channels)},
+        "foreground_intensity_properties_per_channel": {
+            str(c): INTENSITIES for c in range(channels)
+        },
         "configurations": configurations,
     }
-    dataset = {"channel_names": {str(c): "CT" for c in range(channels)}, "labels": labels, "numTraining": 2, "file_ending": file_ending}
+    dataset = {
+        "channel_names": {str(c): "CT" for c in range(channels)},
+        "labels": labels,
+        "numTraining": 2,
+        "file_ending": file_ending,
+    }
     if regions_class_order:
         dataset["regions_class_order"] = regions_class_order
     folder = root / f"{trainer}__nnUNetPlans__{name}"
@@ -143,7 +171,11 @@ def make_model_folder(
             state_dicts[i]
             if state_dicts
             else make_network(
-                dimension, kind=kind, inputs=channels + (len(foreground) if previous_stage else 0), outputs=outputs, seed=i
+                dimension,
+                kind=kind,
+                inputs=channels + (len(foreground) if previous_stage else 0),
+                outputs=outputs,
+                seed=i,
             ).state_dict()
         )
         checkpoint = {
@@ -153,7 +185,13 @@ def make_model_folder(
             "logging": {"mean_fg_dice": [np.float64(0.5)], "lrs": [np.float32(0.01), np.int64(3)]},
             "_best_ema": np.float64(0.5),
             "current_epoch": 1,
-            "init_args": {"plans": plans, "configuration": name, "fold": fold, "dataset_json": dataset, "device": torch.device("cpu")},
+            "init_args": {
+                "plans": plans,
+                "configuration": name,
+                "fold": fold,
+                "dataset_json": dataset,
+                "device": torch.device("cpu"),
+            },
             "trainer_name": trainer,
             "inference_allowed_mirroring_axes": mirror_axes,
             **(extra or {}),
@@ -185,17 +223,35 @@ def write_image(path: Path, array: np.ndarray, *, spacing: tuple[float, ...] | N
 
 
 def make_case(
-    folder: Path, *, shape: tuple[int, ...], seed: int = 0, channels: int = 1, ending: str = ".nii.gz", spacing: tuple[float, ...] | None = None
+    folder: Path,
+    *,
+    shape: tuple[int, ...],
+    seed: int = 0,
+    channels: int = 1,
+    ending: str = ".nii.gz",
+    spacing: tuple[float, ...] | None = None,
 ) -> tuple[list[Path], Path]:
     """Write case<seed>_0000, ... and case<seed>; returns (channel files, label file)."""
     image, label = ball(shape, seed=seed)
     rng = np.random.default_rng(seed + 1000)
-    images = [image] + [(image + rng.normal(0, 5, shape)).clip(1).astype(np.float32) for _ in range(channels - 1)]
-    files = [write_image(folder / f"case{seed}_{c:04d}{ending}", im, spacing=spacing) for c, im in enumerate(images)]
+    images = [image] + [
+        (image + rng.normal(0, 5, shape)).clip(1).astype(np.float32) for _ in range(channels - 1)
+    ]
+    files = [
+        write_image(folder / f"case{seed}_{c:04d}{ending}", im, spacing=spacing)
+        for c, im in enumerate(images)
+    ]
     return files, write_image(folder / "labels" / f"case{seed}{ending}", label, spacing=spacing)
 
 
-def fit(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, *, iterations: int = 60, learning_rate: float = 2e-2) -> torch.nn.Module:
+def fit(
+    network: torch.nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    iterations: int = 60,
+    learning_rate: float = 2e-2,
+) -> torch.nn.Module:
     """Train on x (B, C, *spatial), y (B, *spatial) long with CE; returns the network in eval mode."""
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     for _ in range(iterations):
@@ -205,7 +261,9 @@ def fit(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, *, iteration
     return network.eval()
 
 
-def batch(dimension: int = 2, *, size: int = 16, count: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(
+    dimension: int = 2, *, size: int = 16, count: int = 4, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(x (B, 1, *spatial) z-scored, y (B, *spatial) long) of balls."""
     pairs = [ball((size,) * dimension, seed=seed + i) for i in range(count)]
     x = torch.stack([torch.from_numpy((im - im.mean()) / im.std()) for im, _ in pairs])[:, None]

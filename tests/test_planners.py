@@ -1,4 +1,5 @@
 """The planners count what LNG-SWR keeps for backward: against the tensors that autograd really saves, and in nnU-Net's own planning."""
+
 import json
 
 import pytest
@@ -6,8 +7,8 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 
 from nnunetv2_lngswr import planners
-from nnunetv2_lngswr.config import LNGSWRConfig
-from nnunetv2_lngswr.network import attach
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import attach
 from nnunetv2_lngswr.planners import extra_feature_maps
 from tests import tiny_dataset
 from tests.model_folders import make_case
@@ -57,7 +58,9 @@ def test_the_estimate_grows_as_the_saved_tensors_do(kind, dimension):
 
 
 @pytest.mark.parametrize("name", ["nnUNetPlannerLNGSWR", "nnUNetPlannerLNGSWRResEncM"])
-def test_plans_stay_within_the_memory_that_the_plain_planner_has_without(name, tmp_path, monkeypatch):
+def test_plans_stay_within_the_memory_that_the_plain_planner_has_without(
+    name, tmp_path, monkeypatch
+):
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 
     write_large_data_set(tmp_path)
@@ -70,29 +73,45 @@ def test_plans_stay_within_the_memory_that_the_plain_planner_has_without(name, t
     limits, smaller = planner(999), {}
     for configuration, dimension in (("2d", 2), ("3d_fullres", 3)):
         a, b = ours["configurations"][configuration], plain["configurations"][configuration]
-        assert a["data_identifier"] == f"nnUNetPlans_{configuration}" and a["spacing"] == b["spacing"]
+        assert (
+            a["data_identifier"] == f"nnUNetPlans_{configuration}" and a["spacing"] == b["spacing"]
+        )
         reference_batch = getattr(limits, f"UNet_reference_val_corresp_bs_{dimension}d")
         limit = getattr(limits, f"UNet_reference_val_{dimension}d") * reference_batch
         rounding = 1 + 0.5 / a["batch_size"]  # nnU-Net rounds the batch size
-        assert memory(a, ours=True) <= limit * rounding and memory(b, ours=False) <= limit * rounding
+        assert (
+            memory(a, ours=True) <= limit * rounding and memory(b, ours=False) <= limit * rounding
+        )
         smaller[configuration] = memory(a, ours=True) < memory(b, ours=True)
         assert smaller[configuration] or a["patch_size"] == b["patch_size"]
     assert smaller["2d"]  # by the batch; in 3D patches shrink in coarse steps
     # spacings of the user's own need data of their own
-    coarse, _ = plan_experiment_dataset(999, planner, overwrite_target_spacing=(2.0, 2.0, 2.0), overwrite_plans_name="Coarse")
+    coarse, _ = plan_experiment_dataset(
+        999, planner, overwrite_target_spacing=(2.0, 2.0, 2.0), overwrite_plans_name="Coarse"
+    )
     assert coarse["configurations"]["3d_fullres"]["data_identifier"] == "Coarse_3d_fullres"
 
 
 def write_large_data_set(root) -> None:
     """One small case, and the fingerprint of 200 large ones."""
-    raw, preprocessed = root / "nnUNet_raw" / tiny_dataset.NAME, root / "nnUNet_preprocessed" / tiny_dataset.NAME
+    raw, preprocessed = (
+        root / "nnUNet_raw" / tiny_dataset.NAME,
+        root / "nnUNet_preprocessed" / tiny_dataset.NAME,
+    )
     _, label = make_case(raw / "imagesTr", shape=(8, 9, 10), seed=0)
     (raw / "labelsTr").mkdir()
     label.rename(raw / "labelsTr" / label.name)
-    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "ball": 1}, "numTraining": 200, "file_ending": ".nii.gz"}
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "ball": 1},
+        "numTraining": 200,
+        "file_ending": ".nii.gz",
+    }
     (raw / "dataset.json").write_text(json.dumps(dataset))
     preprocessed.mkdir(parents=True)
-    statistics = {k: 1.0 for k in ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std")}
+    statistics = dict.fromkeys(
+        ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std"), 1.0
+    )
     fingerprint = {
         "spacings": [[1.0, 1.0, 1.0]] * 200,
         "shapes_after_crop": [[160, 300, 280]] * 200,
@@ -104,11 +123,15 @@ def write_large_data_set(root) -> None:
 
 def memory(configuration: dict, *, ours: bool) -> float:
     """nnU-Net's estimate for a batch, with what LNG-SWR adds or without."""
-    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
 
     network = configuration["architecture"]
     kwargs, patch = network["arch_kwargs"], configuration["patch_size"]
-    estimate = ExperimentPlanner.static_estimate_VRAM_usage(patch, 1, 2, network["network_class_name"], kwargs, network["_kw_requires_import"])
+    estimate = ExperimentPlanner.static_estimate_VRAM_usage(
+        patch, 1, 2, network["network_class_name"], kwargs, network["_kw_requires_import"]
+    )
     if ours:
         estimate += extra_feature_maps(patch, kwargs["strides"], kwargs["features_per_stage"], 1)
     return estimate * configuration["batch_size"]

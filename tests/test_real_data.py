@@ -17,10 +17,18 @@ CASES = [("Dataset611_ThyroidUS", "2d", ".png", 6), ("Dataset621_LungNodule3D", 
 
 
 def run(root: Path, *command: str) -> None:
-    environment = os.environ | {v: str(root / v) for v in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = os.environ | {
+        v: str(root / v) for v in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    }
+    environment |= {
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, (
+        f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    )
 
 
 @pytest.mark.slow
@@ -43,11 +51,28 @@ def test_nnunets_commands_on_real_images(tmp_path, name, configuration, ending, 
     dataset = json.loads((source / "dataset.json").read_text()) | {"numTraining": count}
     (raw / "dataset.json").write_text(json.dumps(dataset))
 
-    run(tmp_path, "nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "-np", "1", "--verify_dataset_integrity")
-    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"plans_name": "shortPlans"}
+    run(
+        tmp_path,
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        number,
+        "-c",
+        configuration,
+        "-np",
+        "1",
+        "--verify_dataset_integrity",
+    )
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {
+        "plans_name": "shortPlans"
+    }
     settings = plans["configurations"][configuration]
     settings["batch_size"] = 2
-    settings["lngswr"] = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "seed": 0}
+    settings["lngswr"] = {
+        "num_epochs": 1,
+        "num_iterations_per_epoch": 2,
+        "num_val_iterations_per_epoch": 1,
+        "seed": 0,
+    }
     (preprocessed / "shortPlans.json").write_text(json.dumps(plans))
     splits = [{"train": train[:-1], "val": train[-1:]}]
     (preprocessed / "splits_final.json").write_text(json.dumps(splits))
@@ -62,4 +87,6 @@ def test_nnunets_commands_on_real_images(tmp_path, name, configuration, ending, 
     summary = json.loads((predictions / "summary.json").read_text())
     assert len(summary["metric_per_case"]) == 2 and summary["foreground_mean"]["n_ref"] > 0
     fold = model / "fold_0"
-    assert {"checkpoint_final.pth", "lngswr.png", "progress.png", "validation"} <= {p.name for p in fold.iterdir()}
+    assert {"checkpoint_final.pth", "lngswr.png", "progress.png", "validation"} <= {
+        p.name for p in fold.iterdir()
+    }

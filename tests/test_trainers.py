@@ -12,7 +12,7 @@ from batchgeneratorsv2.transforms.noise import gaussian_blur
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_lngswr import trainers
-from nnunetv2_lngswr.network import find_lngswr
+from nnunetv2_lngswr.method.network import find_lngswr
 from nnunetv2_lngswr.trainers import (
     nnUNetTrainerLNG,
     nnUNetTrainerLNGSWR,
@@ -22,7 +22,12 @@ from nnunetv2_lngswr.trainers import (
 )
 from tests import tiny_dataset
 
-SHORT = {"num_epochs": 2, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "seed": 0}
+SHORT = {
+    "num_epochs": 2,
+    "num_iterations_per_epoch": 2,
+    "num_val_iterations_per_epoch": 1,
+    "seed": 0,
+}
 IDENTITY = {"noise_sigma_input": 0.0, "noise_sigma_stages": 0.0, "gains": [1.0, 1.0, 1.0]}
 
 
@@ -54,19 +59,32 @@ def steps(trainer, n):
 def test_every_name_has_its_short_budgets_and_nnunets_signature():
     for name in ("LNGSWR", "LNG", "SWR", "Vanilla", "VanillaDA5", "AT", "LNGSWRAT"):
         assert getattr(trainers, f"nnUNetTrainer{name}").epochs is None
-        for suffix, epochs in (("_1epoch", 1), ("_5epochs", 5), ("_10epochs", 10), ("_250epochs", 250)):
+        for suffix, epochs in (
+            ("_1epoch", 1),
+            ("_5epochs", 5),
+            ("_10epochs", 10),
+            ("_250epochs", 250),
+        ):
             assert getattr(trainers, f"nnUNetTrainer{name}{suffix}").epochs == epochs
     for name in trainers.__all__:
         cls = getattr(trainers, name)
         assert issubclass(cls, nnUNetTrainer) and cls.__name__ == name
-        assert list(inspect.signature(cls.__init__).parameters) == list(inspect.signature(nnUNetTrainer.__init__).parameters)
+        assert list(inspect.signature(cls.__init__).parameters) == list(
+            inspect.signature(nnUNetTrainer.__init__).parameters
+        )
 
 
 def test_budget_comes_from_the_entry_then_the_name_then_nnunet(plans):
     assert tiny_dataset.make_trainer(trainers.nnUNetTrainerLNGSWR_5epochs, plans).num_epochs == 5
     assert tiny_dataset.make_trainer(nnUNetTrainerVanilla, plans).num_epochs == 1000
-    trainer = tiny_dataset.make_trainer(trainers.nnUNetTrainerVanilla_5epochs, plans, entry={**SHORT, "num_epochs": 3})
-    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (3, 2, 1)
+    trainer = tiny_dataset.make_trainer(
+        trainers.nnUNetTrainerVanilla_5epochs, plans, entry={**SHORT, "num_epochs": 3}
+    )
+    assert (
+        trainer.num_epochs,
+        trainer.num_iterations_per_epoch,
+        trainer.num_val_iterations_per_epoch,
+    ) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("epochs", [1, 7, 20, 1000])
@@ -90,7 +108,11 @@ def test_noise_grows_over_the_ramp_and_stays(plans, monkeypatch):
     trainer.initialize()
     trainer.on_train_start()
     x, found = torch.randn(2, 1, 64, 64), []
-    monkeypatch.setattr(nnUNetTrainer, "train_step", lambda self, batch: found.append(float((noise(x) - x).std() / x.std())))
+    monkeypatch.setattr(
+        nnUNetTrainer,
+        "train_step",
+        lambda self, batch: found.append(float((noise(x) - x).std() / x.std())),
+    )
     noise = trainer.lngswr.image.noise.train()
     for trainer.current_epoch in range(8):
         trainer.on_train_epoch_start()
@@ -105,14 +127,19 @@ def test_vanilla_is_nnunets_own_network(plans):
         trainer = tiny_dataset.make_trainer(cls, plans, entry=SHORT)
         trainer.initialize()
         assert find_lngswr(trainer.network) is None
-        assert cls.train_step is nnUNetTrainer.train_step and cls.build_network_architecture is nnUNetTrainer.build_network_architecture
+        assert (
+            cls.train_step is nnUNetTrainer.train_step
+            and cls.build_network_architecture is nnUNetTrainer.build_network_architecture
+        )
 
 
 @pytest.mark.parametrize("cls", [nnUNetTrainerVanilla, nnUNetTrainerLNGSWR])
 def test_same_seed_same_weights_and_other_seed_other_weights(plans, cls):
     runs = []
     for seed in (0, 0, 1):
-        trainer = tiny_dataset.make_trainer(cls, {**plans, "plans_name": f"p{seed}"}, entry={**SHORT, "seed": seed})
+        trainer = tiny_dataset.make_trainer(
+            cls, {**plans, "plans_name": f"p{seed}"}, entry={**SHORT, "seed": seed}
+        )
         steps(trainer, 3)
         runs.append(weights(trainer))
     assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
@@ -122,7 +149,9 @@ def test_same_seed_same_weights_and_other_seed_other_weights(plans, cls):
 @pytest.mark.parametrize("cls", [nnUNetTrainerVanilla, nnUNetTrainerVanillaDA5])
 def test_a_seeded_run_does_not_depend_on_a_stopwatch(plans, cls, monkeypatch):
     blurs, blur_dimension = [], gaussian_blur.blur_dimension
-    monkeypatch.setattr(gaussian_blur, "blur_dimension", lambda *a, **k: blurs.append(1) or blur_dimension(*a, **k))
+    monkeypatch.setattr(
+        gaussian_blur, "blur_dimension", lambda *a, **k: blurs.append(1) or blur_dimension(*a, **k)
+    )
     monkeypatch.setattr(gaussian_blur, "time", lambda: pytest.fail("the blur was timed"))
     trainer = tiny_dataset.make_trainer(cls, plans, entry=SHORT)
     trainer.initialize()
@@ -140,7 +169,9 @@ def test_ablations_are_what_they_are_called(plans, cls, has_noise, has_reconstru
     trainer.initialize()
     branches = dict(trainer.lngswr.branches())
     assert {b.noise is not None for b in branches.values()} == {has_noise}
-    assert {b.reconstruction is not None for n, b in branches.items() if n != "stage 2"} == {has_reconstruction}
+    assert {b.reconstruction is not None for n, b in branches.items() if n != "stage 2"} == {
+        has_reconstruction
+    }
     assert branches["stage 2"].reconstruction is None  # the bottleneck
 
 
@@ -178,7 +209,10 @@ def test_prior_is_updated_once_per_step_and_not_in_validation(plans):
 
 
 def test_misspelt_key_is_refused_before_any_folder_is_made(plans):
-    with pytest.raises(ValueError, match='unknown key "nois_sigma_input" in "lngswr"; did you mean noise_sigma_input'):
+    with pytest.raises(
+        ValueError,
+        match='unknown key "nois_sigma_input" in "lngswr"; did you mean noise_sigma_input',
+    ):
         tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry={"nois_sigma_input": 1})
     assert not Path(os.environ["nnUNet_results"]).exists()
 
@@ -191,12 +225,23 @@ def test_the_callers_plans_stay_as_they_were(plans):
 
 
 def test_settings_travel_with_the_model_folder_and_another_entry_is_refused(plans):
-    trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry={**SHORT, "gains": [0.5, 0.1]})
+    trainer = tiny_dataset.make_trainer(
+        nnUNetTrainerLNGSWR, plans, entry={**SHORT, "gains": [0.5, 0.1]}
+    )
     trainer.on_train_start()
-    saved = json.loads((Path(trainer.output_folder_base) / "plans.json").read_text())["configurations"]["2d"]["lngswr"]
-    assert saved["gains"] == [0.5, 0.1] and saved["noise_sigma_input"] == nnUNetTrainerLNGSWR.method.noise_sigma_input
-    tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry={**SHORT, "gains": [0.5, 0.1]}).on_train_start()
-    other = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry={**SHORT, "gains": [0.4, 0.1]})
+    saved = json.loads((Path(trainer.output_folder_base) / "plans.json").read_text())[
+        "configurations"
+    ]["2d"]["lngswr"]
+    assert (
+        saved["gains"] == [0.5, 0.1]
+        and saved["noise_sigma_input"] == nnUNetTrainerLNGSWR.method.noise_sigma_input
+    )
+    tiny_dataset.make_trainer(
+        nnUNetTrainerLNGSWR, plans, entry={**SHORT, "gains": [0.5, 0.1]}
+    ).on_train_start()
+    other = tiny_dataset.make_trainer(
+        nnUNetTrainerLNGSWR, plans, entry={**SHORT, "gains": [0.4, 0.1]}
+    )
     with pytest.raises(ValueError, match='holds another "lngswr" entry.*plans_name'):
         other.on_train_start()
 
@@ -216,7 +261,13 @@ def finished(dataset, tmp_path_factory):
 def test_training_leaves_checkpoints_log_history_and_picture(finished):
     folder = Path(finished.output_folder)
     names = {p.name for p in folder.iterdir()}
-    assert {"checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "lngswr.png", "lngswr.json"} <= names
+    assert {
+        "checkpoint_final.pth",
+        "checkpoint_best.pth",
+        "progress.png",
+        "lngswr.png",
+        "lngswr.json",
+    } <= names
     assert not [n for n in names if "partial" in n]
     log = next(folder.glob("training_log*.txt")).read_text()
     assert "LNG-SWR input ['LL', 'LH', 'HL', 'HH']: prior" in log and "gain" in log
@@ -228,11 +279,14 @@ def test_training_leaves_checkpoints_log_history_and_picture(finished):
 def test_prediction_rebuilds_the_network_from_the_model_folder_alone(finished, rng):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, use_mirroring=False)
+    predictor = nnUNetPredictor(
+        device=torch.device("cpu"), perform_everything_on_device=False, use_mirroring=False
+    )
     with pytest.MonkeyPatch.context() as patch:
         # found by name, as after `lngswr register`, without touching the installed nnU-Net
         patch.setattr(
-            "nnunetv2.inference.predict_from_raw_data.recursive_find_trainer_class_by_name", lambda name: getattr(trainers, name)
+            "nnunetv2.inference.predict_from_raw_data.recursive_find_trainer_class_by_name",
+            lambda name: getattr(trainers, name),
         )
         predictor.initialize_from_trained_model_folder(finished.output_folder_base, (0,))
     x = torch.randn((1, 1, 16, 16), generator=rng)
@@ -248,8 +302,12 @@ def test_continuing_restores_priors_gates_and_history(finished, dataset, monkeyp
     trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, dataset[1], entry=SHORT)
     trainer.load_checkpoint(str(Path(finished.output_folder) / "checkpoint_final.pth"))
     expected, found = weights(finished), weights(trainer)
-    assert expected.keys() == found.keys() and all(torch.equal(expected[k], found[k]) for k in expected)
-    assert any(k.endswith("prior.energy") for k in found) and any(k.endswith("theta") for k in found)
+    assert expected.keys() == found.keys() and all(
+        torch.equal(expected[k], found[k]) for k in expected
+    )
+    assert any(k.endswith("prior.energy") for k in found) and any(
+        k.endswith("theta") for k in found
+    )
 
 
 class Killed(Exception):
@@ -290,4 +348,6 @@ def test_failed_save_leaves_the_old_checkpoint(plans, monkeypatch):
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(OSError, match="No space left"):
         trainer.save_checkpoint(str(path))
-    assert path.read_bytes() == before and sorted(p.name for p in path.parent.glob("*.pth")) == [path.name]
+    assert path.read_bytes() == before and sorted(p.name for p in path.parent.glob("*.pth")) == [
+        path.name
+    ]

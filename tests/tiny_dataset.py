@@ -56,7 +56,12 @@ def make_dataset(
     references.mkdir()
     for seed, case in enumerate(CASES):
         shape = (20, 22) if dimension == 2 else (18, 20, 17)
-        files, label = make_case(raw / "imagesTr", shape=(1, *shape) if dimension == 2 else shape, seed=seed, channels=channels)
+        files, label = make_case(
+            raw / "imagesTr",
+            shape=(1, *shape) if dimension == 2 else shape,
+            seed=seed,
+            channels=channels,
+        )
         if relabel:
             image = sitk.ReadImage(str(label))
             changed = sitk.GetImageFromArray(relabel(sitk.GetArrayFromImage(image)))
@@ -64,12 +69,19 @@ def make_dataset(
             sitk.WriteImage(changed, str(label))
         shutil.copy(label, references)
         DefaultPreprocessor(verbose=False).run_case_save(
-            str(output / case), [str(f) for f in files], str(label), manager, manager.get_configuration(CONFIGURATION[dimension]), dataset
+            str(output / case),
+            [str(f) for f in files],
+            str(label),
+            manager,
+            manager.get_configuration(CONFIGURATION[dimension]),
+            dataset,
         )
     (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
     (preprocessed / "dataset.json").write_text(json.dumps(dataset))
     (preprocessed / "dataset_fingerprint.json").write_text("{}")
-    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": CASES[:3], "val": CASES[3:]}]))
+    (preprocessed / "splits_final.json").write_text(
+        json.dumps([{"train": CASES[:3], "val": CASES[3:]}])
+    )
     return plans
 
 
@@ -80,11 +92,24 @@ def use(monkeypatch, root: Path) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
 
-def make_trainer(trainer_class: type, plans: dict, *, entry: dict | None = None, fold: int = 0, dimension: int = 2, dataset: dict | None = None):
+def make_trainer(
+    trainer_class: type,
+    plans: dict,
+    *,
+    entry: dict | None = None,
+    fold: int = 0,
+    dimension: int = 2,
+    dataset: dict | None = None,
+):
     """A trainer on the CPU for the data set in use; `entry` is the `lngswr` entry of the plans, `dataset` the dataset.json, unless plain."""
     plans = deepcopy(plans)
     plans["continue_training"] = False
     if entry is not None:
         plans["configurations"][CONFIGURATION[dimension]]["lngswr"] = entry
-    dataset = dataset or {"channel_names": {"0": "CT"}, "labels": {"background": 0, "ball": 1}, "numTraining": 4, "file_ending": ".nii.gz"}
+    dataset = dataset or {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "ball": 1},
+        "numTraining": 4,
+        "file_ending": ".nii.gz",
+    }
     return trainer_class(plans, CONFIGURATION[dimension], fold, dataset, device=torch.device("cpu"))

@@ -58,12 +58,32 @@ def apgd(
         current, sizes = None, []
         for factor, count in stages:
             stage_ball = ball.enlarged(factor)
-            start = random_start(x, stage_ball, generator) if current is None else project(current, x, stage_ball)
+            start = (
+                random_start(x, stage_ball, generator)
+                if current is None
+                else project(current, x, stage_ball)
+            )
             current, stage_sizes = _stage(
-                model, search, x, start, target, stage_ball, get_loss(loss), judge_of(loss), steps=count, eligible=factor == 1.0
+                model,
+                search,
+                x,
+                start,
+                target,
+                stage_ball,
+                get_loss(loss),
+                judge_of(loss),
+                steps=count,
+                eligible=factor == 1.0,
             )
             sizes.append(stage_sizes)
-    settings = {"steps": steps, "restarts": restarts, "loss": loss, "radius_schedule": radius_schedule, "rho": RHO, "momentum": MOMENTUM}
+    settings = {
+        "steps": steps,
+        "restarts": restarts,
+        "loss": loss,
+        "radius_schedule": radius_schedule,
+        "rho": RHO,
+        "momentum": MOMENTUM,
+    }
     return search.result("apgd", settings=settings, extras={"step_sizes": torch.cat(sizes).cpu()})
 
 
@@ -89,9 +109,19 @@ def _stage(
     """(the best point by the ascended loss, step sizes (steps, B))."""
 
     def evaluate(point):
-        return search.gradient(model, point, lambda z: ascended(z, target), lambda z: judge(z, target), eligible=eligible)
+        return search.gradient(
+            model,
+            point,
+            lambda z: ascended(z, target),
+            lambda z: judge(z, target),
+            eligible=eligible,
+        )
 
-    interval, shortest, shrink = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    interval, shortest, shrink = (
+        max(int(0.22 * steps), 1),
+        max(int(0.06 * steps), 1),
+        max(int(0.03 * steps), 1),
+    )
     shape = (-1, *[1] * (x.ndim - 1))
     size = x.new_full((len(x),), 2 * ball.epsilon)
     current = previous = start
@@ -110,7 +140,10 @@ def _stage(
             break
         better = value > best_value
         keep = better.reshape(shape)
-        best, best_gradient = torch.where(keep, current, best), torch.where(keep, gradient, best_gradient)
+        best, best_gradient = (
+            torch.where(keep, current, best),
+            torch.where(keep, gradient, best_gradient),
+        )
         best_value = torch.where(better, value, best_value)
         rises, last_value = rises + (value > last_value), value
         since_check += 1
@@ -120,7 +153,10 @@ def _stage(
             reduce = oscillates | stuck
             size = torch.where(reduce, size / 2, size)
             back = reduce.reshape(shape)
-            current, gradient = torch.where(back, best, current), torch.where(back, best_gradient, gradient)
+            current, gradient = (
+                torch.where(back, best, current),
+                torch.where(back, best_gradient, gradient),
+            )
             # the loss to compare the next step with is the one at the point that we went back to
             last_value = torch.where(reduce, best_value, last_value)
             value_at_check, reduced_at_check = best_value.clone(), reduce

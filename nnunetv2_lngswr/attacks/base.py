@@ -2,7 +2,7 @@
 
 Everything carries a batch axis: x is (B, C, *spatial), logits are (B, K, *spatial), losses are (B,), one value per case, and the gradient
 is that of their sum, so each case is attacked on its own. The model is anything that implements `DifferentiableModel`:
-`BatchModel` for a plain network (adversarial training), `evaluation.sliding_window.SlidingWindow` for what nnU-Net deploys.
+`BatchModel` for a plain network (adversarial training), `evaluation.model.sliding_window.SlidingWindow` for what nnU-Net deploys.
 Projection lives here and nowhere else: onto the ball of the threat model, then into [min, max] of the clean channel.
 """
 
@@ -18,6 +18,7 @@ from torch import nn
 
 from nnunetv2_lngswr.attacks.losses import Target, foreground_dice
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds, Norm
+from nnunetv2_lngswr.utils.errors import UserError
 
 LogitLoss = Callable[[torch.Tensor], torch.Tensor]  # logits (B, K, *spatial) -> (B,)
 
@@ -26,7 +27,9 @@ class DifferentiableModel(Protocol):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) -> (B, K, *spatial), without a graph."""
 
-    def value_and_gradient(self, x: torch.Tensor, loss: LogitLoss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def value_and_gradient(
+        self, x: torch.Tensor, loss: LogitLoss
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(loss (B,), its gradient with respect to x (B, C, *spatial), logits (B, K, *spatial)), all detached."""
 
 
@@ -63,7 +66,9 @@ class BatchModel:
         with frozen([self.network]), torch.no_grad():
             return self._forward(x)
 
-    def value_and_gradient(self, x: torch.Tensor, loss: LogitLoss) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def value_and_gradient(
+        self, x: torch.Tensor, loss: LogitLoss
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with frozen([self.network]), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
             z = self._forward(leaf)
@@ -150,7 +155,9 @@ def bottleneck(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Lowest-resolution output of `network.encoder`, (B, F, *low). ValueError for a network without an encoder."""
     encoder = getattr(network, "encoder", None)
     if encoder is None:
-        raise ValueError(f"feature attacks need a network with an .encoder (nnU-Net's U-Nets have one), got {type(network).__name__}")
+        raise UserError(
+            f"feature attacks need a network with an .encoder (nnU-Net's U-Nets have one), got {type(network).__name__}"
+        )
     skips = encoder(x)
     return skips if isinstance(skips, torch.Tensor) else skips[-1]
 
@@ -170,13 +177,17 @@ def project(candidate: torch.Tensor, x: torch.Tensor, ball: Ball) -> torch.Tenso
         # channels with scale 0 do not move; dividing by 1 there keeps the arithmetic finite
         delta = torch.where(scale > 0, delta, torch.zeros_like(delta))
         rms = _rms(delta / torch.where(scale > 0, scale, torch.ones_like(scale)), ball)
-        delta = delta * like_cases(torch.clamp(ball.epsilon / rms.clamp_min(torch.finfo(x.dtype).tiny), max=1), x)
+        delta = delta * like_cases(
+            torch.clamp(ball.epsilon / rms.clamp_min(torch.finfo(x.dtype).tiny), max=1), x
+        )
     return clip(x + delta, ball.bounds)
 
 
 def clip(x: torch.Tensor, bounds: Bounds) -> torch.Tensor:
     """x clipped into [min, max] per case and channel."""
-    return torch.minimum(torch.maximum(x, like_channels(bounds.minimum, x)), like_channels(bounds.maximum, x))
+    return torch.minimum(
+        torch.maximum(x, like_channels(bounds.minimum, x)), like_channels(bounds.maximum, x)
+    )
 
 
 def step_direction(gradient: torch.Tensor, ball: Ball) -> torch.Tensor:
@@ -188,7 +199,9 @@ def step_direction(gradient: torch.Tensor, ball: Ball) -> torch.Tensor:
     scaled = gradient * scale  # the gradient with respect to u = delta / scale
     # divide by the maximum first: squares of small gradients underflow in float32
     largest = scaled.abs().flatten(1).amax(1)
-    scaled = scaled / like_cases(torch.where(largest > 0, largest, torch.ones_like(largest)), scaled)
+    scaled = scaled / like_cases(
+        torch.where(largest > 0, largest, torch.ones_like(largest)), scaled
+    )
     rms = _rms(scaled, ball)
     return scaled / like_cases(torch.where(rms > 0, rms, torch.ones_like(rms)), scaled) * scale
 
@@ -208,12 +221,16 @@ def random_start(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> tor
 
 def random_direction(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
     """Length 1 in units of epsilon: a random sign per voxel in Linf, a Gaussian direction in L2, isotropic in units of epsilon."""
-    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+    direction = torch.randn(
+        x.shape, generator=generator, dtype=x.dtype, device=generator.device
+    ).to(x.device)
     # step_direction takes a gradient, which it multiplies by the scale
     return step_direction(direction / _nonzero(like_channels(ball.scale, x)), ball)
 
 
-def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds) -> dict[str, torch.Tensor]:
+def perturbation_norms(
+    perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds
+) -> dict[str, torch.Tensor]:
     """Linf, RMS and absolute L2 of the perturbation per case, (B,) each, in every unit: keys '<linf|rms|l2>_<range|normalized|original>'.
     RMS is over the channels that can move. Units of the file are nan where the normalisation is not affine."""
     delta = (perturbed - x).cpu().double()  # MPS has no float64
@@ -223,11 +240,17 @@ def perturbation_norms(perturbed: torch.Tensor, x: torch.Tensor, bounds: Bounds)
     scales = {
         "range": extent,
         "normalized": torch.ones_like(extent),
-        "original": torch.full_like(extent, float("nan")) if bounds.file_scale is None else bounds.file_scale.cpu().double(),
+        "original": torch.full_like(extent, float("nan"))
+        if bounds.file_scale is None
+        else bounds.file_scale.cpu().double(),
     }
     norms = {}
     for unit, scale in scales.items():
-        u = torch.where(like_channels(free, delta), delta / like_channels(_nonzero(scale), delta), torch.zeros_like(delta)).flatten(1)
+        u = torch.where(
+            like_channels(free, delta),
+            delta / like_channels(_nonzero(scale), delta),
+            torch.zeros_like(delta),
+        ).flatten(1)
         l2 = u.square().sum(1).sqrt()
         norms[f"linf_{unit}"] = u.abs().amax(1)
         norms[f"rms_{unit}"] = l2 / count.clamp_min(1).sqrt()
@@ -303,7 +326,9 @@ class Search:
         self.history: list[torch.Tensor] = []
         self.forwards = self.gradients = 0
 
-    def evaluate(self, model: DifferentiableModel, x: torch.Tensor, judge: LogitLoss) -> torch.Tensor:
+    def evaluate(
+        self, model: DifferentiableModel, x: torch.Tensor, judge: LogitLoss
+    ) -> torch.Tensor:
         """Judge x with a forward pass only and offer it; (B,) loss."""
         z = model.logits(x)
         self.forwards += 1
@@ -312,7 +337,13 @@ class Search:
         return value
 
     def gradient(
-        self, model: DifferentiableModel, x: torch.Tensor, loss: LogitLoss, judge: LogitLoss | None = None, *, eligible: bool = True
+        self,
+        model: DifferentiableModel,
+        x: torch.Tensor,
+        loss: LogitLoss,
+        judge: LogitLoss | None = None,
+        *,
+        eligible: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss (B,), gradient) at x; x is offered under `judge` (default: the loss) unless it is not `eligible`."""
         value, gradient, z = model.value_and_gradient(x, loss)
@@ -342,7 +373,9 @@ class Search:
         """Whether nothing of any case is segmented right in its best iterate: no further step lowers its Dice."""
         return bool(self.history) and bool((self.best_dice == 0).all())
 
-    def result(self, attack: str, *, settings: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> AttackResult:
+    def result(
+        self, attack: str, *, settings: Mapping[str, Any], extras: Mapping[str, Any] | None = None
+    ) -> AttackResult:
         return AttackResult(
             attack=attack,
             perturbed=self.best,
@@ -359,6 +392,6 @@ class Search:
 
 def check_steps(steps: int, restarts: int = 1) -> None:
     if steps < 1:
-        raise ValueError(f"steps must be >= 1, got {steps}")
+        raise UserError(f"steps must be >= 1, got {steps}")
     if restarts < 1:
-        raise ValueError(f"restarts must be >= 1, got {restarts}")
+        raise UserError(f"restarts must be >= 1, got {restarts}")

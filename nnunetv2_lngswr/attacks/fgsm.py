@@ -11,7 +11,13 @@ from nnunetv2_lngswr.attacks.threat_model import Ball
 
 
 def fgsm(
-    model: DifferentiableModel, x: torch.Tensor, target: Target, ball: Ball, *, generator: torch.Generator, loss: str = "ce"
+    model: DifferentiableModel,
+    x: torch.Tensor,
+    target: Target,
+    ball: Ball,
+    *,
+    generator: torch.Generator,
+    loss: str = "ce",
 ) -> AttackResult:
     """x + epsilon sign(gradient), clipped. The clean case is the start, hence a candidate. `generator` is not drawn from."""
     ascended = get_loss(loss)

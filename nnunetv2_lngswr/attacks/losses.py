@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.attacks.names import lookup
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import lookup
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -29,25 +30,41 @@ class LabelSpace:
     ignore_label: int | None = None
 
     @classmethod
-    def from_label_manager(cls, label_manager: "LabelManager") -> "LabelSpace":
+    def from_label_manager(cls, label_manager: LabelManager) -> LabelSpace:
         """From nnU-Net's LabelManager, in the order of its heads."""
-        members = label_manager.foreground_regions if label_manager.has_regions else label_manager.all_labels
-        heads = tuple(tuple(int(i) for i in m) if isinstance(m, (tuple, list)) else (int(m),) for m in members)
-        return cls(heads=heads, regions=label_manager.has_regions, ignore_label=label_manager.ignore_label)
+        members = (
+            label_manager.foreground_regions
+            if label_manager.has_regions
+            else label_manager.all_labels
+        )
+        heads = tuple(
+            tuple(int(i) for i in m) if isinstance(m, (tuple, list)) else (int(m),) for m in members
+        )
+        return cls(
+            heads=heads, regions=label_manager.has_regions, ignore_label=label_manager.ignore_label
+        )
 
     @classmethod
-    def softmax(cls, classes: int, *, ignore_label: int | None = None) -> "LabelSpace":
+    def softmax(cls, classes: int, *, ignore_label: int | None = None) -> LabelSpace:
         """`classes` exclusive labels 0 .. classes - 1; 0 is background."""
         return cls(heads=tuple((i,) for i in range(classes)), ignore_label=ignore_label)
 
-    def target(self, labels: torch.Tensor) -> "Target":
+    def target(self, labels: torch.Tensor) -> Target:
         """`labels`: (B, *spatial) integers after nnU-Net's preprocessing; -1 (outside the nonzero mask) counts as 0."""
         labels = labels.long().clamp_min(0)
-        mask = torch.ones_like(labels, dtype=torch.bool) if self.ignore_label is None else labels != self.ignore_label
-        hot = torch.stack([torch.isin(labels, torch.tensor(h, device=labels.device)) for h in self.heads], 1)
+        mask = (
+            torch.ones_like(labels, dtype=torch.bool)
+            if self.ignore_label is None
+            else labels != self.ignore_label
+        )
+        hot = torch.stack(
+            [torch.isin(labels, torch.tensor(h, device=labels.device)) for h in self.heads], 1
+        )
         if not self.regions and not bool((hot.any(1) | ~mask).all()):
             unknown = sorted(set(labels[~hot.any(1) & mask].tolist()))
-            raise ValueError(f"labels {unknown} belong to no output of the network; it knows {[h[0] for h in self.heads]}")
+            raise UserError(
+                f"labels {unknown} belong to no output of the network; it knows {[h[0] for h in self.heads]}"
+            )
         return Target(hot=hot, mask=mask[:, None], regions=self.regions)
 
 
@@ -64,7 +81,7 @@ class Target:
         """(B, 1, *spatial) bool, counted voxels of any foreground label."""
         return (self.hot if self.regions else self.hot[:, 1:]).any(1, keepdim=True) & self.mask
 
-    def to(self, device: torch.device | str) -> "Target":
+    def to(self, device: torch.device | str) -> Target:
         return Target(hot=self.hot.to(device), mask=self.mask.to(device), regions=self.regions)
 
 
@@ -99,7 +116,9 @@ def jensen_shannon(z: torch.Tensor, target: Target) -> torch.Tensor:
     q = log_q.exp()
     middle = torch.log1p(q) - torch.log(torch.tensor(2.0, dtype=z.dtype, device=z.device))
     # KL(p || m): class y gives q log(q / m_y), the others (1 - q) log 2; KL(e_y || m) = -log m_y
-    kl_p = q * (log_q - middle) + (1 - q) * torch.log(torch.tensor(2.0, dtype=z.dtype, device=z.device))
+    kl_p = q * (log_q - middle) + (1 - q) * torch.log(
+        torch.tensor(2.0, dtype=z.dtype, device=z.device)
+    )
     return masked_mean(0.5 * (kl_p - middle), target)
 
 
@@ -108,7 +127,9 @@ def segpgd_loss(weight: float) -> Loss:
 
     def loss(z: torch.Tensor, target: Target) -> torch.Tensor:
         right = correct_map(z, target)
-        return masked_mean((right * (1 - weight) + (1 - right) * weight) * cross_entropy_map(z, target), target)
+        return masked_mean(
+            (right * (1 - weight) + (1 - right) * weight) * cross_entropy_map(z, target), target
+        )
 
     return loss
 
@@ -177,7 +198,11 @@ def masked_mean(values: torch.Tensor, target: Target) -> torch.Tensor:
 def foreground_dice(z: torch.Tensor, target: Target) -> torch.Tensor:
     """Hard Dice of logits on the grid of the target, mean over the foreground heads that are in the reference or the prediction,
     (B,) float64; nan where no head is."""
-    predicted = z > 0 if target.regions else torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
+    predicted = (
+        z > 0
+        if target.regions
+        else torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
+    )
     predicted = predicted & target.mask
     reference = (target.hot if target.regions else target.hot[:, 1:]) & target.mask
     overlap = (predicted & reference).flatten(2).sum(2).cpu().double()  # MPS has no float64

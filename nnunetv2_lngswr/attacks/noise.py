@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, random_direction
+from nnunetv2_lngswr.attacks.base import (
+    AttackResult,
+    DifferentiableModel,
+    Search,
+    check_steps,
+    project,
+    random_direction,
+)
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 
 def noise(
-    model: DifferentiableModel, x: torch.Tensor, target: Target, ball: Ball, *, generator: torch.Generator, restarts: int = 1
+    model: DifferentiableModel,
+    x: torch.Tensor,
+    target: Target,
+    ball: Ball,
+    *,
+    generator: torch.Generator,
+    restarts: int = 1,
 ) -> AttackResult:
     """`restarts` draws; the one with the highest CE is returned (1: plain noise, no search)."""
     check_steps(1, restarts)

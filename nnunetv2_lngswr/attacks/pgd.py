@@ -11,9 +11,18 @@ from collections.abc import Callable
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project, random_start, step_direction
+from nnunetv2_lngswr.attacks.base import (
+    AttackResult,
+    DifferentiableModel,
+    Search,
+    check_steps,
+    project,
+    random_start,
+    step_direction,
+)
 from nnunetv2_lngswr.attacks.losses import Loss, Target, get_loss, judge_of
 from nnunetv2_lngswr.attacks.threat_model import Ball
+from nnunetv2_lngswr.utils.errors import UserError
 
 
 def pgd(
@@ -66,7 +75,7 @@ def ascend(
     check_steps(steps, restarts)
     size = 2.5 * ball.epsilon / steps if step_size is None else step_size
     if size < 0 or (size == 0 and ball.epsilon > 0):
-        raise ValueError(f"step_size must be > 0, got {step_size}")
+        raise UserError(f"step_size must be > 0, got {step_size}")
     judge = judge_of(loss_name)
     search = Search(x, target, ball)
     for _ in range(restarts):
@@ -76,12 +85,22 @@ def ascend(
 
         def gradient_at(step: int, current: torch.Tensor) -> torch.Tensor:
             ascended = loss_at(step)
-            return search.gradient(model, current, lambda z: ascended(z, target), lambda z: judge(z, target))[1]
+            return search.gradient(
+                model, current, lambda z: ascended(z, target), lambda z: judge(z, target)
+            )[1]
 
-        last = last_iterate(x, ball, gradient_at, start=start, steps=steps, size=size, stop=lambda: search.solved)
+        last = last_iterate(
+            x, ball, gradient_at, start=start, steps=steps, size=size, stop=lambda: search.solved
+        )
         if not search.solved:
             search.evaluate(model, last, lambda z: judge(z, target))
-    settings = {"steps": steps, "restarts": restarts, "step_size": size, "loss": loss_name, "random_start": from_random}
+    settings = {
+        "steps": steps,
+        "restarts": restarts,
+        "step_size": size,
+        "loss": loss_name,
+        "random_start": from_random,
+    }
     return search.result(name, settings=settings)
 
 

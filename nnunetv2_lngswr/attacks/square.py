@@ -9,12 +9,30 @@ from __future__ import annotations
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, check_steps, project
+from nnunetv2_lngswr.attacks.base import (
+    AttackResult,
+    DifferentiableModel,
+    Search,
+    check_steps,
+    project,
+)
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball, Norm
+from nnunetv2_lngswr.utils.errors import UserError
 
 # (queries out of 10000, divisor of p)
-SCHEDULE = ((10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256), (10000, 512))
+SCHEDULE = (
+    (10, 1),
+    (50, 2),
+    (200, 4),
+    (500, 8),
+    (1000, 16),
+    (2000, 32),
+    (4000, 64),
+    (6000, 128),
+    (8000, 256),
+    (10000, 512),
+)
 
 
 def square(
@@ -31,9 +49,9 @@ def square(
     """`steps`: queries per restart after the first. ValueError for an L2 ball and for p_init outside (0, 1]."""
     check_steps(steps, restarts)
     if ball.norm is not Norm.LINF:
-        raise ValueError(f"square is implemented for linf, got {ball.norm.value}")
+        raise UserError(f"square is implemented for linf, got {ball.norm.value}")
     if not 0 < p_init <= 1:
-        raise ValueError(f"p_init must be in (0, 1], got {p_init}")
+        raise UserError(f"p_init must be in (0, 1], got {p_init}")
     search = Search(x, target, ball)
     reach = ball.epsilon * ball.scale.reshape(*ball.scale.shape, *[1] * (x.ndim - 2)).to(x.device)
     for _ in range(restarts):
@@ -58,7 +76,9 @@ def square(
             better = value > best_value
             best = torch.where(better.reshape(-1, *[1] * (x.ndim - 1)), candidate, best)
             best_value = torch.where(better, value, best_value)
-    return search.result("square", settings={"steps": steps, "restarts": restarts, "p_init": p_init})
+    return search.result(
+        "square", settings={"steps": steps, "restarts": restarts, "p_init": p_init}
+    )
 
 
 def _signs(shape, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

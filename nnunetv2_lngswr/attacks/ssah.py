@@ -20,7 +20,16 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.attacks.base import AttackResult, FeatureModel, Search, check_steps, clip, like_cases, like_channels, project
+from nnunetv2_lngswr.attacks.base import (
+    AttackResult,
+    FeatureModel,
+    Search,
+    check_steps,
+    clip,
+    like_cases,
+    like_channels,
+    project,
+)
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -52,7 +61,10 @@ def ssah(
     """
     check_steps(steps)
     name = "ssah_project" if project_into_ball else "ssah"
-    minimum, extent = (like_channels(v, x) for v in (ball.bounds.minimum, ball.bounds.maximum - ball.bounds.minimum))
+    minimum, extent = (
+        like_channels(v, x)
+        for v in (ball.bounds.minimum, ball.bounds.maximum - ball.bounds.minimum)
+    )
     movable = like_channels(ball.bounds.attackable & (ball.bounds.maximum > ball.bounds.minimum), x)
     safe_extent = torch.where(extent > 0, extent, torch.ones_like(extent))
     axes = sum(n > 1 for n in x.shape[2:]) if axes is None else axes
@@ -69,12 +81,22 @@ def ssah(
         tanh = torch.tanh(w)
         unit = ((tanh / shrink) + 1) / 2
         # arctanh and tanh round; the start is the clean case itself
-        candidate = x if step == 0 else torch.where(movable, clip(minimum + extent * unit, ball.bounds), x)
+        candidate = (
+            x if step == 0 else torch.where(movable, clip(minimum + extent * unit, ball.bounds), x)
+        )
         feature_loss, gradient = model.feature_value_and_gradient(candidate, semantics)
         search.gradients += 1
         with torch.enable_grad():
             leaf = candidate.detach().requires_grad_()
-            distance = F.smooth_l1_loss(low_frequencies((leaf - minimum) / safe_extent, axes), clean_low, reduction="none").flatten(1).sum(1)
+            distance = (
+                F.smooth_l1_loss(
+                    low_frequencies((leaf - minimum) / safe_extent, axes),
+                    clean_low,
+                    reduction="none",
+                )
+                .flatten(1)
+                .sum(1)
+            )
             (low_gradient,) = torch.autograd.grad(distance.sum(), leaf)
         distance = distance.detach()
         total = (alpha * feature_loss + weight * distance).cpu().double()
@@ -90,11 +112,15 @@ def ssah(
             # s_p = 1 is a maximum: its gradient vanishes at the clean case, so the first step is random, and in the high
             # frequencies, which L_lf leaves free
             jitter = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-            w = torch.where(movable, w + SADDLE_JITTER * (jitter - low_frequencies(jitter, axes)), w)
+            w = torch.where(
+                movable, w + SADDLE_JITTER * (jitter - low_frequencies(jitter, axes)), w
+            )
             optimizer = torch.optim.Adam([w], lr=learning_rate)
         elif step < steps:
             slope = extent / (2 * shrink) * (1 - tanh.square())  # dx'/dw
-            w.grad = torch.where(movable, (alpha * gradient + weight * low_gradient) * slope, torch.zeros_like(w))
+            w.grad = torch.where(
+                movable, (alpha * gradient + weight * low_gradient) * slope, torch.zeros_like(w)
+            )
             optimizer.step()
     if project_into_ball:
         best = project(best, x, ball)
@@ -102,11 +128,20 @@ def ssah(
     search.evaluate(model, best, lambda z: cross_entropy(z, target))
     search.history = [-total for total in history]
     search.best_value = -best_total
-    settings = {"steps": steps, "learning_rate": learning_rate, "alpha": alpha, "low_frequency_weight": low_frequency_weight}
+    settings = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "alpha": alpha,
+        "low_frequency_weight": low_frequency_weight,
+    }
     settings |= {"margin": margin, "project": project_into_ball, "axes": axes}
     if not project_into_ball:
         settings["epsilon"] = None
-    return search.result(name, settings=settings, extras={**figures, "start_loss": history[0], "windows": semantics.count})
+    return search.result(
+        name,
+        settings=settings,
+        extras={**figures, "start_loss": history[0], "windows": semantics.count},
+    )
 
 
 def low_frequencies(x: torch.Tensor, axes: int) -> torch.Tensor:
@@ -137,7 +172,9 @@ class _Semantics:
             self.clean[windows] = pooled
         similarity = torch.einsum("npf,mpf->pnm", self.clean, self.clean)
         # a window is no negative of itself
-        similarity = similarity.masked_fill(torch.eye(self.count, dtype=torch.bool, device=x.device), float("inf"))
+        similarity = similarity.masked_fill(
+            torch.eye(self.count, dtype=torch.bool, device=x.device), float("inf")
+        )
         self.negative = similarity.argmin(2).T  # (windows, 2)
 
     def __call__(self, windows: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -154,7 +191,9 @@ class _Semantics:
         loss = torch.where(hinge > 0, loss, loss.detach())
         return torch.where(has_foreground, loss.mean(1), loss[:, 0])
 
-    def _pool(self, windows: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pool(
+        self, windows: torch.Tensor, features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """((n, 2, F) unit vectors, (n,) whether the window holds foreground)."""
         mask = self.model.crop_windows(self.foreground, windows)
         pool = F.adaptive_max_pool2d if mask.ndim == 4 else F.adaptive_max_pool3d
@@ -168,6 +207,8 @@ class _Semantics:
         return torch.stack([F.normalize(whole, dim=1), F.normalize(inside, dim=1)], 1), size > 0
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor, minimum: torch.Tensor, extent: torch.Tensor, axes: int) -> torch.Tensor:
+def _distance(
+    a: torch.Tensor, b: torch.Tensor, minimum: torch.Tensor, extent: torch.Tensor, axes: int
+) -> torch.Tensor:
     low_a, low_b = (low_frequencies((v - minimum) / extent, axes) for v in (a, b))
     return F.smooth_l1_loss(low_a, low_b, reduction="none").flatten(1).sum(1).cpu().double()

@@ -15,20 +15,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from fractions import Fraction
 
 import torch
 
-
-class Norm(str, Enum):
-    LINF = "linf"
-    L2 = "l2"
-
-
-class Unit(str, Enum):
-    RANGE = "range"
-    NORMALIZED = "normalized"
-    ORIGINAL = "original"
+from nnunetv2_lngswr.attacks.terms import Norm, Unit
+from nnunetv2_lngswr.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +37,29 @@ class Bounds:
     file_scale: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, x: torch.Tensor, *, image_channels: int | None = None, file_scale: torch.Tensor | None = None) -> "Bounds":
+    def of(
+        cls,
+        x: torch.Tensor,
+        *,
+        image_channels: int | None = None,
+        file_scale: torch.Tensor | None = None,
+    ) -> Bounds:
         """Bounds of `x`, (B, C, *spatial). The first `image_channels` channels (default: all) are attackable; `file_scale` may be
         (C,), (image_channels,) or with a leading batch axis."""
         if x.ndim < 3:
-            raise ValueError(f"x must be (B, C, *spatial), got shape {tuple(x.shape)}")
+            raise UserError(f"x must be (B, C, *spatial), got shape {tuple(x.shape)}")
         batch, channels = x.shape[:2]
         image_channels = channels if image_channels is None else image_channels
         if not 0 < image_channels <= channels:
-            raise ValueError(f"image_channels must be in 1..{channels}, got {image_channels}")
+            raise UserError(f"image_channels must be in 1..{channels}, got {image_channels}")
         flat = x.detach().reshape(batch, channels, -1)
         if file_scale is not None:
             given = torch.as_tensor(file_scale, dtype=x.dtype, device=x.device)
             given = given.expand(batch, given.shape[-1])
             if given.shape[-1] not in (image_channels, channels):
-                raise ValueError(f"file_scale must have one entry per channel ({channels}), got {given.shape[-1]}")
+                raise UserError(
+                    f"file_scale must have one entry per channel ({channels}), got {given.shape[-1]}"
+                )
             file_scale = x.new_ones(batch, channels)
             file_scale[:, : given.shape[-1]] = given
         return cls(
@@ -84,17 +83,28 @@ class ThreatModel:
         object.__setattr__(self, "norm", _member(Norm, self.norm, "norm"))
         object.__setattr__(self, "unit", _member(Unit, self.unit, "epsilon unit"))
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise ValueError(f"epsilon must be finite and >= 0, got {self.epsilon}")
+            raise UserError(f"epsilon must be finite and >= 0, got {self.epsilon}")
 
-    def ball(self, bounds: Bounds) -> "Ball":
+    def ball(self, bounds: Bounds) -> Ball:
         """The ball for cases with these bounds. ValueError for unit `original` where `bounds.file_scale` is None."""
         if self.unit is Unit.ORIGINAL and bounds.file_scale is None:
-            raise ValueError("epsilon unit 'original' needs an affine normalisation, and this case's is not; use 'range' or 'normalized'")
+            raise UserError(
+                "epsilon unit 'original' needs an affine normalisation, and this case's is not; use 'range' or 'normalized'"
+            )
         extent = bounds.maximum - bounds.minimum
-        scale = {Unit.RANGE: extent, Unit.NORMALIZED: torch.ones_like(extent), Unit.ORIGINAL: bounds.file_scale}[self.unit]
+        scale = {
+            Unit.RANGE: extent,
+            Unit.NORMALIZED: torch.ones_like(extent),
+            Unit.ORIGINAL: bounds.file_scale,
+        }[self.unit]
         # a constant channel cannot move inside [min, max]: it has no budget and does not count in the mean square
         free = bounds.attackable & (extent > 0)
-        return Ball(norm=self.norm, epsilon=float(self.epsilon), scale=torch.where(free, scale, torch.zeros_like(scale)), bounds=bounds)
+        return Ball(
+            norm=self.norm,
+            epsilon=float(self.epsilon),
+            scale=torch.where(free, scale, torch.zeros_like(scale)),
+            bounds=bounds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +116,17 @@ class Ball:
     scale: torch.Tensor
     bounds: Bounds
 
-    def enlarged(self, factor: float) -> "Ball":
+    def enlarged(self, factor: float) -> Ball:
         """The same ball with `factor` times the epsilon (the radius schedule of APGD)."""
-        return Ball(norm=self.norm, epsilon=self.epsilon * factor, scale=self.scale, bounds=self.bounds)
-
-
-def parse_epsilon(text: str) -> float:
-    """'8/255', '0.03' or '1e-2' as a float. ValueError otherwise, also for a negative number."""
-    try:
-        value = float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"epsilon must be a number or a fraction such as 8/255, got {text!r}") from None
-    if value < 0:
-        raise ValueError(f"epsilon must be >= 0, got {text}")
-    return value
+        return Ball(
+            norm=self.norm, epsilon=self.epsilon * factor, scale=self.scale, bounds=self.bounds
+        )
 
 
 def _member(kind: type[Enum], value, what: str):
     try:
         return kind(value)
     except ValueError:
-        raise ValueError(f"{what} must be one of {', '.join(m.value for m in kind)}, got {value!r}") from None
+        raise UserError(
+            f"{what} must be one of {', '.join(m.value for m in kind)}, got {value!r}"
+        ) from None

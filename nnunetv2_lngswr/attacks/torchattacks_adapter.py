@@ -16,8 +16,9 @@ from torch import nn
 
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, project
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
-from nnunetv2_lngswr.attacks.names import lookup
 from nnunetv2_lngswr.attacks.threat_model import Ball, Norm
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import lookup
 
 PREFIX = "torchattacks:"
 IGNORED = -100  # torch's cross_entropy leaves this label out
@@ -38,14 +39,18 @@ def torchattacks_attack(
     name = PREFIX + attack
     kind = lookup(classes(), attack, "torchattacks attack")
     if target.regions:
-        raise ValueError(f"{name} needs exclusive labels (softmax); this model has regions")
+        raise UserError(f"{name} needs exclusive labels (softmax); this model has regions")
     slices = x.ndim == 5
     if not (x.ndim == 4 or (slices and x.shape[2] == 1)):
-        raise ValueError(f"{name} works on 2D cases of one slice, got shape {tuple(x.shape)}")
+        raise UserError(f"{name} works on 2D cases of one slice, got shape {tuple(x.shape)}")
     extent = ball.bounds.maximum - ball.bounds.minimum
     if not (torch.equal(ball.scale, extent) and bool((extent > 0).all())):
-        raise ValueError(f"{name} needs epsilon in units of the range and every channel an image that is not constant")
-    minimum, extent = (v.reshape(*v.shape, *[1] * (x.ndim - 2)) for v in (ball.bounds.minimum, extent))
+        raise UserError(
+            f"{name} needs epsilon in units of the range and every channel an image that is not constant"
+        )
+    minimum, extent = (
+        v.reshape(*v.shape, *[1] * (x.ndim - 2)) for v in (ball.bounds.minimum, extent)
+    )
 
     def to_case(unit: torch.Tensor) -> torch.Tensor:
         return minimum + extent * (unit[:, :, None] if slices else unit)
@@ -62,7 +67,7 @@ def torchattacks_attack(
         options["eps"] = ball.epsilon * (math.sqrt(x[0].numel()) if ball.norm is Norm.L2 else 1)
         in_l2 = "L2" in (options.get("norm", "L2" if "L2" in attack else "Linf"))
         if in_l2 != (ball.norm is Norm.L2):
-            raise ValueError(f"{name} works in {'l2' if in_l2 else 'linf'}, got {ball.norm.value}")
+            raise UserError(f"{name} works in {'l2' if in_l2 else 'linf'}, got {ball.norm.value}")
     seed = int(torch.randint(0, 2**31 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(seed)  # torchattacks draws from the global state
@@ -71,12 +76,18 @@ def torchattacks_attack(
         try:
             found = runner(unit, labels)
         except (RuntimeError, IndexError, TypeError) as error:
-            raise ValueError(f"{name} does not take dense logits (or these options {options}): {error}") from error
+            raise UserError(
+                f"{name} does not take dense logits (or these options {options}): {error}"
+            ) from error
     search = Search(x, target, ball)
-    search.evaluate(model, project(to_case(found.detach()), x, ball), lambda z: cross_entropy(z, target))
+    search.evaluate(
+        model, project(to_case(found.detach()), x, ball), lambda z: cross_entropy(z, target)
+    )
     search.forwards += module.forwards
     search.gradients += module.gradients
-    return search.result(name, settings={"seed": seed, **{k: v for k, v in options.items() if k != "eps"}})
+    return search.result(
+        name, settings={"seed": seed, **{k: v for k, v in options.items() if k != "eps"}}
+    )
 
 
 class _Module(nn.Module):
@@ -106,7 +117,9 @@ class _Logits(torch.autograd.Function):
     def backward(ctx, cotangent):
         (x,) = ctx.saved_tensors
         ctx.module.gradients += 1
-        _, gradient, _ = ctx.module.model.value_and_gradient(x, lambda z: (z * cotangent).flatten(1).sum(1))
+        _, gradient, _ = ctx.module.model.value_and_gradient(
+            x, lambda z: (z * cotangent).flatten(1).sum(1)
+        )
         return gradient, None
 
 
@@ -116,5 +129,11 @@ def classes() -> dict[str, type]:
         import torchattacks
         from torchattacks.attack import Attack
     except ImportError as error:
-        raise ValueError(f"torchattacks:NAME needs that package: pip install --no-deps torchattacks ({error})") from error
-    return {n: c for n, c in vars(torchattacks).items() if inspect.isclass(c) and issubclass(c, Attack) and c is not Attack}
+        raise UserError(
+            f"torchattacks:NAME needs that package: pip install --no-deps torchattacks ({error})"
+        ) from error
+    return {
+        n: c
+        for n, c in vars(torchattacks).items()
+        if inspect.isclass(c) and issubclass(c, Attack) and c is not Attack
+    }

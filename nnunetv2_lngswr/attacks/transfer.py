@@ -1,7 +1,7 @@
 """Transfer: the perturbation is made on a surrogate model and judged on the attacked one.
 
 White-box attacks that do no more than transfer point to masked gradients. The surrogate must see the same preprocessed case (same plans'
-spacing and normalisation); `evaluation.model.SegmentationModel.same_preprocessing` checks that.
+spacing and normalisation); `evaluation.model.folder.SegmentationModel.same_preprocessing` checks that.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search
 from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
-from nnunetv2_lngswr.attacks.names import lookup
 from nnunetv2_lngswr.attacks.pgd import pgd
 from nnunetv2_lngswr.attacks.segpgd import segpgd
 from nnunetv2_lngswr.attacks.threat_model import Ball
+from nnunetv2_lngswr.utils.names import lookup
 
 SOURCES = {"pgd": pgd, "segpgd": segpgd}
 
@@ -33,8 +33,14 @@ def transfer(
 ) -> AttackResult:
     """`attack`: pgd or segpgd, run on `surrogate` with `options` (steps, restarts, ...) in the ball's norm. One forward pass on `model`;
     the surrogate's evaluations are in `extras['surrogate_queries']`. The clean case is no candidate: the result is what transfers."""
-    made = lookup(SOURCES, attack, "transfer attack")(surrogate, x, target, ball, generator=generator, **options)
+    made = lookup(SOURCES, attack, "transfer attack")(
+        surrogate, x, target, ball, generator=generator, **options
+    )
     search = Search(x, target, ball)
     search.evaluate(model, made.perturbed, lambda z: cross_entropy(z, target))
     settings = {k: v for k, v in made.settings.items() if k not in ("norm", "epsilon")}
-    return search.result("transfer", settings={"attack": attack, **settings}, extras={"surrogate_queries": made.queries})
+    return search.result(
+        "transfer",
+        settings={"attack": attack, **settings},
+        extras={"surrogate_queries": made.queries},
+    )

@@ -19,7 +19,8 @@ from typing import Any
 
 from nnunetv2_lngswr.datasets.options import Target
 from nnunetv2_lngswr.datasets.splits import make_folds, splits_text
-from nnunetv2_lngswr.files import read_json, write_file
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json, write_file
 
 MANIFEST = "manifest.json"
 JOURNAL = "manifest.partial.jsonl"
@@ -56,7 +57,9 @@ class Unit:
     also: str = ""
 
     def signature(self) -> str:
-        stats = [(file.name, (s := file.stat()).st_size, s.st_mtime_ns) for file in sorted(self.files)]
+        stats = [
+            (file.name, (s := file.stat()).st_size, s.st_mtime_ns) for file in sorted(self.files)
+        ]
         return hashlib.sha256(repr((stats, self.also)).encode()).hexdigest()
 
 
@@ -110,10 +113,20 @@ def convert(
         for unit in tqdm(units, desc=target.dataset_name, unit="unit", disable=not progress):
             signature = unit.signature()
             record = done.get(unit.key)
-            if record is not None and record["signature"] == signature and _stands(record, keys, folder, target):
+            if (
+                record is not None
+                and record["signature"] == signature
+                and _stands(record, keys, folder, target)
+            ):
                 continue
             _remove(folder, record, target)
-            taken = {e["case"]: key for key, r in done.items() if key != unit.key for e in r["entries"] if e.get("case")}
+            taken = {
+                e["case"]: key
+                for key, r in done.items()
+                if key != unit.key
+                for e in r["entries"]
+                if e.get("case")
+            }
             found = unit.convert(folder, taken)
             done[unit.key] = {"signature": signature, "entries": [_plain(e) for e in found]}
             journal.add(unit.key, done[unit.key])
@@ -121,7 +134,13 @@ def convert(
     records = {u.key: done[u.key] for u in units}
     everything = [*entries, *(Entry(**e) for r in records.values() for e in r["entries"])]
     problem = _finish(folder, target, settings, records, entries, everything)
-    return Conversion(folder=folder, entries=everything, converted=converted, kept=len(units) - converted, split_problem=problem)
+    return Conversion(
+        folder=folder,
+        entries=everything,
+        converted=converted,
+        kept=len(units) - converted,
+        split_problem=problem,
+    )
 
 
 def case_name(text: str) -> str:
@@ -131,7 +150,11 @@ def case_name(text: str) -> str:
 
 def source_name(path: Path, root: Path) -> str:
     """A file as the manifest names it: relative to the input folder `root`, or in full if it lies elsewhere."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.resolve().as_posix()
+    return (
+        path.relative_to(root).as_posix()
+        if path.is_relative_to(root)
+        else path.resolve().as_posix()
+    )
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -159,12 +182,24 @@ def _earlier(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> dict
         stored += [line["settings"] for line in lines if "settings" in line]
         records |= {line["unit"]: line["record"] for line in lines if "unit" in line}
     if not manifest.is_file() and not journal.is_file():
-        raise ValueError(f"{folder} exists and is no conversion (it has no {MANIFEST}): move it away or choose another number (-d)")
-    different = sorted({k for s in stored for k in s.keys() | settings.keys() if s.get(k) != settings.get(k)})
+        raise UserError(
+            f"{folder} exists and is no conversion (it has no {MANIFEST}): move it away or choose another number (-d)"
+        )
+    different = sorted(
+        {k for s in stored for k in s.keys() | settings.keys() if s.get(k) != settings.get(k)}
+    )
     if different and not overwrite:
-        raise ValueError(f"{folder} was converted with other settings ({', '.join(different)}): add --overwrite to convert it anew")
+        raise UserError(
+            f"{folder} was converted with other settings ({', '.join(different)}): add --overwrite to convert it anew"
+        )
     if different:
-        for path in [*(folder / "imagesTr").glob("*"), *(folder / "labelsTr").glob("*"), manifest, journal, folder / "splits_final.json"]:
+        for path in [
+            *(folder / "imagesTr").glob("*"),
+            *(folder / "labelsTr").glob("*"),
+            manifest,
+            journal,
+            folder / "splits_final.json",
+        ]:
             path.unlink(missing_ok=True)
         return {}
     return records
@@ -186,12 +221,16 @@ class _Journal:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], done: Mapping[str, dict]):
         self.path = folder / JOURNAL
-        known = [json.dumps({"unit": k, "record": r}) for k, r in done.items()] if self.path.is_file() else []
+        known = (
+            [json.dumps({"unit": k, "record": r}) for k, r in done.items()]
+            if self.path.is_file()
+            else []
+        )
         # nothing of an earlier call is lost, and no torn line is continued
         self.start = "".join(line + "\n" for line in [json.dumps({"settings": settings}), *known])
         self.file = None
 
-    def __enter__(self) -> "_Journal":
+    def __enter__(self) -> _Journal:
         # before the first image: what a killed call leaves must not look like a foreign folder
         if self.path.is_file() or not (self.path.parent / MANIFEST).is_file():
             self._open()
@@ -213,9 +252,15 @@ class _Journal:
 
 
 def _refuse_taken_number(raw_folder: Path, target: Target) -> None:
-    others = [p.name for p in raw_folder.glob(f"Dataset{target.dataset_id:03d}_*") if p.name != target.dataset_name]
+    others = [
+        p.name
+        for p in raw_folder.glob(f"Dataset{target.dataset_id:03d}_*")
+        if p.name != target.dataset_name
+    ]
     if others:
-        raise ValueError(f"number {target.dataset_id} belongs to {', '.join(others)} in {raw_folder}: choose another one (-d)")
+        raise UserError(
+            f"number {target.dataset_id} belongs to {', '.join(others)} in {raw_folder}: choose another one (-d)"
+        )
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -224,13 +269,19 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _outputs(record: Mapping[str, Any], target: Target) -> list[str]:
     cases = [e["case"] for e in record["entries"] if e.get("case")]
-    return [name for c in cases for name in (f"imagesTr/{c}_0000{target.file_ending}", f"labelsTr/{c}{target.file_ending}")]
+    return [
+        name
+        for c in cases
+        for name in (f"imagesTr/{c}_0000{target.file_ending}", f"labelsTr/{c}{target.file_ending}")
+    ]
 
 
 def _stands(record: Mapping[str, Any], keys: Collection[str], folder: Path, target: Target) -> bool:
     """Whether all that a unit gave is still there, and the units that it left cases to."""
     others = {e.get("details", {}).get("made_from") for e in record["entries"]} - {None}
-    return others <= set(keys) and all((folder / name).is_file() for name in _outputs(record, target))
+    return others <= set(keys) and all(
+        (folder / name).is_file() for name in _outputs(record, target)
+    )
 
 
 def _remove(folder: Path, record: Mapping[str, Any] | None, target: Target) -> None:
@@ -243,11 +294,21 @@ def _remove_orphans(folder: Path, done: dict[str, dict], keys: Iterable[str]) ->
     for key in set(done) - set(keys):
         cases = [e["case"] for e in done.pop(key)["entries"] if e.get("case")]
         for case in cases:
-            for path in (*(folder / "imagesTr").glob(f"{case}_0000.*"), *(folder / "labelsTr").glob(f"{case}.*")):
+            for path in (
+                *(folder / "imagesTr").glob(f"{case}_0000.*"),
+                *(folder / "labelsTr").glob(f"{case}.*"),
+            ):
                 path.unlink()
 
 
-def _finish(folder: Path, target: Target, settings, records, before: Sequence[Entry], entries: Sequence[Entry]) -> str:
+def _finish(
+    folder: Path,
+    target: Target,
+    settings,
+    records,
+    before: Sequence[Entry],
+    entries: Sequence[Entry],
+) -> str:
     """Write dataset.json, splits_final.json and the manifest, and end the journal. Returns why there are no splits, or ''."""
     cases = [e for e in entries if e.case]
     assert len({e.case for e in cases}) == len(cases), "a case was written twice"
@@ -272,7 +333,8 @@ def _finish(folder: Path, target: Target, settings, records, before: Sequence[En
     counts = Counter(e.status for e in entries)
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "summary": {status: counts[status] for status in STATUSES} | {"cases": len(cases), "groups": len({e.group or e.case for e in cases})},
+        "summary": {status: counts[status] for status in STATUSES}
+        | {"cases": len(cases), "groups": len({e.group or e.case for e in cases})},
         "settings": settings,
         "before": [_plain(e) for e in before],
         "units": records,

@@ -77,7 +77,14 @@ class Scan:
         """Usual distance between slices; 1 for a single one, which has none."""
         if len(self.slices) == 1:
             return 1.0
-        return float(np.median([np.linalg.norm(b.position_mm - a.position_mm) for a, b in zip(self.slices, self.slices[1:])]))
+        return float(
+            np.median(
+                [
+                    np.linalg.norm(b.position_mm - a.position_mm)
+                    for a, b in zip(self.slices, self.slices[1:])
+                ]
+            )
+        )
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -92,9 +99,13 @@ class Scan:
             step = b.position_mm - a.position_mm
             along = float(step @ self.normal)
             shift = np.linalg.norm(step - along * self.normal)
-            return abs(along - self.step_mm) <= STEP_TOLERANCE * self.step_mm and shift <= SHIFT_TOLERANCE * min(a.spacing_mm)
+            return abs(
+                along - self.step_mm
+            ) <= STEP_TOLERANCE * self.step_mm and shift <= SHIFT_TOLERANCE * min(a.spacing_mm)
 
-        breaks = [z + 1 for z, (a, b) in enumerate(zip(self.slices, self.slices[1:])) if not even(a, b)]
+        breaks = [
+            z + 1 for z, (a, b) in enumerate(zip(self.slices, self.slices[1:])) if not even(a, b)
+        ]
         edges = [0, *breaks, len(self.slices)]
         return [range(a, b) for a, b in zip(edges, edges[1:])]
 
@@ -104,18 +115,30 @@ class Scan:
             self._pixels[z] = _read_pixels(self.slices[z])
         return self._pixels[z]
 
-    def volume(self, zs: range, rows: slice = slice(None), columns: slice = slice(None)) -> sitk.Image:
+    def volume(
+        self, zs: range, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> sitk.Image:
         """A part as an image with geometry. `zs` lies within one of `runs`."""
         array = np.stack([self.hounsfield(z)[rows, columns] for z in zs])
         return self.place(array, zs, rows, columns)
 
-    def place(self, array: np.ndarray, zs: range, rows: slice = slice(None), columns: slice = slice(None)) -> sitk.Image:
+    def place(
+        self, array: np.ndarray, zs: range, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> sitk.Image:
         """(Z, Y, X) of that part as an image with the part's geometry."""
         first, last = self.slices[zs[0]], self.slices[zs[-1]]
         row, column = first.orientation[:3], first.orientation[3:]
-        step = float((last.position_mm - first.position_mm) @ self.normal) / (len(zs) - 1) if len(zs) > 1 else self.step_mm
+        step = (
+            float((last.position_mm - first.position_mm) @ self.normal) / (len(zs) - 1)
+            if len(zs) > 1
+            else self.step_mm
+        )
         spacing_y, spacing_x = first.spacing_mm
-        origin = first.position_mm + row * spacing_x * (columns.start or 0) + column * spacing_y * (rows.start or 0)
+        origin = (
+            first.position_mm
+            + row * spacing_x * (columns.start or 0)
+            + column * spacing_y * (rows.start or 0)
+        )
         image = sitk.GetImageFromArray(array)
         image.SetSpacing((spacing_x, spacing_y, step))
         image.SetOrigin(origin.tolist())
@@ -152,13 +175,29 @@ def read_header(path: Path) -> SliceFile:
     uids = tag("0008|0018", "SOP Instance UID"), tag("0020|000e", "Series Instance UID")
     modality = tag("0008|0060", "Modality")
     patient = tag("0010|0020", "Patient ID")
-    common = {"path": path, "sop_uid": uids[0], "series_uid": uids[1], "patient": patient, "modality": modality}
+    common = {
+        "path": path,
+        "sop_uid": uids[0],
+        "series_uid": uids[1],
+        "patient": patient,
+        "modality": modality,
+    }
     if modality != "CT":
         # radiographs have no position, and are left out anyway
-        nowhere = {"position_mm": np.zeros(3), "orientation": np.eye(3)[:2].ravel(), "spacing_mm": (1.0, 1.0), "shape": (1, 1)}
+        nowhere = {
+            "position_mm": np.zeros(3),
+            "orientation": np.eye(3)[:2].ravel(),
+            "spacing_mm": (1.0, 1.0),
+            "shape": (1, 1),
+        }
         return SliceFile(**common, **nowhere)
-    if reader.HasMetaDataKey("0028|0008") and reader.GetMetaData("0028|0008").strip(" \0") not in ("", "1"):
-        raise UnreadableDicom(path, "DICOM with several frames in one file, one slice per file was expected")
+    if reader.HasMetaDataKey("0028|0008") and reader.GetMetaData("0028|0008").strip(" \0") not in (
+        "",
+        "1",
+    ):
+        raise UnreadableDicom(
+            path, "DICOM with several frames in one file, one slice per file was expected"
+        )
     spacing = numbers("0028|0030", "Pixel Spacing", 2)
     width, height = reader.GetSize()[:2]
     return SliceFile(
@@ -181,8 +220,13 @@ def series_of(headers: Sequence[SliceFile]) -> dict[str, list[SliceFile]]:
 def make_scan(headers: Sequence[SliceFile]) -> tuple[Scan, list[tuple[SliceFile, str]]]:
     """The scan of one series, and files that do not belong to it with the reason: repeated SOP instances, another size, spacing or
     orientation than most."""
+
     def kind(header: SliceFile):
-        return header.shape, tuple(np.round(header.spacing_mm, 4)), tuple(np.round(header.orientation, 3))
+        return (
+            header.shape,
+            tuple(np.round(header.spacing_mm, 4)),
+            tuple(np.round(header.orientation, 3)),
+        )
 
     kinds = [kind(h) for h in headers]
     usual = max(kinds, key=kinds.count)
@@ -191,7 +235,12 @@ def make_scan(headers: Sequence[SliceFile]) -> tuple[Scan, list[tuple[SliceFile,
         if header.sop_uid in seen:
             wrong.append((header, f"repeats the SOP instance of {seen[header.sop_uid].name}"))
         elif its != usual:
-            wrong.append((header, f"size, spacing or orientation differ from the rest of its series: {its[0]} against {usual[0]}"))
+            wrong.append(
+                (
+                    header,
+                    f"size, spacing or orientation differ from the rest of its series: {its[0]} against {usual[0]}",
+                )
+            )
         else:
             seen[header.sop_uid] = header.path
             kept.append(header)

@@ -14,10 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, Unit, case_name, convert, source_name
+from nnunetv2_lngswr.datasets.conversion import (
+    Conversion,
+    Entry,
+    Unit,
+    case_name,
+    convert,
+    source_name,
+)
 from nnunetv2_lngswr.datasets.options import MASK_PATTERN, ImageOptions, Target
 from nnunetv2_lngswr.datasets.splits import groups_by_pattern
-from nnunetv2_lngswr.files import atomic_path
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import atomic_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 ENDING = ".png"
@@ -50,11 +58,15 @@ def convert_image_folder(
     masks = images if masks is None else Path(masks)
     for folder in (images, masks):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder")
+            raise UserError(f"{folder} is no folder")
     pairs, wrong = find_pairs(images, masks, images, options.mask_pattern)
     if not pairs:
-        raise ValueError(f"{images} holds no images with masks ({', '.join(SUFFIXES)}); masks were looked for in {masks}")
-    groups = {} if group_pattern is None else groups_by_pattern([p.name for p in pairs], group_pattern)
+        raise UserError(
+            f"{images} holds no images with masks ({', '.join(SUFFIXES)}); masks were looked for in {masks}"
+        )
+    groups = (
+        {} if group_pattern is None else groups_by_pattern([p.name for p in pairs], group_pattern)
+    )
     settings = {
         "converter": "image-folder",
         "mask_pattern": options.mask_pattern,
@@ -64,10 +76,20 @@ def convert_image_folder(
         "group_pattern": group_pattern,
     }
     units = units_of(pairs, images, options, groups=groups)
-    return convert(raw_folder, target, units, settings=settings, entries=wrong, overwrite=overwrite, progress=progress)
+    return convert(
+        raw_folder,
+        target,
+        units,
+        settings=settings,
+        entries=wrong,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
-def find_pairs(images: Path, masks: Path, root: Path, mask_pattern: str = MASK_PATTERN) -> tuple[list[Pair], list[Entry]]:
+def find_pairs(
+    images: Path, masks: Path, root: Path, mask_pattern: str = MASK_PATTERN
+) -> tuple[list[Pair], list[Entry]]:
     """Images with their masks by name, and entries for images without masks, masks without images, and two images of one name, which name files
     from `root`."""
     expression = re.compile(mask_pattern)
@@ -90,19 +112,44 @@ def find_pairs(images: Path, masks: Path, root: Path, mask_pattern: str = MASK_P
     for name, paths in sorted(found_images.items()):
         if len(paths) > 1:
             all_of_them = ", ".join(source_name(p, root) for p in paths)
-            wrong += [Entry(source=source_name(p, root), status="skipped", reason=f"several images of one name: {all_of_them}") for p in paths]
+            wrong += [
+                Entry(
+                    source=source_name(p, root),
+                    status="skipped",
+                    reason=f"several images of one name: {all_of_them}",
+                )
+                for p in paths
+            ]
         elif name not in found_masks:
-            wrong.append(Entry(source=source_name(paths[0], root), status="skipped", reason="image without a mask"))
+            wrong.append(
+                Entry(
+                    source=source_name(paths[0], root),
+                    status="skipped",
+                    reason="image without a mask",
+                )
+            )
         else:
             pairs.append(Pair(name=name, image=paths[0], masks=tuple(found_masks[name])))
     for name, paths in sorted(found_masks.items()):
         if name not in found_images:
-            wrong += [Entry(source=source_name(p, root), status="skipped", reason=f"mask without an image ({name} was expected)") for p in paths]
+            wrong += [
+                Entry(
+                    source=source_name(p, root),
+                    status="skipped",
+                    reason=f"mask without an image ({name} was expected)",
+                )
+                for p in paths
+            ]
     return pairs, wrong
 
 
 def units_of(
-    pairs: Sequence[Pair], root: Path, options: ImageOptions, *, groups: Mapping[str, str], strata: Mapping[str, str] | None = None
+    pairs: Sequence[Pair],
+    root: Path,
+    options: ImageOptions,
+    *,
+    groups: Mapping[str, str],
+    strata: Mapping[str, str] | None = None,
 ) -> list[Unit]:
     """One unit per pair. `groups`, `strata`: by the pair's name. ValueError if two pairs would get the same case name."""
     short = {p.name: case_name(Path(p.name).name) for p in pairs}
@@ -113,7 +160,9 @@ def units_of(
     for pair in pairs:
         other = seen.setdefault(short[pair.name].lower(), pair)
         if other is not pair:
-            raise ValueError(f"{other.image} and {pair.image} would both become {short[pair.name]}: rename one")
+            raise UserError(
+                f"{other.image} and {pair.image} would both become {short[pair.name]}: rename one"
+            )
 
     def unit(pair: Pair) -> Unit:
         group, stratum = groups.get(pair.name), (strata or {}).get(pair.name)
@@ -122,7 +171,9 @@ def units_of(
             key=pair.name,
             files=(pair.image, *pair.masks),
             also=repr((case, group, stratum)),
-            convert=lambda folder, taken: [_convert_pair(pair, case, folder, root, options, group, stratum)],
+            convert=lambda folder, taken: [
+                _convert_pair(pair, case, folder, root, options, group, stratum)
+            ],
         )
 
     return [unit(p) for p in pairs]
@@ -145,7 +196,9 @@ def read_image(path: Path, *, luminance: bool = False) -> np.ndarray:
     if difference == 0:
         return np.ascontiguousarray(pixels[..., 0])
     if not luminance:
-        raise Unfit(f"colour image (channels differ by up to {difference}); --luminance makes such images grey")
+        raise Unfit(
+            f"colour image (channels differ by up to {difference}); --luminance makes such images grey"
+        )
     return np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(pixels.dtype)
 
 
@@ -161,12 +214,20 @@ def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
     foreground = values[values != 0]
     if len(foreground) > 1:
         values = ", ".join(map(str, foreground[:6]))
-        raise Unfit(f"mask has {len(foreground)} values besides 0 ({values}), one was expected; --mask-threshold for lossy files")
+        raise Unfit(
+            f"mask has {len(foreground)} values besides 0 ({values}), one was expected; --mask-threshold for lossy files"
+        )
     return pixels > 0
 
 
 def _convert_pair(
-    pair: Pair, case: str, folder: Path, root: Path, options: ImageOptions, group: str | None, stratum: str | None
+    pair: Pair,
+    case: str,
+    folder: Path,
+    root: Path,
+    options: ImageOptions,
+    group: str | None,
+    stratum: str | None,
 ) -> Entry:
     name, at = source_name(pair.image, root), pair.image
     try:
@@ -180,11 +241,22 @@ def _convert_pair(
         if not label.any() and not options.keep_empty:
             raise Unfit("empty mask; --keep-empty keeps such images")
     except Unfit as error:
-        return Entry(source=source_name(at, root), status="skipped", reason=str(error), details={} if at == pair.image else {"image": name})
+        return Entry(
+            source=source_name(at, root),
+            status="skipped",
+            reason=str(error),
+            details={} if at == pair.image else {"image": name},
+        )
     _write(image, folder / "imagesTr" / f"{case}_0000{ENDING}")
     _write(label.astype(np.uint8), folder / "labelsTr" / f"{case}{ENDING}")
-    details = {"masks": [source_name(m, root) for m in pair.masks], "size": list(image.shape[::-1]), "foreground_pixels": int(label.sum())}
-    return Entry(source=name, status="used", case=case, group=group, stratum=stratum, details=details)
+    details = {
+        "masks": [source_name(m, root) for m in pair.masks],
+        "size": list(image.shape[::-1]),
+        "foreground_pixels": int(label.sum()),
+    }
+    return Entry(
+        source=name, status="used", case=case, group=group, stratum=stratum, details=details
+    )
 
 
 def _size(array: np.ndarray) -> str:
@@ -228,7 +300,11 @@ def _write(array: np.ndarray, path: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
 
 
 def _name(path: Path, folder: Path) -> str:

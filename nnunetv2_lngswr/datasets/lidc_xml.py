@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_lngswr.datasets.options import CONSENSUS, VOTERS
+from nnunetv2_lngswr.utils.errors import UserError
 
 SMALL_MM = 3.0
 
@@ -85,26 +86,30 @@ def read_reading(path: str | Path) -> Reading | None:
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError) as error:
-        raise ValueError(f"{path} is not readable as XML ({error})") from None
+        raise UserError(f"{path} is not readable as XML ({error})") from None
     kind = root.tag.rpartition("}")[2]
     if kind == "IdriReadMessage":
         return None
     if kind != "LidcReadMessage":
-        raise ValueError(f"{path} is no LIDC reading: its root is {kind}, expected LidcReadMessage")
+        raise UserError(f"{path} is no LIDC reading: its root is {kind}, expected LidcReadMessage")
     series_uid = (root.findtext("{*}ResponseHeader/{*}SeriesInstanceUid") or "").strip()
     if not series_uid:
-        raise ValueError(f"{path} has no ResponseHeader/SeriesInstanceUid")
+        raise UserError(f"{path} has no ResponseHeader/SeriesInstanceUid")
     sessions = root.findall("{*}readingSession")
     try:
         nodules = tuple(
-            _nodule(element, reader) for reader, session in enumerate(sessions, 1) for element in session.findall("{*}unblindedReadNodule")
+            _nodule(element, reader)
+            for reader, session in enumerate(sessions, 1)
+            for element in session.findall("{*}unblindedReadNodule")
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     return Reading(series_uid=series_uid, readers=len(sessions), nodules=nodules)
 
 
-def inside(points: np.ndarray, shape: tuple[int, int], *, edge: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def inside(
+    points: np.ndarray, shape: tuple[int, int], *, edge: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the pixels of an image (H, W) that lie strictly inside the closed polygon `points` ((n, 2), x and y), or with `edge`
     inside or on it."""
     from skimage.measure import grid_points_in_poly
@@ -119,7 +124,12 @@ def inside(points: np.ndarray, shape: tuple[int, int], *, edge: bool = False) ->
     return rows[within], columns[within]
 
 
-def outline(nodule: ReaderNodule, slice_of: Mapping[str, int], shape: tuple[int, int, int], spacing_mm: Sequence[float]) -> Outline:
+def outline(
+    nodule: ReaderNodule,
+    slice_of: Mapping[str, int],
+    shape: tuple[int, int, int],
+    spacing_mm: Sequence[float],
+) -> Outline:
     """Draw a reader's nodule. `slice_of`: SOP instance UID -> index along z; `shape`: (Z, Y, X); `spacing_mm`: z, y, x. A small nodule, of which
     only the centre is known, becomes a ball of 3 mm diameter, the most that its class allows."""
     inclusions, holes, points = defaultdict(list), defaultdict(list), []
@@ -127,7 +137,10 @@ def outline(nodule: ReaderNodule, slice_of: Mapping[str, int], shape: tuple[int,
         z = slice_of.get(roi.sop_uid)
         if z is None:
             continue
-        points.append(np.column_stack([np.full(len(roi.points), z), roi.points[:, ::-1]]) * np.asarray(spacing_mm))
+        points.append(
+            np.column_stack([np.full(len(roi.points), z), roi.points[:, ::-1]])
+            * np.asarray(spacing_mm)
+        )
         (inclusions if roi.inclusion else holes)[z].append(roi.points)
     missing = tuple(dict.fromkeys(r.sop_uid for r in nodule.rois if r.sop_uid not in slice_of))
     points_mm = np.concatenate(points) if points else np.zeros((0, 3))
@@ -138,7 +151,9 @@ def outline(nodule: ReaderNodule, slice_of: Mapping[str, int], shape: tuple[int,
     return Outline(nodule=nodule, voxels=voxels, points_mm=points_mm, missing=missing)
 
 
-def group_outlines(outlines: Sequence[Outline], readers: int, tolerance_mm: float) -> list[list[Outline]]:
+def group_outlines(
+    outlines: Sequence[Outline], readers: int, tolerance_mm: float
+) -> list[list[Outline]]:
     """Which outlines show the same physical nodule: those that overlap, or whose edges come within `tolerance_mm`, directly or through
     others. While a group has more outlines than there are readers the tolerance shrinks (pylidc's cluster_annotations). Ordered by z."""
     from scipy.sparse import csr_matrix
@@ -153,18 +168,28 @@ def group_outlines(outlines: Sequence[Outline], readers: int, tolerance_mm: floa
     distance = np.zeros((n, n))
     for i in range(n):
         for j in range(i + 1, n):
-            overlap = len(np.intersect1d(outlines[i].voxels, outlines[j].voxels, assume_unique=True)) > 0
-            distance[i, j] = distance[j, i] = 0 if overlap else trees[i].query(outlines[j].points_mm)[0].min()
+            overlap = (
+                len(np.intersect1d(outlines[i].voxels, outlines[j].voxels, assume_unique=True)) > 0
+            )
+            distance[i, j] = distance[j, i] = (
+                0 if overlap else trees[i].query(outlines[j].points_mm)[0].min()
+            )
     while True:
         _, label = connected_components(csr_matrix(distance <= tolerance_mm), directed=False)
         if np.bincount(label).max() <= readers or tolerance_mm < 0.1:
             break
         tolerance_mm *= 0.9
-    groups = [[o for o, g in zip(outlines, label) if g == number] for number in range(label.max() + 1)]
-    return sorted(groups, key=lambda group: tuple(np.concatenate([o.points_mm for o in group]).mean(0)))
+    groups = [
+        [o for o, g in zip(outlines, label) if g == number] for number in range(label.max() + 1)
+    ]
+    return sorted(
+        groups, key=lambda group: tuple(np.concatenate([o.points_mm for o in group]).mean(0))
+    )
 
 
-def consensus(group: Sequence[Outline], rule: str, *, readers: int, reader: int = 1, voters: str = "scan") -> Nodule:
+def consensus(
+    group: Sequence[Outline], rule: str, *, readers: int, reader: int = 1, voters: str = "scan"
+) -> Nodule:
     """What the readers agree upon, voxel by voxel. `rule`: any; majority (at least half); all; one (only `reader`). `voters`: "scan": of all
     `readers` of the scan, so that who did not mark the nodule votes no; "nodule": of those who marked it (pylidc's consensus)."""
     assert rule in CONSENSUS and voters in VOTERS, (rule, voters)
@@ -196,18 +221,25 @@ def _nodule(element: ElementTree.Element, reader: int) -> ReaderNodule:
             characteristics[child.tag.rpartition("}")[2]] = _integer(text, where)
     rois = tuple(_roi(roi, where) for roi in element.findall("{*}roi"))
     if not rois:
-        raise ValueError(f"{where} has no roi")
-    return ReaderNodule(reader=reader, nodule_id=nodule_id, rois=rois, characteristics=characteristics)
+        raise UserError(f"{where} has no roi")
+    return ReaderNodule(
+        reader=reader, nodule_id=nodule_id, rois=rois, characteristics=characteristics
+    )
 
 
 def _roi(element: ElementTree.Element, where: str) -> Roi:
     sop_uid = (element.findtext("{*}imageSOP_UID") or "").strip()
     inclusion = (element.findtext("{*}inclusion") or "").strip().upper()
     if not sop_uid or inclusion not in ("TRUE", "FALSE"):
-        raise ValueError(f"{where} has a roi without imageSOP_UID, or whose inclusion is neither TRUE nor FALSE")
-    edges = [[_integer(e.findtext(f"{{*}}{c}Coord") or "", where) for c in "xy"] for e in element.findall("{*}edgeMap")]
+        raise UserError(
+            f"{where} has a roi without imageSOP_UID, or whose inclusion is neither TRUE nor FALSE"
+        )
+    edges = [
+        [_integer(e.findtext(f"{{*}}{c}Coord") or "", where) for c in "xy"]
+        for e in element.findall("{*}edgeMap")
+    ]
     if not edges:
-        raise ValueError(f"{where} has a roi without edgeMap")
+        raise UserError(f"{where} has a roi without edgeMap")
     return Roi(sop_uid=sop_uid, inclusion=inclusion == "TRUE", points=np.array(edges, np.int64))
 
 
@@ -215,25 +247,37 @@ def _integer(text: str, where: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{where}: expected a whole number, got {text!r}") from None
+        raise UserError(f"{where}: expected a whole number, got {text!r}") from None
 
 
-def _drawn(inclusions: Mapping[int, list], holes: Mapping[int, list], shape: tuple[int, int, int]) -> np.ndarray:
+def _drawn(
+    inclusions: Mapping[int, list], holes: Mapping[int, list], shape: tuple[int, int, int]
+) -> np.ndarray:
     """Flat indices of the union of inclusions without holes, slice by slice."""
     voxels = []
     for z, polygons in inclusions.items():
-        plane = np.unique(np.concatenate([np.ravel_multi_index(inside(p, shape[1:]), shape[1:]) for p in polygons]))
+        plane = np.unique(
+            np.concatenate(
+                [np.ravel_multi_index(inside(p, shape[1:]), shape[1:]) for p in polygons]
+            )
+        )
         for hole in holes.get(z, ()):
-            plane = np.setdiff1d(plane, np.ravel_multi_index(inside(hole, shape[1:], edge=True), shape[1:]))
+            plane = np.setdiff1d(
+                plane, np.ravel_multi_index(inside(hole, shape[1:], edge=True), shape[1:])
+            )
         voxels.append(plane + z * shape[1] * shape[2])
     return np.sort(np.concatenate(voxels)) if voxels else np.zeros(0, np.int64)
 
 
-def _ball(centre_mm: np.ndarray, shape: tuple[int, int, int], spacing_mm: Sequence[float]) -> np.ndarray:
+def _ball(
+    centre_mm: np.ndarray, shape: tuple[int, int, int], spacing_mm: Sequence[float]
+) -> np.ndarray:
     spacing = np.asarray(spacing_mm, float)
     reach = np.ceil(SMALL_MM / 2 / spacing).astype(int)
     centre = np.rint(centre_mm / spacing).astype(int)
-    offsets = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), -1).reshape(-1, 3)
+    offsets = np.stack(
+        np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), -1
+    ).reshape(-1, 3)
     ball = centre + offsets[np.linalg.norm(offsets * spacing, axis=1) <= SMALL_MM / 2]
     ball = ball[((ball >= 0) & (ball < shape)).all(1)]
     return np.sort(np.ravel_multi_index(tuple(ball.T), shape))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from nnunetv2_lngswr.utils.errors import UserError
+
 FORMS = ("slices", "crops", "scans")
 CONSENSUS = ("any", "majority", "all", "one")
 VOTERS = ("scan", "nodule")
@@ -28,11 +30,13 @@ class Target:
 
     def __post_init__(self):
         if not 1 <= self.dataset_id <= 999:
-            raise ValueError(f"dataset id must be in 1..999, got {self.dataset_id} (-d)")
+            raise UserError(f"dataset id must be in 1..999, got {self.dataset_id} (-d)")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise ValueError(f"name must consist of letters, digits, '_' and '-', got {self.name!r} (--name)")
+            raise UserError(
+                f"name must consist of letters, digits, '_' and '-', got {self.name!r} (--name)"
+            )
         if self.folds < 2:
-            raise ValueError(f"folds must be >= 2, got {self.folds} (--folds)")
+            raise UserError(f"folds must be >= 2, got {self.folds} (--folds)")
 
     @property
     def dataset_name(self) -> str:
@@ -54,11 +58,15 @@ class ImageOptions:
         try:
             expression = re.compile(self.mask_pattern)
         except re.error as error:
-            raise ValueError(f"mask pattern {self.mask_pattern!r} is no regular expression: {error}") from None
+            raise UserError(
+                f"mask pattern {self.mask_pattern!r} is no regular expression: {error}"
+            ) from None
         if expression.groups < 1:
-            raise ValueError(f"mask pattern must have a capture group for the image's name, got {self.mask_pattern!r}")
+            raise UserError(
+                f"mask pattern must have a capture group for the image's name, got {self.mask_pattern!r}"
+            )
         if self.mask_threshold is not None and not 0 < self.mask_threshold <= 255:
-            raise ValueError(f"mask threshold must be in 1..255, got {self.mask_threshold}")
+            raise UserError(f"mask threshold must be in 1..255, got {self.mask_threshold}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +87,15 @@ class LidcOptions:
     def __post_init__(self):
         for name, allowed in (("form", FORMS), ("consensus", CONSENSUS), ("voters", VOTERS)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise UserError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
         for name in ("reader", "min_pixels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.crop_mm is not None and not self.crop_mm > 0:
-            raise ValueError(f"crop_mm must be > 0, got {self.crop_mm}")
+            raise UserError(f"crop_mm must be > 0, got {self.crop_mm}")
         if self.crop_mm is not None and self.form == "scans":
-            raise ValueError("crop_mm is for slices and crops, whole scans are not cut")
+            raise UserError("crop_mm is for slices and crops, whole scans are not cut")
         if self.form == "crops" and self.crop_mm is None:
             object.__setattr__(self, "crop_mm", CROP_MM)

@@ -5,6 +5,7 @@ Each is seeded: the same seed gives the same bytes (with the same NumPy, SciPy a
 patient; splits_final.json keeps a patient's images together. They look roughly like the real thing and are far easier: a Dice on
 them says that the chain works, and nothing about any method.
 """
+
 import json
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+
+from nnunetv2_lngswr.utils.errors import UserError
 
 GENERATOR = "nnunetv2_lngswr.datasets.phantom"
 FOLDS = 5
@@ -47,7 +50,9 @@ class PhantomSet:
         return f"Dataset{self.dataset_id:03d}_{self.name}"
 
 
-def write_phantom(kind: str, raw_folder: Path | str, *, seed: int = 0, overwrite: bool = False) -> Path:
+def write_phantom(
+    kind: str, raw_folder: Path | str, *, seed: int = 0, overwrite: bool = False
+) -> Path:
     """Writes the set `kind` ("2d" thyroid, "3d" lung) below `raw_folder` (nnUNet_raw) and returns its folder.
 
     The folder appears whole or not at all, and holds imagesTr, labelsTr, imagesTs, labelsTs, dataset.json and splits_final.json
@@ -55,23 +60,29 @@ def write_phantom(kind: str, raw_folder: Path | str, *, seed: int = 0, overwrite
     Raises ValueError if `kind` is unknown, if the folder holds anything else, or if it is of another seed and not `overwrite`.
     """
     if kind not in PHANTOM_SETS:
-        raise ValueError(f"phantom set must be one of {', '.join(PHANTOM_SETS)}, got {kind!r}")
+        raise UserError(f"phantom set must be one of {', '.join(PHANTOM_SETS)}, got {kind!r}")
     if seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
+        raise UserError(f"seed must be >= 0, got {seed}")
     phantom = PHANTOM_SETS[kind]
     folder = Path(raw_folder) / phantom.dataset_name
     made_by = {"module": GENERATOR, "set": kind, "seed": seed}
     if folder.exists():
         found = _made_by(folder)
         if found is None:
-            raise ValueError(f"{folder} exists and is no phantom set: move it away or choose another folder")
+            raise UserError(
+                f"{folder} exists and is no phantom set: move it away or choose another folder"
+            )
         if found == made_by and not overwrite:
             return folder
         if not overwrite:
-            raise ValueError(f"{folder} is a phantom set of seed {found.get('seed')}, asked for is seed {seed}: overwrite it or remove it")
+            raise UserError(
+                f"{folder} is a phantom set of seed {found.get('seed')}, asked for is seed {seed}: overwrite it or remove it"
+            )
 
     Path(raw_folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{phantom.dataset_name}.", dir=raw_folder) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{phantom.dataset_name}.", dir=raw_folder
+    ) as temporary:
         made = Path(temporary) / "made"
         _write_set(phantom, made, made_by)
         if folder.exists():
@@ -106,8 +117,24 @@ def lung_patient(seed: int, patient: int) -> Iterator[Case]:
 
 
 PHANTOM_SETS = {
-    "2d": PhantomSet(901, "PhantomThyroid", "ultrasound", ".png", training_groups=15, test_groups=4, make=thyroid_patient),
-    "3d": PhantomSet(902, "PhantomLungNodule", "CT", ".nii.gz", training_groups=20, test_groups=6, make=lung_patient),
+    "2d": PhantomSet(
+        901,
+        "PhantomThyroid",
+        "ultrasound",
+        ".png",
+        training_groups=15,
+        test_groups=4,
+        make=thyroid_patient,
+    ),
+    "3d": PhantomSet(
+        902,
+        "PhantomLungNodule",
+        "CT",
+        ".nii.gz",
+        training_groups=20,
+        test_groups=6,
+        make=lung_patient,
+    ),
 }
 
 _LUNG_SPACING_MM = (1.25, 1.0, 1.0)
@@ -116,7 +143,9 @@ _LUNG_SPACING_MM = (1.25, 1.0, 1.0)
 def _random_nodule(rng: np.random.Generator, slot: int) -> dict:
     # two slots, left and right of the middle, so that nodules of one patient do not overlap
     return {
-        "centre": np.array([rng.uniform(0.50, 0.66), 0.27 + 0.46 * slot + rng.uniform(-0.05, 0.05)]),
+        "centre": np.array(
+            [rng.uniform(0.50, 0.66), 0.27 + 0.46 * slot + rng.uniform(-0.05, 0.05)]
+        ),
         "radius": rng.uniform(0.10, 0.20) * np.array([1.0, rng.uniform(1.0, 1.4)]),
         "contrast_db": rng.uniform(-14, -8),
         "border": rng.uniform(0.8, 2.5),
@@ -125,7 +154,9 @@ def _random_nodule(rng: np.random.Generator, slot: int) -> dict:
     }
 
 
-def _thyroid_plane(rng: np.random.Generator, shape: tuple[int, int], anatomy: dict) -> tuple[np.ndarray, np.ndarray]:
+def _thyroid_plane(
+    rng: np.random.Generator, shape: tuple[int, int], anatomy: dict
+) -> tuple[np.ndarray, np.ndarray]:
     height, width = shape
     depth, lateral = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
 
@@ -140,7 +171,9 @@ def _thyroid_plane(rng: np.random.Generator, shape: tuple[int, int], anatomy: di
         level_db += 8 * np.exp(-(((layered - edge) / 0.012) ** 2))
 
     # what a threshold would take for a nodule: the carotid artery, dark and round, below the muscle at one side
-    carotid = (depth - 0.72) ** 2 / 0.08**2 + ((lateral - 0.5 - 0.47 * anatomy["carotid_side"]) * width / height) ** 2 / 0.10**2 < 1
+    carotid = (depth - 0.72) ** 2 / 0.08**2 + (
+        (lateral - 0.5 - 0.47 * anatomy["carotid_side"]) * width / height
+    ) ** 2 / 0.10**2 < 1
     level_db = np.where(carotid, -32.0, level_db)
 
     label = np.zeros(shape, np.uint8)
@@ -150,10 +183,15 @@ def _thyroid_plane(rng: np.random.Generator, shape: tuple[int, int], anatomy: di
         radius = nodule["radius"] * rng.uniform(0.8, 1.15)
         v, u = (depth - centre[0]) / radius[0], (lateral - centre[1]) * (width / height) / radius[1]
         angle = np.arctan2(v, u)
-        outline = 1 + sum(a * np.cos(k * angle) + b * np.sin(k * angle) for k, (a, b) in enumerate(nodule["wobble"].T, start=2))
+        outline = 1 + sum(
+            a * np.cos(k * angle) + b * np.sin(k * angle)
+            for k, (a, b) in enumerate(nodule["wobble"].T, start=2)
+        )
         inside = (np.hypot(u, v) < outline) & ~carotid
         label[inside] = 1
-        level_db += nodule["contrast_db"] * ndimage.gaussian_filter(inside.astype(float), nodule["border"])
+        level_db += nodule["contrast_db"] * ndimage.gaussian_filter(
+            inside.astype(float), nodule["border"]
+        )
         below = np.cumsum(inside, axis=0) * ~inside > 0
         shadow_db += nodule["shadow_db"] * below
     for _ in range(rng.integers(0, 3)):  # shadows from poor contact at the skin
@@ -168,12 +206,16 @@ def _thyroid_plane(rng: np.random.Generator, shape: tuple[int, int], anatomy: di
     return np.clip((image_db + 50) / 55 * 255, 0, 255).astype(np.uint8), label
 
 
-def _lung_crop(rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _lung_crop(
+    rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     spacing = np.array(spacing_mm)
     size_mm = spacing * shape
     points_mm = np.moveaxis(np.indices(shape), 0, -1) * spacing + spacing / 2
 
-    hu = -860 + 400 * ndimage.gaussian_filter(rng.normal(size=shape), 2.5)  # parenchyma with slow variation
+    hu = -860 + 400 * ndimage.gaussian_filter(
+        rng.normal(size=shape), 2.5
+    )  # parenchyma with slow variation
 
     # the chest wall: outside a large sphere that cuts the crop at one side, with a rib in some
     wall_axis = rng.choice([1, 2])
@@ -194,7 +236,9 @@ def _lung_crop(rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm
 
     # the nodule: an ellipsoid whose surface wobbles, anywhere in the inner part that is lung
     radius_mm = rng.uniform(4, 9)
-    free = (wall_mm < -0.7 * radius_mm) & np.all(np.abs(points_mm - size_mm / 2) < size_mm / 2 - radius_mm, axis=-1)
+    free = (wall_mm < -0.7 * radius_mm) & np.all(
+        np.abs(points_mm - size_mm / 2) < size_mm / 2 - radius_mm, axis=-1
+    )
     centre = points_mm[free][rng.integers(free.sum())]
     offset = (points_mm - centre) / rng.uniform(0.8, 1.2, size=3)
     distance = np.linalg.norm(offset, axis=-1)
@@ -225,12 +269,16 @@ def _vessels(rng: np.random.Generator, shape: tuple[int, ...], spacing: np.ndarr
     for _ in range(rng.integers(4, 8)):
         direction, bend = rng.normal(size=(2, 3))
         direction /= np.linalg.norm(direction)
-        curve_mm = rng.uniform(0.15, 0.85, size=3) * size_mm + way * direction * 40 + way**2 * bend * 6
+        curve_mm = (
+            rng.uniform(0.15, 0.85, size=3) * size_mm + way * direction * 40 + way**2 * bend * 6
+        )
         inside = np.all((curve_mm >= 0) & (curve_mm < size_mm), axis=1)
         index = tuple((curve_mm[inside] / spacing).astype(int).T)
         centreline[index] = False
-        radius_mm[index] = (rng.uniform(0.8, 2.2) * (1 - 0.3 * way[inside, 0]))
-    distance_mm, nearest = ndimage.distance_transform_edt(centreline, sampling=spacing, return_indices=True)
+        radius_mm[index] = rng.uniform(0.8, 2.2) * (1 - 0.3 * way[inside, 0])
+    distance_mm, nearest = ndimage.distance_transform_edt(
+        centreline, sampling=spacing, return_indices=True
+    )
     return _soft(distance_mm - radius_mm[tuple(nearest)])
 
 
@@ -247,8 +295,16 @@ def _write_set(phantom: PhantomSet, folder: Path, made_by: dict) -> None:
         part = "Tr" if group < phantom.training_groups else "Ts"
         names = []
         for case in phantom.make(made_by["seed"], group):
-            _write_image(case.image, case.spacing_mm, folder / f"images{part}" / f"{case.name}_0000{phantom.file_ending}")
-            _write_image(case.label, case.spacing_mm, folder / f"labels{part}" / f"{case.name}{phantom.file_ending}")
+            _write_image(
+                case.image,
+                case.spacing_mm,
+                folder / f"images{part}" / f"{case.name}_0000{phantom.file_ending}",
+            )
+            _write_image(
+                case.label,
+                case.spacing_mm,
+                folder / f"labels{part}" / f"{case.name}{phantom.file_ending}",
+            )
             names.append(case.name)
         if part == "Tr":
             groups.append(names)

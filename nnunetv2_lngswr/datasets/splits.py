@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_lngswr.datasets.options import MAX_DISTANCE
-from nnunetv2_lngswr.files import read_json
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
 
 HASH_SIDE = 16
 
@@ -34,7 +35,11 @@ class NearDuplicate:
 
 
 def make_folds(
-    groups: Mapping[str, str], *, folds: int = 5, seed: int = 0, strata: Mapping[str, str] | None = None
+    groups: Mapping[str, str],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    strata: Mapping[str, str] | None = None,
 ) -> list[dict[str, list[str]]]:
     """Splits in nnU-Net's format: each case in exactly one `val`, and no group in two of them. `groups`: case -> group. `strata`: case ->
     class whose share is kept alike. The same arguments give the same folds, in whatever order. ValueError for fewer groups than folds."""
@@ -42,7 +47,7 @@ def make_folds(
     for case in sorted(groups):
         members[groups[case]].append(case)
     if len(members) < folds:
-        raise ValueError(f"{folds} folds need at least {folds} groups, got {len(members)}")
+        raise UserError(f"{folds} folds need at least {folds} groups, got {len(members)}")
     strata = strata or {}
 
     def shuffled(group: str) -> str:
@@ -76,34 +81,41 @@ def groups_by_pattern(cases: Iterable[str], pattern: str) -> dict[str, str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from None
+        raise UserError(f"pattern {pattern!r} is no regular expression: {error}") from None
     found = {case: expression.search(case) for case in cases}
     without = sorted(c for c, match in found.items() if match is None)
     if without:
-        raise ValueError(f"pattern {pattern!r} finds no group in {_some(without)}")
-    return {c: "|".join(g or "" for g in m.groups()) if m.groups() else m.group() for c, m in found.items()}
+        raise UserError(f"pattern {pattern!r} finds no group in {_some(without)}")
+    return {
+        c: "|".join(g or "" for g in m.groups()) if m.groups() else m.group()
+        for c, m in found.items()
+    }
 
 
-def groups_by_csv(cases: Iterable[str], path: str | Path, case_column: str = "case", group_column: str = "patient") -> dict[str, str]:
+def groups_by_csv(
+    cases: Iterable[str], path: str | Path, case_column: str = "case", group_column: str = "patient"
+) -> dict[str, str]:
     """case -> group from a CSV file with a header. ValueError for missing columns, cases without a row, and cases with two groups."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist (--csv)")
+        raise UserError(f"{path} does not exist (--csv)")
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = [c for c in (case_column, group_column) if c not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ()) or 'none'}")
+            raise UserError(
+                f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ()) or 'none'}"
+            )
         rows = [(row[case_column], row[group_column]) for row in reader]
     groups: dict[str, str] = {}
     for case, group in rows:
         if not group:
-            raise ValueError(f"{path}: {case} has no {group_column}")
+            raise UserError(f"{path}: {case} has no {group_column}")
         if groups.setdefault(case, group) != group:
-            raise ValueError(f"{path}: {case} has two groups, {groups[case]} and {group}")
+            raise UserError(f"{path}: {case} has two groups, {groups[case]} and {group}")
     without = sorted(set(cases) - groups.keys())
     if without:
-        raise ValueError(f"{path} has no row for {_some(without)}")
+        raise UserError(f"{path} has no row for {_some(without)}")
     return {case: groups[case] for case in cases}
 
 
@@ -112,25 +124,37 @@ def cases_of(dataset_folder: str | Path) -> dict[str, Path]:
     folder = Path(dataset_folder)
     description = folder / "dataset.json"
     if not description.is_file():
-        raise ValueError(f"{folder} has no dataset.json: it is no data set in nnU-Net raw format")
+        raise UserError(f"{folder} has no dataset.json: it is no data set in nnU-Net raw format")
     ending = read_json(description, needs=("file_ending",))["file_ending"]
-    images = {p.name.removesuffix(f"_0000{ending}"): p for p in sorted((folder / "imagesTr").glob(f"*_0000{ending}"))}
+    images = {
+        p.name.removesuffix(f"_0000{ending}"): p
+        for p in sorted((folder / "imagesTr").glob(f"*_0000{ending}"))
+    }
     if not images:
-        raise ValueError(f"{folder / 'imagesTr'} holds no *_0000{ending}")
+        raise UserError(f"{folder / 'imagesTr'} holds no *_0000{ending}")
     return images
 
 
 def near_duplicates(
-    images: Mapping[str, Path], groups: Mapping[str, str], *, max_distance: int = MAX_DISTANCE, progress: bool = True
+    images: Mapping[str, Path],
+    groups: Mapping[str, str],
+    *,
+    max_distance: int = MAX_DISTANCE,
+    progress: bool = True,
 ) -> list[NearDuplicate]:
     """Pairs of cases of different groups whose perceptual hashes differ in at most `max_distance` of 256 bits, nearest first. Pairs within a
     group are no leak. Volumes are compared by their middle slice. ValueError for unreadable images, by file."""
     from tqdm import tqdm
 
     if not 0 <= max_distance <= HASH_SIDE**2:
-        raise ValueError(f"max distance must be in 0..{HASH_SIDE**2}, got {max_distance}")
+        raise UserError(f"max distance must be in 0..{HASH_SIDE**2}, got {max_distance}")
     names = sorted(images)
-    bits = np.stack([perceptual_hash(images[n]) for n in tqdm(names, desc="hashing", unit="image", disable=not progress)])
+    bits = np.stack(
+        [
+            perceptual_hash(images[n])
+            for n in tqdm(names, desc="hashing", unit="image", disable=not progress)
+        ]
+    )
     # differing bits = ones of a + ones of b - 2 * common ones
     ones = bits.astype(np.float32)
     count = ones.sum(1)
@@ -144,7 +168,9 @@ def near_duplicates(
     return sorted(pairs, key=lambda p: (p.distance, p.a, p.b))
 
 
-def leaks(folds: Sequence[Mapping[str, Sequence[str]]], pairs: Iterable[NearDuplicate]) -> list[NearDuplicate]:
+def leaks(
+    folds: Sequence[Mapping[str, Sequence[str]]], pairs: Iterable[NearDuplicate]
+) -> list[NearDuplicate]:
     """The pairs that some fold has on both sides, train and val."""
     of_case = {case: number for number, fold in enumerate(folds) for case in fold["val"]}
     return [p for p in pairs if of_case[p.a] != of_case[p.b]]
@@ -184,7 +210,7 @@ def _plane(path: Path) -> np.ndarray:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError:
-        raise ValueError(f"{path} is not readable as an image") from None
+        raise UserError(f"{path} is not readable as an image") from None
     array = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = array.mean(-1)
@@ -192,4 +218,6 @@ def _plane(path: Path) -> np.ndarray:
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    return ", ".join(names[:shown]) + (
+        f" and {len(names) - shown} more" if len(names) > shown else ""
+    )

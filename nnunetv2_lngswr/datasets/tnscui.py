@@ -13,6 +13,7 @@ from pathlib import Path
 from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, source_name
 from nnunetv2_lngswr.datasets.image_folder import find_pairs, units_of
 from nnunetv2_lngswr.datasets.options import ImageOptions, Target
+from nnunetv2_lngswr.utils.errors import UserError
 
 CATEGORIES = {"0": "benign", "1": "malignant"}
 
@@ -40,22 +41,45 @@ def convert_tnscui(
         wrong.append(Entry(source=table.name, status="skipped", reason=f"row {name} has no image"))
     for pair in pairs:
         if pair.name not in categories:
-            wrong.append(Entry(source=source_name(pair.image, folder), status="skipped", reason=f"image without a valid row in {table.name}"))
+            wrong.append(
+                Entry(
+                    source=source_name(pair.image, folder),
+                    status="skipped",
+                    reason=f"image without a valid row in {table.name}",
+                )
+            )
     pairs = [p for p in pairs if p.name in categories]
     if not pairs:
-        raise ValueError(f"{folder} holds no image with a mask and a row in {table.name}")
-    settings = {"converter": "tnscui", "mask_threshold": options.mask_threshold, "keep_empty": options.keep_empty, "luminance": options.luminance}
+        raise UserError(f"{folder} holds no image with a mask and a row in {table.name}")
+    settings = {
+        "converter": "tnscui",
+        "mask_threshold": options.mask_threshold,
+        "keep_empty": options.keep_empty,
+        "luminance": options.luminance,
+    }
     units = units_of(pairs, folder, options, groups={}, strata=categories)
-    return convert(raw_folder, target, units, settings=settings, entries=wrong, overwrite=overwrite, progress=progress)
+    return convert(
+        raw_folder,
+        target,
+        units,
+        settings=settings,
+        entries=wrong,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def _subfolder(folder: Path, name: str) -> Path:
     """image/ or images/, in any case: copies of the download differ in it."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder (-i)")
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.lower() in (name, f"{name}s"))
+        raise UserError(f"{folder} is no folder (-i)")
+    found = sorted(
+        p for p in folder.iterdir() if p.is_dir() and p.name.lower() in (name, f"{name}s")
+    )
     if len(found) != 1:
-        raise ValueError(f"{folder} must hold one folder {name}/, got {', '.join(p.name for p in found) or 'none'}")
+        raise UserError(
+            f"{folder} must hold one folder {name}/, got {', '.join(p.name for p in found) or 'none'}"
+        )
     return found[0]
 
 
@@ -63,7 +87,9 @@ def _table(folder: Path) -> Path:
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".csv")
     named = [p for p in found if p.name.lower() == "train.csv"] or found
     if len(named) != 1:
-        raise ValueError(f"{folder} must hold train.csv, got {', '.join(p.name for p in found) or 'no CSV file'}")
+        raise UserError(
+            f"{folder} must hold train.csv, got {', '.join(p.name for p in found) or 'no CSV file'}"
+        )
     return named[0]
 
 
@@ -72,14 +98,22 @@ def _categories(table: Path) -> tuple[dict[str, str], list[Entry]]:
     with open(table, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if not {"ID", "CATE"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{table} must have the columns ID and CATE, got {', '.join(reader.fieldnames or ()) or 'none'}")
+            raise UserError(
+                f"{table} must have the columns ID and CATE, got {', '.join(reader.fieldnames or ()) or 'none'}"
+            )
         rows = [((row["ID"] or "").strip(), (row["CATE"] or "").strip()) for row in reader]
     categories: dict[str, str] = {}
     wrong = []
     for number, category in rows:
         name = Path(number).stem if Path(number).suffix.lower() in (".png", ".jpg") else number
         if category not in CATEGORIES:
-            wrong.append(Entry(source=table.name, status="skipped", reason=f"row {number}: CATE must be 0 or 1, got {category!r}"))
+            wrong.append(
+                Entry(
+                    source=table.name,
+                    status="skipped",
+                    reason=f"row {number}: CATE must be 0 or 1, got {category!r}",
+                )
+            )
         elif categories.setdefault(name, CATEGORIES[category]) != CATEGORIES[category]:
             why = f"row {number}: a second row gives another category, the first one counts"
             wrong.append(Entry(source=table.name, status="skipped", reason=why))

@@ -35,7 +35,11 @@ def problem(seed):
     g = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(6, 2, 3, padding=1)).double()
+        network = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 6, 3, padding=1),
+            torch.nn.Tanh(),
+            torch.nn.Conv2d(6, 2, 3, padding=1),
+        ).double()
     for p in network.parameters():
         p.data *= 4  # curved enough for steps to overshoot
     x = torch.rand((2, 1, 8, 8), generator=g, dtype=torch.float64)
@@ -62,7 +66,11 @@ def in_whole_steps(steps):
 
 def projected(z, x, radius, norm):
     d = z - x
-    d = d.clamp(-radius, radius) if norm == "linf" else d * min(1.0, radius / max(float(d.square().mean().sqrt()), 1e-300))
+    d = (
+        d.clamp(-radius, radius)
+        if norm == "linf"
+        else d * min(1.0, radius / max(float(d.square().mean().sqrt()), 1e-300))
+    )
     return (x + d).clamp(0, 1)
 
 
@@ -73,9 +81,17 @@ def algorithm_1(f, start, x, radius, norm, steps, w):
     values, best = [value], (value, start, gradient)
     eta_at, best_at, rises = [None], [value], []
     for k in range(steps):
-        z = xs[k] + eta * (gradient.sign() if norm == "linf" else gradient / gradient.square().mean().sqrt())
+        z = xs[k] + eta * (
+            gradient.sign() if norm == "linf" else gradient / gradient.square().mean().sqrt()
+        )
         z = projected(z, x, radius, norm)
-        new = z if k == 0 else projected(xs[k] + ALPHA * (z - xs[k]) + (1 - ALPHA) * (xs[k] - xs[k - 1]), x, radius, norm)
+        new = (
+            z
+            if k == 0
+            else projected(
+                xs[k] + ALPHA * (z - xs[k]) + (1 - ALPHA) * (xs[k] - xs[k - 1]), x, radius, norm
+            )
+        )
         sizes.append(eta)
         asked.append(new)
         value, gradient = f(new)
@@ -112,10 +128,21 @@ def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
     model, target = Recorder(network), LabelSpace.softmax(2).target(y)
     ball = ThreatModel(norm=norm, epsilon=EPSILON).ball(Bounds.of(x))
     generator = torch.Generator().manual_seed(seed)
-    result = run_attack("apgd", model, x, target, ball, generator=generator, steps=steps, radius_schedule=stages == SEA)
+    result = run_attack(
+        "apgd",
+        model,
+        x,
+        target,
+        ball,
+        generator=generator,
+        steps=steps,
+        radius_schedule=stages == SEA,
+    )
     counts = [round(share * steps) for _, share in stages]
     for n in counts:
-        assert n % 100 or in_whole_steps(n)[:-1] == published(n)[:-1]  # rounding apart they are the paper's
+        assert (
+            n % 100 or in_whole_steps(n)[:-1] == published(n)[:-1]
+        )  # rounding apart they are the paper's
     alone = 0
     for case in range(2):
         clean, start, asked, sizes = x[case : case + 1], model.points[0][case : case + 1], [], []
@@ -129,12 +156,21 @@ def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
         for (factor, _), n in zip(stages, counts):
             radius = factor * EPSILON
             start = projected(start, clean, radius, norm)
-            points, stage_sizes, start, more = algorithm_1(f, start, clean, radius, norm, n, in_whole_steps(n))
+            points, stage_sizes, start, more = algorithm_1(
+                f, start, clean, radius, norm, n, in_whole_steps(n)
+            )
             asked, sizes, alone = asked + points, sizes + stage_sizes, alone + more
         assert len(asked) == len(model.points)
-        assert torch.allclose(torch.cat(asked), torch.cat([p[case : case + 1] for p in model.points]), rtol=0, atol=1e-9)
+        assert torch.allclose(
+            torch.cat(asked),
+            torch.cat([p[case : case + 1] for p in model.points]),
+            rtol=0,
+            atol=1e-9,
+        )
         assert result.extras["step_sizes"][:, case].tolist() == pytest.approx(sizes, rel=1e-12)
         assert len(set(sizes)) > len(stages)  # some were halved
         # what is returned: the best point of the last stage, which is the only one inside the ball
         assert torch.allclose(result.perturbed[case : case + 1], start, rtol=0, atol=1e-9)
-    assert alone or norm == "linf" or steps == 30  # condition 2 was decisive where it is to be tested
+    assert (
+        alone or norm == "linf" or steps == 30
+    )  # condition 2 was decisive where it is to be tested

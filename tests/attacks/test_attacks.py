@@ -29,7 +29,15 @@ def run(name, trained, *, norm="linf", epsilon=0.05, dimension=2, seed=0, cases=
     x, y = x[:cases], y[:cases]
     ball = ThreatModel(norm=norm, epsilon=epsilon).ball(Bounds.of(x))
     generator = torch.Generator().manual_seed(seed)
-    return x, run_attack(name, BatchModel(network), x, SPACE.target(y), ball, generator=generator, **options(name, network, **more))
+    return x, run_attack(
+        name,
+        BatchModel(network),
+        x,
+        SPACE.target(y),
+        ball,
+        generator=generator,
+        **options(name, network, **more),
+    )
 
 
 @pytest.mark.parametrize("dimension", (2, 3))
@@ -63,10 +71,14 @@ def test_same_seed_gives_the_same_bytes_and_leaves_the_global_state(name, norm, 
 
 @pytest.mark.parametrize("name", ("noise", "pgd_linf", "segpgd", "square", "apgd"))
 def test_another_seed_gives_another_perturbation(name, trained):
-    assert not torch.equal(run(name, trained, seed=0)[1].perturbed, run(name, trained, seed=1)[1].perturbed)
+    assert not torch.equal(
+        run(name, trained, seed=0)[1].perturbed, run(name, trained, seed=1)[1].perturbed
+    )
 
 
-@pytest.mark.parametrize("name", ("pgd_linf", "segpgd", "cospgd", "apgd", "apgd_masked_ce", "apgd_js", "square"))
+@pytest.mark.parametrize(
+    "name", ("pgd_linf", "segpgd", "cospgd", "apgd", "apgd_masked_ce", "apgd_js", "square")
+)
 def test_best_loss_never_falls_and_is_the_loss_of_what_is_returned(name, trained):
     network, _, y = trained[2]
     x, result = run(name, trained, steps=10)
@@ -84,7 +96,16 @@ def test_cases_of_a_batch_are_attacked_on_their_own(trained):
 
     def attack(x, y):
         ball = ThreatModel(norm="l2", epsilon=0.05).ball(Bounds.of(x))
-        return run_attack("pgd_l2", BatchModel(network), x, SPACE.target(y), ball, generator=torch.Generator(), steps=3, random_start=False)
+        return run_attack(
+            "pgd_l2",
+            BatchModel(network),
+            x,
+            SPACE.target(y),
+            ball,
+            generator=torch.Generator(),
+            steps=3,
+            random_start=False,
+        )
 
     both = attack(x[:2], y[:2]).perturbed
     alone = torch.cat([attack(x[i : i + 1], y[i : i + 1]).perturbed for i in range(2)])
@@ -94,7 +115,9 @@ def test_cases_of_a_batch_are_attacked_on_their_own(trained):
 @pytest.mark.parametrize("dimension", (2, 3))
 def test_order_of_attacks_on_the_mean(dimension, trained):
     def dice(name, **more):
-        return float(run(name, trained, dimension=dimension, epsilon=0.1, cases=4, **more)[1].dice.mean())
+        return float(
+            run(name, trained, dimension=dimension, epsilon=0.1, cases=4, **more)[1].dice.mean()
+        )
 
     noise, pgd5, pgd40 = dice("noise"), dice("pgd_linf", steps=5), dice("pgd_linf", steps=40)
     assert pgd5 < noise - 0.005
@@ -131,10 +154,23 @@ def test_white_box_is_at_least_as_strong_as_transfer_and_square(trained):
     ball, target = ThreatModel(norm="linf", epsilon=0.1).ball(Bounds.of(x)), SPACE.target(y)
 
     def go(name, **more):
-        return run_attack(name, BatchModel(network), x, target, ball, generator=torch.Generator().manual_seed(0), steps=10, **more)
+        return run_attack(
+            name,
+            BatchModel(network),
+            x,
+            target,
+            ball,
+            generator=torch.Generator().manual_seed(0),
+            steps=10,
+            **more,
+        )
 
     white, black = go("pgd_linf"), go("transfer", surrogate=surrogate)
-    assert white.loss.mean() >= black.loss.mean() and black.extras["surrogate_queries"] == 11 and black.queries == 1
+    assert (
+        white.loss.mean() >= black.loss.mean()
+        and black.extras["surrogate_queries"] == 11
+        and black.queries == 1
+    )
 
     def dice(result):
         with torch.no_grad():
@@ -145,7 +181,9 @@ def test_white_box_is_at_least_as_strong_as_transfer_and_square(trained):
     # with as many looks at the model as the search without gradients has
     assert dice(white) < dice(black) - 0.05 and dice(white) < dice(go("square")) - 0.05
     # transferred: made on the surrogate alone, so it is the surrogate's own PGD
-    own = run_attack("pgd_linf", surrogate, x, target, ball, generator=torch.Generator().manual_seed(0), steps=10)
+    own = run_attack(
+        "pgd_linf", surrogate, x, target, ball, generator=torch.Generator().manual_seed(0), steps=10
+    )
     assert torch.equal(black.perturbed, own.perturbed)
 
 
@@ -157,18 +195,27 @@ def test_fgsm_is_a_full_signed_step(trained):
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(network(leaf), y), leaf)
     ball = ThreatModel(norm="linf", epsilon=0.01).ball(Bounds.of(x))
-    result = run_attack("fgsm", BatchModel(network), x, SPACE.target(y), ball, generator=torch.Generator())
+    result = run_attack(
+        "fgsm", BatchModel(network), x, SPACE.target(y), ball, generator=torch.Generator()
+    )
     expected = (x + 0.01 * (x.max() - x.min()) * gradient.sign()).clamp(x.min(), x.max())
     assert torch.allclose(result.perturbed, expected, atol=1e-12) and result.gradients == 1
 
 
 def test_noise_is_random_signs_at_the_full_budget(trained):
     x, result = run("noise", trained, epsilon=0.01)
-    inner = (x - x.flatten(2).amin(2)[..., None, None] > 0.5) & (x.flatten(2).amax(2)[..., None, None] - x > 0.5)
-    size = ((result.perturbed - x).abs() / (x.flatten(2).amax(2) - x.flatten(2).amin(2))[..., None, None])[inner]
+    inner = (x - x.flatten(2).amin(2)[..., None, None] > 0.5) & (
+        x.flatten(2).amax(2)[..., None, None] - x > 0.5
+    )
+    size = (
+        (result.perturbed - x).abs()
+        / (x.flatten(2).amax(2) - x.flatten(2).amin(2))[..., None, None]
+    )[inner]
     assert torch.allclose(size, torch.full_like(size, 0.01), rtol=1e-3)
     _, l2 = run("noise", trained, norm="l2", epsilon=0.01)
-    assert torch.allclose(l2.norms["rms_range"], torch.full((2,), 0.01, dtype=torch.float64), rtol=0.02)
+    assert torch.allclose(
+        l2.norms["rms_range"], torch.full((2,), 0.01, dtype=torch.float64), rtol=0.02
+    )
 
 
 def test_l2_noise_is_isotropic_in_units_of_epsilon(trained):
@@ -176,9 +223,13 @@ def test_l2_noise_is_isotropic_in_units_of_epsilon(trained):
     x = torch.cat((x, 100 * x[:, :1]), 1)[:1]  # two channels with far ranges
     ball = ThreatModel(norm="l2", epsilon=0.01).ball(Bounds.of(x))
     model = BatchModel(torch.nn.Conv2d(2, 2, 1))
-    perturbed = run_attack("noise", model, x, SPACE.target(y[:1]), ball, generator=torch.Generator().manual_seed(0)).perturbed
+    perturbed = run_attack(
+        "noise", model, x, SPACE.target(y[:1]), ball, generator=torch.Generator().manual_seed(0)
+    ).perturbed
     rms = ((perturbed - x) / ball.scale.view(1, 2, 1, 1)).square().mean((2, 3)).sqrt()[0]
-    assert float(rms[0]) == pytest.approx(float(rms[1]), rel=0.3)  # few voxels; the channels differ by 100
+    assert float(rms[0]) == pytest.approx(
+        float(rms[1]), rel=0.3
+    )  # few voxels; the channels differ by 100
 
 
 def test_segpgd_weight_runs_from_zero_towards_one_half():
@@ -197,11 +248,23 @@ def test_segpgd_uses_the_weight_of_its_step(trained):
             return out
 
     ball = ThreatModel(norm="linf", epsilon=0.2).ball(Bounds.of(x))
-    run_attack("segpgd", Recorder(network), x, SPACE.target(y), ball, generator=torch.Generator().manual_seed(0), steps=6)
+    run_attack(
+        "segpgd",
+        Recorder(network),
+        x,
+        SPACE.target(y),
+        ball,
+        generator=torch.Generator().manual_seed(0),
+        steps=6,
+    )
     for t, (z, value) in enumerate(seen, start=1):
         expected = attacks.losses.segpgd_loss((t - 1) / 12)(z, SPACE.target(y))
         assert math.isclose(value, float(expected), rel_tol=1e-6)
-    assert len(seen) == 6 and not math.isclose(seen[-1][1], float(attacks.losses.segpgd_loss(0.0)(seen[-1][0], SPACE.target(y))), rel_tol=1e-3)
+    assert len(seen) == 6 and not math.isclose(
+        seen[-1][1],
+        float(attacks.losses.segpgd_loss(0.0)(seen[-1][0], SPACE.target(y))),
+        rel_tol=1e-3,
+    )
 
 
 def per_voxel(formula, z, y):
@@ -233,7 +296,14 @@ FORMULAS = {
 
 @pytest.mark.parametrize(
     ("name", "formula"),
-    [("pgd_linf", "ce"), ("fgsm", "ce"), ("apgd", "ce"), ("apgd_masked_ce", "masked_ce"), ("apgd_js", "js"), ("cospgd", "cospgd")],
+    [
+        ("pgd_linf", "ce"),
+        ("fgsm", "ce"),
+        ("apgd", "ce"),
+        ("apgd_masked_ce", "masked_ce"),
+        ("apgd_js", "js"),
+        ("cospgd", "cospgd"),
+    ],
 )
 def test_the_loss_that_is_ascended_is_the_one_of_the_name(name, formula, trained):
     # at every iterate where a gradient is taken: the loss handed to the model, on the logits that the model has there
@@ -248,7 +318,15 @@ def test_the_loss_that_is_ascended_is_the_one_of_the_name(name, formula, trained
 
     ball = ThreatModel(norm="linf", epsilon=0.2).ball(Bounds.of(x))
     model = Recorder(network)
-    run_attack(name, model, x, SPACE.target(y), ball, generator=torch.Generator().manual_seed(0), **options(name, network, steps=6))
+    run_attack(
+        name,
+        model,
+        x,
+        SPACE.target(y),
+        ball,
+        generator=torch.Generator().manual_seed(0),
+        **options(name, network, steps=6),
+    )
     assert len(seen) >= (1 if name == "fgsm" else 6)
     for z, value in seen:
         assert math.isclose(value, per_voxel(FORMULAS[formula], z, y), rel_tol=1e-4)
@@ -277,7 +355,15 @@ def test_apgd_halves_its_step_only_at_checkpoints_and_converges():
     x = torch.linspace(0, 1, 11, dtype=torch.float64).reshape(1, 1, 11)
     ball = ThreatModel(norm="linf", epsilon=0.3).ball(Bounds.of(x))
     target = LabelSpace.softmax(2).target(torch.zeros(1, 11, dtype=torch.long))
-    result = apgd(Quadratic(), x, target, ball, generator=torch.Generator().manual_seed(0), steps=100, radius_schedule=False)
+    result = apgd(
+        Quadratic(),
+        x,
+        target,
+        ball,
+        generator=torch.Generator().manual_seed(0),
+        steps=100,
+        radius_schedule=False,
+    )
     sizes = result.extras["step_sizes"][:, 0].tolist()
     assert sizes[0] == 0.6
     # checkpoints of T = 100: intervals 22, 19, 16, 13, 10, 7, 6, 6, ...
@@ -286,7 +372,11 @@ def test_apgd_halves_its_step_only_at_checkpoints_and_converges():
         at += interval
         checkpoints.add(at)
     changes = {k for k in range(1, 100) if sizes[k] != sizes[k - 1]}
-    assert changes and changes <= checkpoints and all(math.isclose(sizes[k], sizes[k - 1] / 2) for k in changes)
+    assert (
+        changes
+        and changes <= checkpoints
+        and all(math.isclose(sizes[k], sizes[k - 1] / 2) for k in changes)
+    )
     assert 22 in changes  # oscillation around the peak is seen at the first checkpoint
     # the optimum of every voxel: 0.5 where it is within 0.3, else the nearest end of the ball
     optimum = torch.minimum(torch.maximum(torch.full_like(x, 0.5), x - 0.3), x + 0.3)
@@ -294,7 +384,9 @@ def test_apgd_halves_its_step_only_at_checkpoints_and_converges():
 
 
 def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius(monkeypatch):
-    monkeypatch.setattr(Search, "solved", False)  # there is nothing to segment: Dice is 0 from the start
+    monkeypatch.setattr(
+        Search, "solved", False
+    )  # there is nothing to segment: Dice is 0 from the start
 
     class Linear(Quadratic):
         def logits(self, x):
@@ -327,13 +419,19 @@ def test_squares_shrink_on_the_published_schedule(shape):
     ball = ThreatModel(norm="linf", epsilon=0.3).ball(Bounds.of(x))
     target = SPACE.target(torch.zeros(1, *shape, dtype=torch.long))
     steps = 150
-    run_attack("square", Still(), x, target, ball, generator=torch.Generator().manual_seed(0), steps=steps)
+    run_attack(
+        "square", Still(), x, target, ball, generator=torch.Generator().manual_seed(0), steps=steps
+    )
     start, *candidates = seen
-    axis = next(a for a, n in enumerate(shape) if n > 1)  # stripes run along it, so a cube covers whole stretches of them
+    axis = next(
+        a for a, n in enumerate(shape) if n > 1
+    )  # stripes run along it, so a cube covers whole stretches of them
     drawn, length = 0, sum(n > 1 for n in shape)
     for query, candidate in enumerate(candidates):
         # p = 0.8, halved after these of 10000 queries (Andriushchenko et al. 2020, section 4.1 and their code)
-        halvings = sum(query / steps * 10000 > n for n in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+        halvings = sum(
+            query / steps * 10000 > n for n in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+        )
         side = max(round((0.8 / 2**halvings * math.prod(shape)) ** (1 / length)), 1)
         changed = (candidate - start)[0, 0].abs() > 1e-6
         along = changed.any(tuple(a for a in range(len(shape)) if a != axis))
@@ -357,7 +455,9 @@ def test_low_frequencies_are_the_haar_reconstruction_without_details(shape):
 
             padded = np.concatenate([padded, padded.take([-1], axis)], axis)
     bands = pywt.dwtn(padded, "haar", axes=axes)
-    low = pywt.idwtn({k: v if set(k) == {"a"} else v * 0 for k, v in bands.items()}, "haar", axes=axes)
+    low = pywt.idwtn(
+        {k: v if set(k) == {"a"} else v * 0 for k, v in bands.items()}, "haar", axes=axes
+    )
     expected = torch.from_numpy(low[tuple(slice(n) for n in shape)])
     assert torch.allclose(low_frequencies(x, len(shape))[0, 0], expected)
 
@@ -369,7 +469,9 @@ def test_ssah_moves_features_and_spares_low_frequencies(dimension, trained):
     assert (result.norms["linf_range"] > 1e-3).all()
     # far less low-frequency energy than noise of the same RMS has
     delta = result.perturbed - x
-    noise = torch.randn(delta.shape, generator=torch.Generator().manual_seed(0)) * delta.flatten(1).std(1).reshape(-1, *[1] * (x.ndim - 1))
+    noise = torch.randn(delta.shape, generator=torch.Generator().manual_seed(0)) * delta.flatten(
+        1
+    ).std(1).reshape(-1, *[1] * (x.ndim - 1))
 
     def low(d):
         return low_frequencies(d, dimension).square().mean()
@@ -380,10 +482,22 @@ def test_ssah_moves_features_and_spares_low_frequencies(dimension, trained):
 def test_ssah_without_its_constraint_leaves_the_low_frequencies(trained):
     # the constraint does the sparing: with a weight of 0 the same law fails
     network, x, y = trained[2]
-    ball, target = ThreatModel(norm="linf", epsilon=0.05).ball(Bounds.of(x[:2])), SPACE.target(y[:2])
+    ball, target = (
+        ThreatModel(norm="linf", epsilon=0.05).ball(Bounds.of(x[:2])),
+        SPACE.target(y[:2]),
+    )
 
     def share(weight):
-        r = run_attack("ssah", BatchModel(network), x[:2], target, ball, generator=torch.Generator(), steps=150, low_frequency_weight=weight)
+        r = run_attack(
+            "ssah",
+            BatchModel(network),
+            x[:2],
+            target,
+            ball,
+            generator=torch.Generator(),
+            steps=150,
+            low_frequency_weight=weight,
+        )
         delta = r.perturbed - x[:2]
         return float(low_frequencies(delta, 2).square().sum() / delta.square().sum())
 
@@ -402,8 +516,12 @@ def test_ssah_negatives_of_windows_without_foreground_are_pooled_globally(traine
     y = y.clone()
     y[0] = 0
     semantics = _Semantics(BatchModel(network), x, SPACE.target(y), margin=0.2)
-    assert torch.allclose(semantics.clean.norm(dim=2), torch.ones(len(x), 2))  # a zero vector would be the least similar to all
-    assert torch.equal(semantics.clean[0, 0], semantics.clean[0, 1]) and not torch.equal(semantics.clean[1, 0], semantics.clean[1, 1])
+    assert torch.allclose(
+        semantics.clean.norm(dim=2), torch.ones(len(x), 2)
+    )  # a zero vector would be the least similar to all
+    assert torch.equal(semantics.clean[0, 0], semantics.clean[0, 1]) and not torch.equal(
+        semantics.clean[1, 0], semantics.clean[1, 1]
+    )
 
 
 def test_unknown_attacks_and_misuse_are_named(trained):
@@ -425,13 +543,29 @@ def test_unknown_attacks_and_misuse_are_named(trained):
         run_attack("apgd_js", *arguments, ball, generator=generator, loss="ce")
 
 
-@pytest.mark.parametrize("space", (LabelSpace(heads=((1, 2), (2,)), regions=True, ignore_label=3), LabelSpace.softmax(3, ignore_label=3)))
-@pytest.mark.parametrize("name", ("pgd_linf", "segpgd", "cospgd", "apgd_masked_ce", "apgd_js", "square", "ssah"))
+@pytest.mark.parametrize(
+    "space",
+    (
+        LabelSpace(heads=((1, 2), (2,)), regions=True, ignore_label=3),
+        LabelSpace.softmax(3, ignore_label=3),
+    ),
+)
+@pytest.mark.parametrize(
+    "name", ("pgd_linf", "segpgd", "cospgd", "apgd_masked_ce", "apgd_js", "square", "ssah")
+)
 def test_regions_and_ignored_voxels(name, space):
     network = make_network(2, outputs=len(space.heads))
     g = torch.Generator().manual_seed(0)
     x = torch.randn((1, 1, 16, 16), generator=g)
     y = torch.randint(0, 4, (1, 16, 16), generator=g)
     ball = ThreatModel(norm="linf", epsilon=0.05).ball(Bounds.of(x))
-    result = run_attack(name, BatchModel(network), x, space.target(y), ball, generator=g, **options(name, network, steps=150 if name == "ssah" else 4))
+    result = run_attack(
+        name,
+        BatchModel(network),
+        x,
+        space.target(y),
+        ball,
+        generator=g,
+        **options(name, network, steps=150 if name == "ssah" else 4),
+    )
     assert (result.norms["linf_range"] > 0).all() and torch.isfinite(result.loss).all()

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from nnunetv2_lngswr.attacks import LabelSpace
-from nnunetv2_lngswr.attacks import losses
+from nnunetv2_lngswr.attacks import LabelSpace, losses
 
 SHAPE = (3, 4)
 SOFTMAX = LabelSpace.softmax(3, ignore_label=3)
@@ -30,7 +29,11 @@ def voxels(space, z, y, case):
         if space.regions:
             for k, members in enumerate(space.heads):
                 p, truth = torch.sigmoid(values[k]), float(label in members)
-                yield torch.stack([p, 1 - p]), torch.tensor([truth, 1 - truth]), (values[k] > 0) == bool(truth)
+                yield (
+                    torch.stack([p, 1 - p]),
+                    torch.tensor([truth, 1 - truth]),
+                    (values[k] > 0) == bool(truth),
+                )
         else:
             truth = torch.zeros(3)
             truth[label] = 1
@@ -111,7 +114,9 @@ def test_losses_are_finite_and_have_gradients_at_extreme_logits():
 
 def test_minus_one_counts_as_background_and_unknown_labels_are_named():
     space = LabelSpace.softmax(2)
-    assert torch.equal(space.target(torch.tensor([[-1, 1]])).hot, space.target(torch.tensor([[0, 1]])).hot)
+    assert torch.equal(
+        space.target(torch.tensor([[-1, 1]])).hot, space.target(torch.tensor([[0, 1]])).hot
+    )
     with pytest.raises(ValueError, match=r"labels \[7\]"):
         space.target(torch.tensor([[0, 7]]))
 

@@ -20,7 +20,13 @@ def reach(x, perturbed, ball):
     """Size of the perturbation in units of epsilon, (B,), written out from the definition."""
     sizes = []
     for b in range(len(x)):
-        u = torch.cat([((perturbed - x)[b, c] / ball.scale[b, c]).flatten() for c in range(x.shape[1]) if ball.scale[b, c] > 0])
+        u = torch.cat(
+            [
+                ((perturbed - x)[b, c] / ball.scale[b, c]).flatten()
+                for c in range(x.shape[1])
+                if ball.scale[b, c] > 0
+            ]
+        )
         sizes.append(u.abs().max() if ball.norm == "linf" else u.double().square().mean().sqrt())
     return torch.stack(sizes)
 
@@ -30,7 +36,9 @@ def reach(x, perturbed, ball):
 @pytest.mark.parametrize("shape", ((9,), (5, 7), (3, 1, 4)))
 def test_projection_stays_in_the_ball_and_in_the_bounds(norm, unit, shape):
     x = two_channel_case(shape)
-    ball = ThreatModel(norm=norm, epsilon=0.1, unit=unit).ball(Bounds.of(x, file_scale=torch.tensor([0.5, 2.0])))
+    ball = ThreatModel(norm=norm, epsilon=0.1, unit=unit).ball(
+        Bounds.of(x, file_scale=torch.tensor([0.5, 2.0]))
+    )
     far = x + 100 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     projected = project(far, x, ball)
     assert (reach(x, projected, ball) <= 0.1 * (1 + 1e-5)).all()
@@ -60,7 +68,9 @@ def test_range_unit_is_the_fraction_of_each_channels_range():
 def test_original_unit_is_the_files():
     # x = 0.02 * file + c: 10 units of the file are 0.2 preprocessed units
     x = torch.linspace(-1, 1, 50).reshape(1, 1, 50)
-    ball = ThreatModel(norm="linf", epsilon=10, unit="original").ball(Bounds.of(x, file_scale=torch.tensor([0.02])))
+    ball = ThreatModel(norm="linf", epsilon=10, unit="original").ball(
+        Bounds.of(x, file_scale=torch.tensor([0.02]))
+    )
     moved = (project(x + 5, x, ball) - x).max()
     assert math.isclose(float(moved), 0.2, rel_tol=1e-5)
     norms = perturbation_norms(x + 0.1, x, ball.bounds)
@@ -73,7 +83,9 @@ def test_original_unit_is_the_files():
 def test_channels_that_are_no_image_stay_fixed_and_do_not_count(norm):
     x = two_channel_case()
     ball = ThreatModel(norm=norm, epsilon=0.05).ball(Bounds.of(x, image_channels=1))
-    moved = project(x + 10 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2)), x, ball)
+    moved = project(
+        x + 10 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2)), x, ball
+    )
     assert torch.equal(moved[:, 1], x[:, 1])
     assert (moved[:, 0] != x[:, 0]).any()
     if norm == "l2":
@@ -86,7 +98,11 @@ def test_l2_step_has_rms_one_in_units_of_epsilon_even_for_tiny_gradients():
     x = two_channel_case()
     ball = ThreatModel(norm="l2", epsilon=0.05).ball(Bounds.of(x))
     for size in (1.0, 1e-30):
-        assert torch.allclose(reach(x * 0, step_direction(x * size, ball), ball), torch.ones(2, dtype=torch.float64), rtol=1e-5)
+        assert torch.allclose(
+            reach(x * 0, step_direction(x * size, ball), ball),
+            torch.ones(2, dtype=torch.float64),
+            rtol=1e-5,
+        )
     assert torch.equal(step_direction(x * 0, ball), x * 0)
 
 
@@ -103,19 +119,31 @@ def test_random_starts_fill_the_ball():
     x[..., 0, 0], x[..., 0, 1] = -1, 1
     x[:, 1] *= 10
     starts = {n: ThreatModel(norm=n, epsilon=epsilon).ball(Bounds.of(x)) for n in NORMS}
-    u = {n: (random_start(x, b, torch.Generator().manual_seed(0)) - x) / b.scale[..., None, None] for n, b in starts.items()}
+    u = {
+        n: (random_start(x, b, torch.Generator().manual_seed(0)) - x) / b.scale[..., None, None]
+        for n, b in starts.items()
+    }
     # L2: the radius is uniform in [0, epsilon], not always epsilon
     radius = u["l2"].flatten(1).square().mean(1).sqrt() / epsilon
     assert farthest_from_uniform(radius) < 0.04 and radius.min() < 0.01 and radius.max() > 0.98
     # and the direction has no preferred channel, voxel or sign
     direction = (u["l2"].flatten(1) / epsilon / radius[:, None]).unflatten(1, (2, -1))[..., 2:]
-    assert direction.mean((0, 2)).abs().max() < 0.01 and (direction.square().mean((0, 2)) - 1).abs().max() < 0.02
+    assert (
+        direction.mean((0, 2)).abs().max() < 0.01
+        and (direction.square().mean((0, 2)) - 1).abs().max() < 0.02
+    )
     assert direction.mean(0).abs().max() < 0.15 and (direction[:1] - direction[1:2]).abs().max() > 1
     # Linf: every voxel uniform in [-epsilon, epsilon], on its own
     fractions = (u["linf"].flatten(2)[..., 2:] / epsilon + 1) / 2
     for values in (fractions[:, 0, 7], fractions[:, 1, 99], fractions[0], fractions[:3, :, :]):
         assert farthest_from_uniform(values) < 1.6 / values.numel() ** 0.5
-    assert torch.corrcoef(torch.stack([fractions[:, 0, 7], fractions[:, 0, 8], fractions[:, 1, 7]])).tril(-1).abs().max() < 0.07
+    assert (
+        torch.corrcoef(torch.stack([fractions[:, 0, 7], fractions[:, 0, 8], fractions[:, 1, 7]]))
+        .tril(-1)
+        .abs()
+        .max()
+        < 0.07
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +152,10 @@ def test_random_starts_fill_the_ball():
         ({"norm": "linf", "epsilon": -0.1}, "epsilon must be finite and >= 0, got -0.1"),
         ({"norm": "linf", "epsilon": float("nan")}, "got nan"),
         ({"norm": "l1", "epsilon": 0.1}, "norm must be one of linf, l2, got 'l1'"),
-        ({"norm": "l2", "epsilon": 0.1, "unit": "hu"}, "epsilon unit must be one of range, normalized, original, got 'hu'"),
+        (
+            {"norm": "l2", "epsilon": 0.1, "unit": "hu"},
+            "epsilon unit must be one of range, normalized, original, got 'hu'",
+        ),
     ],
 )
 def test_bad_threat_models_are_named(arguments, message):

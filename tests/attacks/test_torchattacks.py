@@ -6,7 +6,9 @@ from torch.nn import functional as F
 
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
 
-torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is an optional extra: pip install --no-deps torchattacks")
+torchattacks = pytest.importorskip(
+    "torchattacks", reason="torchattacks is an optional extra: pip install --no-deps torchattacks"
+)
 SPACE = LabelSpace.softmax(2)
 STEPS = 10
 
@@ -30,7 +32,13 @@ def test_same_final_loss_as_torchattacks(norm, problem):
         theirs = kind(network, eps=radius, alpha=2.5 * radius / STEPS, steps=STEPS)(x, y)
     ball = ThreatModel(norm=norm, epsilon=epsilon).ball(Bounds.of(x))
     ours = run_attack(
-        f"pgd_{norm}", BatchModel(network), x, SPACE.target(y), ball, generator=torch.Generator().manual_seed(0), steps=STEPS
+        f"pgd_{norm}",
+        BatchModel(network),
+        x,
+        SPACE.target(y),
+        ball,
+        generator=torch.Generator().manual_seed(0),
+        steps=STEPS,
     )
 
     def loss(at):
@@ -41,7 +49,9 @@ def test_same_final_loss_as_torchattacks(norm, problem):
     assert abs(loss(ours.perturbed) - loss(theirs)) < 0.02 * loss(theirs)
 
 
-@pytest.mark.parametrize(("name", "norm"), [("PGD", "linf"), ("PGDL2", "l2"), ("MIFGSM", "linf"), ("FGSM", "linf")])
+@pytest.mark.parametrize(
+    ("name", "norm"), [("PGD", "linf"), ("PGDL2", "l2"), ("MIFGSM", "linf"), ("FGSM", "linf")]
+)
 def test_adapter_runs_2d_attacks_of_a_five_axis_case(name, norm, problem):
     network, x, y = problem
     # a z-scored case of one slice, as nnU-Net has it
@@ -52,17 +62,35 @@ def test_adapter_runs_2d_attacks_of_a_five_axis_case(name, norm, problem):
             return super().logits(x[:, :, 0])[:, :, None]
 
         def value_and_gradient(self, x, loss):
-            value, gradient, z = super().value_and_gradient(x[:, :, 0], lambda z: loss(z[:, :, None]))
+            value, gradient, z = super().value_and_gradient(
+                x[:, :, 0], lambda z: loss(z[:, :, None])
+            )
             return value, gradient[:, :, None], z[:, :, None]
 
     ball = ThreatModel(norm=norm, epsilon=0.03).ball(Bounds.of(x))
     state = torch.random.get_rng_state()
     results = [
-        run_attack(f"torchattacks:{name}", OneSlice(network), x, SPACE.target(y), ball, generator=torch.Generator().manual_seed(0))
+        run_attack(
+            f"torchattacks:{name}",
+            OneSlice(network),
+            x,
+            SPACE.target(y),
+            ball,
+            generator=torch.Generator().manual_seed(0),
+        )
         for _ in range(2)
     ]
-    assert torch.equal(results[0].perturbed, results[1].perturbed) and torch.equal(torch.random.get_rng_state(), state)
-    clean = run_attack("noise", OneSlice(network), x, SPACE.target(y), ball, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(results[0].perturbed, results[1].perturbed) and torch.equal(
+        torch.random.get_rng_state(), state
+    )
+    clean = run_attack(
+        "noise",
+        OneSlice(network),
+        x,
+        SPACE.target(y),
+        ball,
+        generator=torch.Generator().manual_seed(0),
+    )
     assert results[0].loss > clean.loss and results[0].gradients >= 1
     assert results[0].norms["linf_range" if norm == "linf" else "rms_range"] <= 0.03 * (1 + 1e-5)
 
@@ -79,4 +107,11 @@ def test_adapter_names_what_it_cannot_do(problem):
         ball = ThreatModel(norm="linf", epsilon=0.03, unit="normalized").ball(Bounds.of(x * 2))
         run_attack("torchattacks:PGD", model, x * 2, target, ball, generator=torch.Generator())
     with pytest.raises(ValueError, match="2D"):
-        run_attack("torchattacks:PGD", model, x.reshape(1, 1, 2, 32, 16), target, linf, generator=torch.Generator())
+        run_attack(
+            "torchattacks:PGD",
+            model,
+            x.reshape(1, 1, 2, 32, 16),
+            target,
+            linf,
+            generator=torch.Generator(),
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from evaluation.inputs import CaseFiles
-from evaluation.model import SegmentationModel
+from evaluation.model.folder import SegmentationModel
 from tests.model_folders import batch, fit, make_case, make_model_folder, make_network
 
 SHAPE = (16, 16)  # one window, so that a gradient takes milliseconds
@@ -19,17 +19,31 @@ SHAPE = (16, 16)  # one window, so that a gradient takes milliseconds
 def trained_folder(root: Path, *, seed: int) -> Path:
     """A 2D model folder that segments balls; the other seed starts elsewhere."""
     x, y = batch(2, seed=10 * seed)
-    return make_model_folder(root, mirror_axes=None, state_dicts=[fit(make_network(2, seed=seed), x, y).state_dict()])
+    return make_model_folder(
+        root, mirror_axes=None, state_dicts=[fit(make_network(2, seed=seed), x, y).state_dict()]
+    )
 
 
 def ball_cases(root: Path, count: int = 2) -> list[CaseFiles]:
     made = [make_case(root, shape=SHAPE, seed=20 + i) for i in range(count)]
-    return [CaseFiles(identifier=f"case{20 + i}", folds=None, images=tuple(images), label=label) for i, (images, label) in enumerate(made)]
+    return [
+        CaseFiles(identifier=f"case{20 + i}", folds=None, images=tuple(images), label=label)
+        for i, (images, label) in enumerate(made)
+    ]
 
 
 def with_network(model: SegmentationModel, network: nn.Module) -> SegmentationModel:
     """`model` with another network in its place, for prediction and for gradients."""
-    names = ("folder", "folds", "checkpoint", "checkpoint_sha256", "trainer_name", "configuration", "plans", "dataset_json")
+    names = (
+        "folder",
+        "folds",
+        "checkpoint",
+        "checkpoint_sha256",
+        "trainer_name",
+        "configuration",
+        "plans",
+        "dataset_json",
+    )
     kept = {n: getattr(model, n) for n in (*names, "device", "tile_step_size", "mirror_axes")}
     return SegmentationModel(**kept, networks=[network.eval()])
 
@@ -42,7 +56,9 @@ def nnunet_folders(root: Path, cases: list[CaseFiles]) -> dict[str, str]:
     for case in cases:
         shutil.copy(case.images[0], raw / "imagesTr")
         shutil.copy(case.label, raw / "labelsTr")
-    (preprocessed / "splits_final.json").write_text(json.dumps([{"train": [], "val": [c.identifier for c in cases]}]))
+    (preprocessed / "splits_final.json").write_text(
+        json.dumps([{"train": [], "val": [c.identifier for c in cases]}])
+    )
     return {"nnUNet_raw": str(root / "raw"), "nnUNet_preprocessed": str(root / "preprocessed")}
 
 

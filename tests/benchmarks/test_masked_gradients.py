@@ -9,23 +9,49 @@ import pytest
 import torch
 
 from benchmarks import masked_gradients
-from benchmarks.masked_gradients import MASKED, PASSES, UNSETTLED, Pair, Protocol, adaptive, gains_detached, judge, measure_case, summarise
-from evaluation.model import SegmentationModel
-from nnunetv2_lngswr.config import LNGSWRConfig
-from nnunetv2_lngswr.network import attach, find_lngswr
-from nnunetv2_lngswr.reconstruction import SelectiveWaveletReconstruction
-from tests.benchmarks.models import Noisy, Quantised, Saturated, ball_cases, nnunet_folders, trained_folder, with_network
+from benchmarks.masked_gradients import (
+    MASKED,
+    PASSES,
+    UNSETTLED,
+    Pair,
+    Protocol,
+    adaptive,
+    gains_detached,
+    judge,
+    measure_case,
+    summarise,
+)
+from evaluation.model.folder import SegmentationModel
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import attach, find_lngswr
+from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+from tests.benchmarks.models import (
+    Noisy,
+    Quantised,
+    Saturated,
+    ball_cases,
+    nnunet_folders,
+    trained_folder,
+    with_network,
+)
 from tests.model_folders import make_network
 
 FAST = Protocol(
-    epsilon=Fraction(40, 255), attack_steps=10, step_sweep=(1, 2, 10, 20), radii=(Fraction(20, 255), Fraction(200, 255)), queries=20, grid=3
+    epsilon=Fraction(40, 255),
+    attack_steps=10,
+    step_sweep=(1, 2, 10, 20),
+    radii=(Fraction(20, 255), Fraction(200, 255)),
+    queries=20,
+    grid=3,
 )
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """(model, reference) folders."""
-    return tuple(trained_folder(tmp_path_factory.mktemp(f"model{seed}"), seed=seed) for seed in (0, 1))
+    return tuple(
+        trained_folder(tmp_path_factory.mktemp(f"model{seed}"), seed=seed) for seed in (0, 1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +83,9 @@ def verdicts(figures):
 def test_honest_model_is_not_called_masked(honest):
     found = verdicts(honest)
     assert MASKED not in found.values(), judge(honest)
-    assert found["transfer"] == found["surface"] == found["adaptive"] == found["radius"] == PASSES, judge(honest)
+    assert (
+        found["transfer"] == found["surface"] == found["adaptive"] == found["radius"] == PASSES
+    ), judge(honest)
 
 
 def test_step_sweep_falls(honest):
@@ -70,12 +98,16 @@ def test_step_sweep_falls(honest):
 def test_quantised_input_is_called_masked(models, cases):
     figures = measured(with_network(models[0], Quantised(models[0].networks[0])), models[1], cases)
     assert figures["clean"]["dice"] > 0.9  # a model that works, and whose Dice stands against PGD
-    assert all(v == MASKED for check, v in verdicts(figures).items() if check != "adaptive"), judge(figures)
+    assert all(v == MASKED for check, v in verdicts(figures).items() if check != "adaptive"), judge(
+        figures
+    )
 
 
 def test_saturated_loss_is_called_masked(models, cases):
     figures = measured(with_network(models[0], Saturated(models[0].networks[0])), models[1], cases)
-    assert verdicts(figures)["surface"] == MASKED, judge(figures)  # transfer, square and both sweeps let it pass
+    assert verdicts(figures)["surface"] == MASKED, judge(
+        figures
+    )  # transfer, square and both sweeps let it pass
 
 
 def test_random_model_is_called_masked(models, cases):
@@ -135,13 +167,29 @@ def test_each_rule(honest):
     shortest, longest, largest = "1", "20", "200/255"
     assert with_dice("transfer", white - 0.02)["transfer"] == MASKED
     assert with_dice("transfer", white - 0.005)["transfer"] == PASSES
-    assert with_dice("square", white - 0.02)["black box"] == with_dice("noise", white - 0.02)["black box"] == MASKED
-    assert with_dice("steps", clean, longest)["steps"] == with_dice("steps", 0.0, shortest)["steps"] == MASKED
+    assert (
+        with_dice("square", white - 0.02)["black box"]
+        == with_dice("noise", white - 0.02)["black box"]
+        == MASKED
+    )
+    assert (
+        with_dice("steps", clean, longest)["steps"]
+        == with_dice("steps", 0.0, shortest)["steps"]
+        == MASKED
+    )
     assert with_dice("steps", honest["steps"]["10"]["dice"] - 0.03, longest)["steps"] == UNSETTLED
     assert with_dice("radii", 0.06, largest)["radius"] == MASKED
 
     def with_surface(loss=None, error=0.0):
-        return verdicts({**honest, "surface": {"loss": loss or [[1, 1, 1], [2, 2, 2], [3, 3, 3]], "gradient_error": error}})["surface"]
+        return verdicts(
+            {
+                **honest,
+                "surface": {
+                    "loss": loss or [[1, 1, 1], [2, 2, 2], [3, 3, 3]],
+                    "gradient_error": error,
+                },
+            }
+        )["surface"]
 
     assert with_surface() == PASSES
     assert with_surface(error=0.3) == with_surface(error=None) == MASKED
@@ -149,9 +197,15 @@ def test_each_rule(honest):
     assert with_surface([[1, 2, 1], [2, 1, 2], [3, 3, 3]]) == UNSETTLED
 
     def with_adaptive(**changed):
-        return verdicts({**honest, "adaptive": {"gains": 1, "difference": 0.0, "equal": True, **changed}})["adaptive"]
+        return verdicts(
+            {**honest, "adaptive": {"gains": 1, "difference": 0.0, "equal": True, **changed}}
+        )["adaptive"]
 
-    assert [with_adaptive(), with_adaptive(difference=1e-9), with_adaptive(equal=False)] == [PASSES, UNSETTLED, MASKED]
+    assert [with_adaptive(), with_adaptive(difference=1e-9), with_adaptive(equal=False)] == [
+        PASSES,
+        UNSETTLED,
+        MASKED,
+    ]
 
 
 def test_sweeps_share_their_start():
@@ -178,7 +232,9 @@ def test_killed_call_goes_on(models, cases, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         masked_gradients.measure(pair, small, progress=False, kept=kept)
     with pytest.raises(ValueError, match="other settings"):
-        masked_gradients.measure(pair, dataclasses.replace(small, seed=1), progress=False, kept=kept)
+        masked_gradients.measure(
+            pair, dataclasses.replace(small, seed=1), progress=False, kept=kept
+        )
     resumed = masked_gradients.measure(pair, small, progress=False, kept=kept)
     assert len(calls) == 2 + 3  # two models, two cases, one of them done before
     assert resumed == masked_gradients.measure(pair, small, progress=False)
@@ -188,11 +244,47 @@ def test_command_writes_figures_and_picture(folders, cases, tmp_path, monkeypatc
     for name, value in nnunet_folders(tmp_path, cases).items():
         monkeypatch.setenv(name, value)
     out, picture = tmp_path / "out.json", tmp_path / "out.png"
-    options = ["-f", "0", "--max-cases", "1", "--steps", "2", "--step-sweep", "1", "2", "--queries", "3", "--grid", "3", "--disable_progress_bar"]
-    masked_gradients.main(["-m", str(folders[0]), "--reference", str(folders[1]), *options, "-o", str(out), "--picture", str(picture)])
+    options = [
+        "-f",
+        "0",
+        "--max-cases",
+        "1",
+        "--steps",
+        "2",
+        "--step-sweep",
+        "1",
+        "2",
+        "--queries",
+        "3",
+        "--grid",
+        "3",
+        "--disable_progress_bar",
+    ]
+    masked_gradients.main(
+        [
+            "-m",
+            str(folders[0]),
+            "--reference",
+            str(folders[1]),
+            *options,
+            "-o",
+            str(out),
+            "--picture",
+            str(picture),
+        ]
+    )
     result = json.loads(out.read_text())
-    assert set(result["verdicts"]["model"]) == {"transfer", "black box", "steps", "radius", "surface", "adaptive"}
-    assert result["protocol"]["epsilon"] == "8/255" and result["command"].startswith("python benchmarks/masked_gradients.py -m ")
+    assert set(result["verdicts"]["model"]) == {
+        "transfer",
+        "black box",
+        "steps",
+        "radius",
+        "surface",
+        "adaptive",
+    }
+    assert result["protocol"]["epsilon"] == "8/255" and result["command"].startswith(
+        "python benchmarks/masked_gradients.py -m "
+    )
     assert sorted(p.name for p in tmp_path.glob("out*")) == ["out.json", "out.png"]
     assert len(result["cases"]["model"]) == 1 and result["versions"]["torch"]
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import spectral_reading
 from benchmarks.spectral_reading import FEATURES, KINDS, energies, instrumented, read
-from nnunetv2_lngswr.config import LNGSWRConfig
-from nnunetv2_lngswr.network import attach, find_lngswr
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import attach, find_lngswr
 from tests.benchmarks.models import ball_cases, nnunet_folders, trained_folder
 from tests.model_folders import make_network
 
@@ -22,7 +22,10 @@ def reading(network, *, dimension=2, size=16):
 
 
 def with_gains(dimension, directional, diagonal):
-    return attach(make_network(dimension, features=(4, 8, 8)), LNGSWRConfig(gains=(directional, directional, diagonal)))
+    return attach(
+        make_network(dimension, features=(4, 8, 8)),
+        LNGSWRConfig(gains=(directional, directional, diagonal)),
+    )
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -44,9 +47,13 @@ def test_gains_of_zero_leave_no_high_band(dimension):
         for key in (FEATURES, "pgd_linf"):
             before, after = (np.array(found[name][key][s]) for s in ("before", "after"))
             np.testing.assert_allclose(after[0], before[0], rtol=1e-5)
-            assert (before[1:] > 0).all() and (after[1:] < 1e-6 * before[1:]).all()  # rounding in single precision
+            assert (before[1:] > 0).all() and (
+                after[1:] < 1e-6 * before[1:]
+            ).all()  # rounding in single precision
         figures = read(found[name], "pgd_linf")
-        assert figures["share"]["before"]["low"] < 0.9 and figures["share"]["after"]["low"] == pytest.approx(1)
+        assert figures["share"]["before"]["low"] < 0.9 and figures["share"]["after"][
+            "low"
+        ] == pytest.approx(1)
         assert figures["removed"]["perturbation"] == pytest.approx(1)
 
 
@@ -69,7 +76,9 @@ def test_energy_at_the_input_is_that_of_the_perturbation(dimension):
     found, clean, delta = reading(make_network(dimension), dimension=dimension)
     for key, x in ((FEATURES, clean), ("pgd_linf", delta)):
         # the transform is orthonormal: the mean of the bands is the mean square
-        assert np.mean(found["input"][key]["before"]) == pytest.approx(float(x.square().mean()), rel=1e-5)
+        assert np.mean(found["input"][key]["before"]) == pytest.approx(
+            float(x.square().mean()), rel=1e-5
+        )
 
 
 def test_vanilla_network_stays_as_it_is():
@@ -89,29 +98,48 @@ def test_vanilla_network_stays_as_it_is():
 
 def test_shares_of_kinds_by_hand():
     side = {"before": [4.0, 1.0, 2.0, 1.0], "after": [4.0, 0.25, 0.5, 0.0]}
-    branch = {"bands": ["LL", "LH", "HL", "HH"], FEATURES: {"before": [60.0, 10.0, 10.0, 0.0], "after": [60.0, 2.5, 2.5, 0.0]}, "pgd_linf": side}
+    branch = {
+        "bands": ["LL", "LH", "HL", "HH"],
+        FEATURES: {"before": [60.0, 10.0, 10.0, 0.0], "after": [60.0, 2.5, 2.5, 0.0]},
+        "pgd_linf": side,
+    }
     figures = read(branch, "pgd_linf")
     assert figures["share"]["before"] == {"low": 0.5, "directional": 0.375, "diagonal": 0.125}
     assert figures["relative"] == {"before": 8 / 80, "after": 4.75 / 65}
     assert figures["removed"] == {"perturbation": 1 - 0.75 / 4, "features": 0.75}
-    assert spectral_reading.kinds(["LLL", "LLH", "HHL", "HHH"]) == ["low", "directional", "diagonal", "diagonal"]
+    assert spectral_reading.kinds(["LLL", "LLH", "HHL", "HHH"]) == [
+        "low",
+        "directional",
+        "diagonal",
+        "diagonal",
+    ]
     summary = spectral_reading.summarise([{"branches": {"stage 0": {**branch, "noise": side}}}] * 2)
     found = spectral_reading.answers(summary)
-    assert found == {"acting": ["stage 0"], "low_share_grows": ["stage 0"], "relative_falls": ["stage 0"]}
+    assert found == {
+        "acting": ["stage 0"],
+        "low_share_grows": ["stage 0"],
+        "relative_falls": ["stage 0"],
+    }
 
 
 def test_growth_is_split_into_its_factors():
     def at(before, after):
         return {"pgd_linf": {"relative": {"before": before, "after": after}}}
 
-    found = spectral_reading.growth({"input": at(2.0, 1.0), "stage 0": at(3.0, 1.5), "stage 1": at(6.0, 6.0)}, "pgd_linf")
+    found = spectral_reading.growth(
+        {"input": at(2.0, 1.0), "stage 0": at(3.0, 1.5), "stage 1": at(6.0, 6.0)}, "pgd_linf"
+    )
     assert found == {"reconstruction": 0.25, "layers": 12.0}  # 6 / 2 = 0.25 * 12
 
 
 def test_command_writes_figures_and_picture(tmp_path, monkeypatch, capsys):
     for name, value in nnunet_folders(tmp_path, ball_cases(tmp_path, 1)).items():
         monkeypatch.setenv(name, value)
-    out, picture, folder = tmp_path / "out.json", tmp_path / "out.png", trained_folder(tmp_path, seed=0)
+    out, picture, folder = (
+        tmp_path / "out.json",
+        tmp_path / "out.png",
+        trained_folder(tmp_path, seed=0),
+    )
     options = ["--steps", "2", "--disable_progress_bar", "-o", str(out), "--picture", str(picture)]
     spectral_reading.main(["-m", str(folder), "--reference", str(folder), *options])
     result = json.loads(out.read_text())

@@ -45,11 +45,20 @@ def write_series(
         uid = f"{ROOT}{series}.{z + 1}"
         uids.append(uid)
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = CTImageStorage, uid, ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = (
+            CTImageStorage,
+            uid,
+            ExplicitVRLittleEndian,
+        )
         ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, uid
         ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{ROOT}{series}.100", f"{ROOT}{series}"
-        ds.PatientID, ds.PatientName, ds.Modality, ds.Manufacturer = patient, "", modality, "GE MEDICAL SYSTEMS"
+        ds.PatientID, ds.PatientName, ds.Modality, ds.Manufacturer = (
+            patient,
+            "",
+            modality,
+            "GE MEDICAL SYSTEMS",
+        )
         ds.InstanceNumber = len(stored) - z if descending else z + 1
         if modality == "CT":
             ds.ImagePositionPatient = [origin_mm[0], origin_mm[1] + shift_mm * z, zs_mm[z]]
@@ -69,12 +78,19 @@ def write_series(
 Nodule = Mapping[str, object]
 
 
-def nodule(name: str, rois: Sequence[tuple[str, Sequence[tuple[int, int]], bool]], *, malignancy: int | None = 3) -> Nodule:
+def nodule(
+    name: str,
+    rois: Sequence[tuple[str, Sequence[tuple[int, int]], bool]],
+    *,
+    malignancy: int | None = 3,
+) -> Nodule:
     """`rois`: (SOP UID, edge points as (x, y), inclusion). `malignancy` None: a nodule under 3 mm, which has no characteristics."""
     return {"name": name, "rois": rois, "malignancy": malignancy}
 
 
-def write_xml(path: Path, series: str, readers: Sequence[Sequence[Nodule]], *, root: str = "LidcReadMessage") -> Path:
+def write_xml(
+    path: Path, series: str, readers: Sequence[Sequence[Nodule]], *, root: str = "LidcReadMessage"
+) -> Path:
     """`readers`: the nodules of each reading session."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sessions = "\n".join(_session(nodules) for nodules in readers)
@@ -115,8 +131,20 @@ def _session(nodules: Sequence[Nodule]) -> str:
 def _nodule(content: Nodule) -> str:
     characteristics = ""
     if content["malignancy"] is not None:
-        names = ("subtlety", "internalStructure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture")
-        values = "".join(f"<{n}>3</{n}>" for n in names) + f"<malignancy>{content['malignancy']}</malignancy>"
+        names = (
+            "subtlety",
+            "internalStructure",
+            "calcification",
+            "sphericity",
+            "margin",
+            "lobulation",
+            "spiculation",
+            "texture",
+        )
+        values = (
+            "".join(f"<{n}>3</{n}>" for n in names)
+            + f"<malignancy>{content['malignancy']}</malignancy>"
+        )
         characteristics = f"      <characteristics>{values}</characteristics>\n"
     rois = "".join(
         f"""      <roi>

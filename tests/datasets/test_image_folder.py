@@ -1,4 +1,5 @@
 """image-folder and tnscui: what is written, what is refused by name, and that a second call changes nothing."""
+
 import csv
 import hashlib
 import json
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2_lngswr import cli
+from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets import conversion
 from nnunetv2_lngswr.datasets.image_folder import convert_image_folder
 from nnunetv2_lngswr.datasets.options import ImageOptions, Target
 from nnunetv2_lngswr.datasets.tnscui import convert_tnscui
 
-TARGET = Target(dataset_id=701, name="Test", channel="ultrasound", label="nodule", file_ending=".png", folds=2)
+TARGET = Target(
+    dataset_id=701, name="Test", channel="ultrasound", label="nodule", file_ending=".png", folds=2
+)
 
 
 def speckle(seed: int, shape=(20, 24)) -> np.ndarray:
@@ -37,12 +40,20 @@ def save(array: np.ndarray, path: Path, mode: str | None = None) -> Path:
 
 def contents(folder: Path) -> dict[str, tuple[str, int]]:
     return {
-        str(p.relative_to(folder)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()
+        str(p.relative_to(folder)): (
+            hashlib.sha256(p.read_bytes()).hexdigest(),
+            p.stat().st_mtime_ns,
+        )
+        for p in folder.rglob("*")
+        if p.is_file()
     }
 
 
 def read(folder: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(Image.open(folder / part)) for part in (f"imagesTr/{case}_0000.png", f"labelsTr/{case}.png"))
+    return tuple(
+        np.asarray(Image.open(folder / part))
+        for part in (f"imagesTr/{case}_0000.png", f"labelsTr/{case}.png")
+    )
 
 
 @pytest.fixture
@@ -64,7 +75,9 @@ def convert(folder: Path, raw: Path, **options):
 def test_a_busi_like_folder(busi, tmp_path):
     done = convert(busi, tmp_path / "raw")
     assert done.counts == {"used": 8, "left out": 0, "skipped": 0}
-    assert {p.name for p in (done.folder / "labelsTr").iterdir()} == {f"{k}_{n}.png" for k in ("benign", "malignant") for n in range(1, 5)}
+    assert {p.name for p in (done.folder / "labelsTr").iterdir()} == {
+        f"{k}_{n}.png" for k in ("benign", "malignant") for n in range(1, 5)
+    }
     image, label = read(done.folder, "benign_1")
     assert image.dtype == np.uint8 and np.array_equal(image, speckle(10))
     union = square(slice(2, 8), slice(2, 8), value=1) | square(slice(10, 15), slice(5, 20), value=1)
@@ -86,7 +99,9 @@ def test_groups_by_pattern_stay_together(busi, tmp_path):
 
 def test_a_second_call_changes_nothing(busi, tmp_path):
     first = convert(busi, tmp_path / "raw")
-    save(speckle(99), busi / "benign" / "benign (9).png")  # has no mask: skipped, and still so the second time
+    save(
+        speckle(99), busi / "benign" / "benign (9).png"
+    )  # has no mask: skipped, and still so the second time
     convert(busi, tmp_path / "raw")
     before = contents(first.folder)
     again = convert(busi, tmp_path / "raw")
@@ -104,7 +119,10 @@ def test_only_what_changed_is_converted_again(busi, tmp_path):
     assert (again.converted, again.kept) == (1, 6)
     assert read(again.folder, "benign_2")[1].sum() == 16
     after = contents(again.folder)
-    assert before.keys() - after.keys() == {"imagesTr/malignant_4_0000.png", "labelsTr/malignant_4.png"}
+    assert before.keys() - after.keys() == {
+        "imagesTr/malignant_4_0000.png",
+        "labelsTr/malignant_4.png",
+    }
     untouched = [n for n in after if "Tr/" in n and "benign_2" not in n]
     assert len(untouched) == 12 and all(after[n] == before[n] for n in untouched)
 
@@ -132,7 +150,9 @@ def test_a_killed_call_goes_on_where_it_stopped(busi, tmp_path, monkeypatch):
     assert (done.converted, done.kept) == (5, 3)
     assert not (folder / conversion.JOURNAL).exists()
     fresh = convert(busi, tmp_path / "fresh")
-    assert {n: h for n, (h, _) in contents(folder).items()} == {n: h for n, (h, _) in contents(fresh.folder).items()}
+    assert {n: h for n, (h, _) in contents(folder).items()} == {
+        n: h for n, (h, _) in contents(fresh.folder).items()
+    }
 
 
 def saved_as(folder: Path, what: str) -> None:
@@ -161,7 +181,9 @@ def test_kinds_of_files(busi, tmp_path, what, said):
     if said is None:
         assert done.skipped == [] and np.array_equal(read(done.folder, "odd")[0], speckle(1))
     else:
-        assert done.counts["used"] == 8 and any(e.source.startswith("benign/odd.") and said in e.reason for e in done.skipped)
+        assert done.counts["used"] == 8 and any(
+            e.source.startswith("benign/odd.") and said in e.reason for e in done.skipped
+        )
 
 
 def test_masks_of_another_folder_are_named_in_full(tmp_path):
@@ -169,14 +191,31 @@ def test_masks_of_another_folder_are_named_in_full(tmp_path):
         save(speckle(1), tmp_path / "images" / place / "1.png")
         save(square(slice(0, 0), slice(0, 0)), tmp_path / "masks" / place / "1.png")
     done = convert(tmp_path / "images", tmp_path / "raw", masks=tmp_path / "masks")
-    assert [e.source for e in done.skipped] == [str(tmp_path / "masks" / place / "1.png") for place in "ab"]
+    assert [e.source for e in done.skipped] == [
+        str(tmp_path / "masks" / place / "1.png") for place in "ab"
+    ]
 
 
-def test_ctrl_c_and_a_full_disk_end_with_one_line_after_the_progress_bar(busi, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_and_a_full_disk_end_with_one_line_after_the_progress_bar(
+    busi, tmp_path, monkeypatch, capsys
+):
     from nnunetv2_lngswr.datasets import image_folder
 
-    command = ["convert-dataset", "image-folder", "-i", str(busi), "-o", str(tmp_path / "raw"), "-d", "701"]
-    for error, status, said in ((KeyboardInterrupt(), 130, "lngswr: interrupted; "), (OSError(28, "No space left on device", "x.png"), 2, "'x.png'; ")):
+    command = [
+        "convert-dataset",
+        "image-folder",
+        "-i",
+        str(busi),
+        "-o",
+        str(tmp_path / "raw"),
+        "-d",
+        "701",
+    ]
+    for error, status, said in (
+        (KeyboardInterrupt(), 130, "lngswr: interrupted; "),
+        (OSError(28, "No space left on device", "x.png"), 2, "'x.png'; "),
+    ):
+
         def fails(array, path, error=error):
             raise error
 
@@ -184,7 +223,11 @@ def test_ctrl_c_and_a_full_disk_end_with_one_line_after_the_progress_bar(busi, t
             patch.setattr(image_folder, "_write", fails)
             assert cli.main(command) == status
         lines = capsys.readouterr().err.rstrip("\n").splitlines()
-        assert lines[-1].startswith("lngswr: ") and said in lines[-1] and lines[-1].endswith("the same call goes on")
+        assert (
+            lines[-1].startswith("lngswr: ")
+            and said in lines[-1]
+            and lines[-1].endswith("the same call goes on")
+        )
     assert cli.main(command) == 0
 
 
@@ -202,7 +245,17 @@ def test_bad_files_are_named_and_the_rest_is_converted(busi, tmp_path, capsys):
     save(square(slice(1, 4), slice(1, 4)), bad / "orphan_mask.png")
     (bad / "broken (1).png").write_bytes((bad / "size (1).png").read_bytes()[:80])
     save(square(slice(1, 4), slice(1, 4)), bad / "broken (1)_mask.png")
-    command = ["convert-dataset", "image-folder", "-i", str(busi), "-o", str(tmp_path / "raw"), "-d", "701", "--disable_progress_bar"]
+    command = [
+        "convert-dataset",
+        "image-folder",
+        "-i",
+        str(busi),
+        "-o",
+        str(tmp_path / "raw"),
+        "-d",
+        "701",
+        "--disable_progress_bar",
+    ]
     assert cli.main(command) == 1
     expected = {
         "benign/empty (1)_mask.png": "empty mask",
@@ -243,7 +296,22 @@ def test_splits_made_by_hand_stay_while_they_fit(busi, tmp_path):
 
 def test_a_progress_bar_unless_it_is_not_wanted(busi, tmp_path, capsys):
     for disabled in ([], ["--disable_progress_bar"]):
-        assert cli.main(["convert-dataset", "image-folder", "-i", str(busi), "-o", str(tmp_path / f"raw{len(disabled)}"), "-d", "701", *disabled]) == 0
+        assert (
+            cli.main(
+                [
+                    "convert-dataset",
+                    "image-folder",
+                    "-i",
+                    str(busi),
+                    "-o",
+                    str(tmp_path / f"raw{len(disabled)}"),
+                    "-d",
+                    "701",
+                    *disabled,
+                ]
+            )
+            == 0
+        )
         assert ("8/8" in capsys.readouterr().err) == (not disabled)
 
 
@@ -279,7 +347,12 @@ def test_other_settings_need_overwrite(busi, tmp_path):
     convert(busi, tmp_path / "raw")
     with pytest.raises(ValueError, match="other settings .keep_empty.: add --overwrite"):
         convert(busi, tmp_path / "raw", options=ImageOptions(keep_empty=True))
-    assert convert(busi, tmp_path / "raw", options=ImageOptions(keep_empty=True), overwrite=True).converted == 8
+    assert (
+        convert(
+            busi, tmp_path / "raw", options=ImageOptions(keep_empty=True), overwrite=True
+        ).converted
+        == 8
+    )
 
 
 @pytest.mark.parametrize("options, said", [
@@ -320,7 +393,9 @@ def test_what_does_not_fit_is_named(tnscui, tmp_path):
     (tnscui / "mask" / "2.PNG").unlink()
     save(square(slice(1, 2), slice(1, 2)), tnscui / "mask" / "77.PNG")
     with open(tnscui / "train.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["ID", "CATE"], *((n, n % 2) for n in range(1, 7)), [7, 5], [99, 0]])
+        csv.writer(file).writerows(
+            [["ID", "CATE"], *((n, n % 2) for n in range(1, 7)), [7, 5], [99, 0]]
+        )
     done = convert_tnscui(tnscui, tmp_path / "raw", TARGET, progress=False)
     assert {(e.source, e.reason) for e in done.skipped} == {
         ("image/2.PNG", "image without a mask"),
@@ -337,5 +412,7 @@ def test_what_does_not_fit_is_named(tnscui, tmp_path):
 def test_an_incomplete_download_is_refused(tnscui, tmp_path, missing, capsys):
     path = tnscui / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert cli.main(["convert-dataset", "tnscui", "-i", str(tnscui), "-o", str(tmp_path / "raw")]) == 2
+    assert (
+        cli.main(["convert-dataset", "tnscui", "-i", str(tnscui), "-o", str(tmp_path / "raw")]) == 2
+    )
     assert missing in capsys.readouterr().err and not (tmp_path / "raw").exists()

@@ -1,4 +1,5 @@
 """LIDC-IDRI's own formats end to end: DICOM series and reader XML -> HU, geometry, labels, manifest."""
+
 import hashlib
 import json
 import shutil
@@ -8,19 +9,21 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2_lngswr import cli
+from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets.dicom import make_scan, read_header
 from nnunetv2_lngswr.datasets.lidc import convert_lidc
 from nnunetv2_lngswr.datasets.options import LidcOptions, Target
 
 pytest.importorskip("pydicom", reason="pydicom writes the DICOM files (pip install pydicom)")
-from pydicom.uid import EnhancedCTImageStorage  # noqa: E402
+from pydicom.uid import EnhancedCTImageStorage
 
-from tests.datasets.lidc_files import ROOT, nodule, write_series, write_xml  # noqa: E402
+from tests.datasets.lidc_files import ROOT, nodule, write_series, write_xml
 
 SHAPE = (10, 40, 48)
 SPACING = (2.5, 0.7, 0.6)  # z, y, x as write_series' defaults
-TARGET = Target(dataset_id=703, name="Lidc", channel="CT", label="nodule", file_ending=".nii.gz", folds=2)
+TARGET = Target(
+    dataset_id=703, name="Lidc", channel="CT", label="nodule", file_ending=".nii.gz", folds=2
+)
 
 
 def stored(seed: int, shape=SHAPE) -> np.ndarray:
@@ -41,7 +44,10 @@ def two_nodules(uids: list[str]) -> list[list]:
     Reader 2 marks a nodule under 3 mm."""
     return [
         [box_nodule("Nodule 001", uids, (2, 3, 4), 10, 19, 5, 9)],
-        [box_nodule("14353", uids, (3, 4, 5), 10, 17, 5, 9), nodule("77", [(uids[8], [(5, 30)], True)], malignancy=None)],
+        [
+            box_nodule("14353", uids, (3, 4, 5), 10, 17, 5, 9),
+            nodule("77", [(uids[8], [(5, 30)], True)], malignancy=None),
+        ],
         [box_nodule("A", uids, (3, 4), 12, 19, 5, 9)],
         [box_nodule("0", uids, (7,), 30, 33, 25, 28, malignancy=1)],
     ]
@@ -52,7 +58,9 @@ def download(root: Path, patients: int = 3) -> Path:
     for number in range(1, patients + 1):
         patient = f"LIDC-IDRI-{number:04d}"
         folder = root / patient / "01-01-2000-30178" / f"{3000566 + number}.000000-03192"
-        uids = write_series(folder, stored(number), patient=patient, series=str(number), descending=number % 2 == 0)
+        uids = write_series(
+            folder, stored(number), patient=patient, series=str(number), descending=number % 2 == 0
+        )
         write_xml(folder / f"{number:03d}.xml", str(number), two_nodules(uids))
     (root / "LICENSE").write_text("CC BY 3.0")
     return root
@@ -76,7 +84,10 @@ def cases(done) -> list[str]:
 
 
 def read(done, case: str) -> tuple[sitk.Image, sitk.Image]:
-    return tuple(sitk.ReadImage(str(done.folder / part)) for part in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz"))
+    return tuple(
+        sitk.ReadImage(str(done.folder / part))
+        for part in (f"imagesTr/{case}_0000.nii.gz", f"labelsTr/{case}.nii.gz")
+    )
 
 
 def arrays(done, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +109,9 @@ def label_a_majority() -> np.ndarray:
 # --- scans --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [1, 2])  # instance numbers ascend, descend; file names mean nothing in both
+@pytest.mark.parametrize(
+    "number", [1, 2]
+)  # instance numbers ascend, descend; file names mean nothing in both
 def test_a_whole_scan_in_hounsfield_units_with_its_geometry(lidc, tmp_path, number):
     done = run(lidc, tmp_path / "raw", form="scans")
     assert cases(done) == [scan_name(n) for n in (1, 2, 3)] and done.skipped == []
@@ -107,12 +120,17 @@ def test_a_whole_scan_in_hounsfield_units_with_its_geometry(lidc, tmp_path, numb
     assert np.array_equal(sitk.GetArrayFromImage(image), stored(number) - 1024)
     assert np.array_equal(sitk.GetArrayFromImage(label), label_a_majority())
     for one in (image, label):
-        assert np.allclose(one.GetSpacing(), SPACING[::-1]) and np.allclose(one.GetOrigin(), (-100, -90, -50))
+        assert np.allclose(one.GetSpacing(), SPACING[::-1]) and np.allclose(
+            one.GetOrigin(), (-100, -90, -50)
+        )
         assert np.allclose(one.GetDirection(), np.eye(3).ravel())
 
 
 # supine; prone; turned in the plane, which no transposed direction survives; slices that ascend against z
-@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0), (1, 0, 0, 0, -1, 0)])
+@pytest.mark.parametrize(
+    "orientation",
+    [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (0.8, 0.6, 0, -0.6, 0.8, 0), (1, 0, 0, 0, -1, 0)],
+)
 def test_itk_reads_the_same_series_and_crops_lie_in_it(tmp_path, orientation):
     folder = tmp_path / "in" / "a"
     uids = write_series(folder, stored(1), orientation=orientation)
@@ -123,13 +141,21 @@ def test_itk_reads_the_same_series_and_crops_lie_in_it(tmp_path, orientation):
     image, label = read(run(tmp_path / "in", tmp_path / "raw", form="scans"), scan_name())
     assert np.array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected))
     for what in ("GetSpacing", "GetOrigin", "GetDirection"):
-        assert np.allclose(getattr(image, what)(), getattr(expected, what)()) and np.allclose(getattr(label, what)(), getattr(expected, what)())
-    crop, _ = read(run(tmp_path / "in", tmp_path / "crops", form="crops", crop_mm=8), f"{scan_name()}_n1")
+        assert np.allclose(getattr(image, what)(), getattr(expected, what)()) and np.allclose(
+            getattr(label, what)(), getattr(expected, what)()
+        )
+    crop, _ = read(
+        run(tmp_path / "in", tmp_path / "crops", form="crops", crop_mm=8), f"{scan_name()}_n1"
+    )
     start = expected.TransformPhysicalPointToIndex(crop.GetOrigin())
-    assert min(start) > 0 and np.allclose(expected.TransformIndexToPhysicalPoint(start), crop.GetOrigin(), atol=1e-3)
+    assert min(start) > 0 and np.allclose(
+        expected.TransformIndexToPhysicalPoint(start), crop.GetOrigin(), atol=1e-3
+    )
     (x, y, z), (nx, ny, nz) = start, crop.GetSize()
     part = sitk.GetArrayFromImage(expected)[z : z + nz, y : y + ny, x : x + nx]
-    assert np.array_equal(sitk.GetArrayFromImage(crop), part) and np.allclose(crop.GetDirection(), expected.GetDirection())
+    assert np.array_equal(sitk.GetArrayFromImage(crop), part) and np.allclose(
+        crop.GetDirection(), expected.GetDirection()
+    )
 
 
 @pytest.mark.parametrize("slope, kind", [(2, np.int16), (0.5, np.float32)])
@@ -141,9 +167,15 @@ def test_rescaling(tmp_path, slope, kind):
 
 
 def test_rounded_positions_are_even_and_a_tilted_gantry_is_not(tmp_path):
-    for name, options in (("rounded", dict(zs_mm=np.round(np.arange(10) * 0.625, 1))), ("tilted", dict(shift_mm=0.4))):
+    for name, options in (
+        ("rounded", dict(zs_mm=np.round(np.arange(10) * 0.625, 1))),
+        ("tilted", dict(shift_mm=0.4)),
+    ):
         write_series(tmp_path / name, stored(0), **options)
-    rounded, tilted = (make_scan([read_header(p) for p in (tmp_path / n).iterdir()])[0] for n in ("rounded", "tilted"))
+    rounded, tilted = (
+        make_scan([read_header(p) for p in (tmp_path / n).iterdir()])[0]
+        for n in ("rounded", "tilted")
+    )
     assert rounded.runs == [range(10)] and len(tilted.runs) == 10
 
 
@@ -152,7 +184,9 @@ def test_rounded_positions_are_even_and_a_tilted_gantry_is_not(tmp_path):
 
 def test_slices_hold_all_nodules_of_a_slice(lidc, tmp_path):
     done = run(lidc, tmp_path / "raw", consensus="any")
-    assert [c for c in cases(done) if scan_name() in c] == [f"{scan_name()}_z{z:03d}" for z in (2, 3, 4, 5, 7)]
+    assert [c for c in cases(done) if scan_name() in c] == [
+        f"{scan_name()}_z{z:03d}" for z in (2, 3, 4, 5, 7)
+    ]
     image, label = arrays(done, f"{scan_name()}_z003")
     assert np.array_equal(image, stored(1)[3] - 1024)
     expected = np.zeros(SHAPE[1:], np.uint8)
@@ -170,7 +204,10 @@ def test_nnunet_takes_2d_slices(lidc, tmp_path):
 
 def test_a_crop_shows_its_part_of_the_scan(lidc, tmp_path):
     done = run(lidc, tmp_path / "raw", form="crops", crop_mm=15, consensus="any")
-    assert [c for c in cases(done) if scan_name() in c] == [f"{scan_name()}_n1", f"{scan_name()}_n2"]
+    assert [c for c in cases(done) if scan_name() in c] == [
+        f"{scan_name()}_n1",
+        f"{scan_name()}_n2",
+    ]
     image, label = read(done, f"{scan_name()}_n2")
     # 15 mm around x 30..33, y 25..28, z 7 are 25, 21 and 6 voxels; the lower end of the box comes first
     whole = sitk.GetImageFromArray(stored(1) - 1024)
@@ -178,7 +215,11 @@ def test_a_crop_shows_its_part_of_the_scan(lidc, tmp_path):
     whole.SetOrigin((-100, -90, -50))
     start = whole.TransformPhysicalPointToIndex(image.GetOrigin())
     x, y, z = start
-    assert (y, y + 21) == (16, 37) and (x, x + 25) == (19, 44) and (z, z + image.GetSize()[2]) == (4, 10)
+    assert (
+        (y, y + 21) == (16, 37)
+        and (x, x + 25) == (19, 44)
+        and (z, z + image.GetSize()[2]) == (4, 10)
+    )
     part = (slice(z, z + image.GetSize()[2]), slice(y, y + 21), slice(x, x + 25))
     assert np.array_equal(sitk.GetArrayFromImage(image), stored(1)[part] - 1024)
     expected = np.zeros(SHAPE, np.uint8)
@@ -205,17 +246,27 @@ def test_the_whole_nodule_is_in_its_crop_however_small_that_was_asked_for(lidc, 
 def test_small_nodules_are_left_out_unless_asked_for(lidc, tmp_path):
     without = run(lidc, tmp_path / "raw", form="scans", consensus="any")
     _, label = arrays(without, scan_name())
-    assert label[8].sum() == 0 and any("1 marks of nodules under 3 mm" in e.reason for e in without.entries if e.status == "left out")
+    assert label[8].sum() == 0 and any(
+        "1 marks of nodules under 3 mm" in e.reason
+        for e in without.entries
+        if e.status == "left out"
+    )
     with_them = run(lidc, tmp_path / "other", form="scans", consensus="any", small=True)
     _, label = arrays(with_them, scan_name())
     z, y, x = np.nonzero(label[8:9])
     distance_mm = np.hypot((y - 30) * 0.7, (x - 5) * 0.6)
-    assert distance_mm.max() <= 1.5 and len(z) == sum(np.hypot(0.7 * i, 0.6 * j) <= 1.5 for i in range(-3, 4) for j in range(-3, 4))
+    assert distance_mm.max() <= 1.5 and len(z) == sum(
+        np.hypot(0.7 * i, 0.6 * j) <= 1.5 for i in range(-3, 4) for j in range(-3, 4)
+    )
 
 
 def test_options_of_slices_scans_and_readers(lidc, tmp_path):
     # readers 1 to 3 outlined slices 3 and 4, one slice more reader 1 and another reader 2: 50 and 40 pixels
-    few = [c for c in cases(run(lidc, tmp_path / "few", consensus="any", min_pixels=41)) if scan_name() in c]
+    few = [
+        c
+        for c in cases(run(lidc, tmp_path / "few", consensus="any", min_pixels=41))
+        if scan_name() in c
+    ]
     assert few == [f"{scan_name()}_z{z:03d}" for z in (2, 3, 4)]
     # nodule B is that of reader 4 alone, who outvotes nobody in the scan, but is all who marked it
     alone = run(lidc, tmp_path / "alone", form="scans", voters="nodule")
@@ -225,13 +276,19 @@ def test_options_of_slices_scans_and_readers(lidc, tmp_path):
     empty = run(lidc, tmp_path / "with", form="scans", keep_empty=True)
     assert len(cases(empty)) == 3 and not arrays(empty, scan_name(3))[1].any()
     third = run(lidc, tmp_path / "third", form="scans", consensus="one", reader=3)
-    assert cases(third) == [scan_name(1), scan_name(2)] and "reader 3 was asked for, the scan has 2" in skipped(third)["003.xml"]
+    assert (
+        cases(third) == [scan_name(1), scan_name(2)]
+        and "reader 3 was asked for, the scan has 2" in skipped(third)["003.xml"]
+    )
 
 
 def test_what_readers_do_not_agree_upon_is_left_out_and_named(lidc, tmp_path):
     done = run(lidc, tmp_path / "raw", form="crops")
     assert len(cases(done)) == 3 and done.skipped == []
-    assert any("reader 4: 0" in e.reason and "no voxel by consensus majority" in e.reason for e in done.entries)
+    assert any(
+        "reader 4: 0" in e.reason and "no voxel by consensus majority" in e.reason
+        for e in done.entries
+    )
     one = run(lidc, tmp_path / "one", form="scans", consensus="one", reader=3)
     assert arrays(one, scan_name())[1].sum() == 2 * 5 * 8
 
@@ -239,7 +296,10 @@ def test_what_readers_do_not_agree_upon_is_left_out_and_named(lidc, tmp_path):
 def test_holes_are_taken_out(tmp_path):
     folder = tmp_path / "in" / "a"
     uids = write_series(folder, stored(0))
-    rois = [(uids[4], box(5, 20, 5, 20), True), (uids[4], [(10, 10), (14, 10), (14, 14), (10, 14)], False)]
+    rois = [
+        (uids[4], box(5, 20, 5, 20), True),
+        (uids[4], [(10, 10), (14, 10), (14, 14), (10, 14)], False),
+    ]
     write_xml(folder / "a.xml", "1", [[nodule("N", rois)]])
     done = run(tmp_path / "in", tmp_path / "raw", form="scans")
     label = arrays(done, scan_name())[1][4]
@@ -261,12 +321,31 @@ def middle(folder: Path, z: int) -> Path:
 
 def test_missing_xml_is_named_and_the_rest_converted(lidc, tmp_path, capsys):
     (series_folder(lidc, 2) / "002.xml").unlink()
-    command = ["convert-dataset", "lidc", "-i", str(lidc), "-o", str(tmp_path / "raw"), "--form", "scans", "--folds", "2", "--disable_progress_bar"]
+    command = [
+        "convert-dataset",
+        "lidc",
+        "-i",
+        str(lidc),
+        "-o",
+        str(tmp_path / "raw"),
+        "--form",
+        "scans",
+        "--folds",
+        "2",
+        "--disable_progress_bar",
+    ]
     assert cli.main(command) == 1
     said = capsys.readouterr()
-    assert f"{series_folder(lidc, 2).relative_to(lidc)}: no XML annotates series {ROOT}2" in said.err and "2 used" in said.out
+    assert (
+        f"{series_folder(lidc, 2).relative_to(lidc)}: no XML annotates series {ROOT}2" in said.err
+        and "2 used" in said.out
+    )
     # once it is there only that scan is converted, and nothing is wrong any more
-    write_xml(series_folder(lidc, 2) / "002.xml", "2", two_nodules([f"{ROOT}2.{z + 1}" for z in range(10)]))
+    write_xml(
+        series_folder(lidc, 2) / "002.xml",
+        "2",
+        two_nodules([f"{ROOT}2.{z + 1}" for z in range(10)]),
+    )
     assert cli.main(command) == 0
     assert "3 used" in (out := capsys.readouterr().out) and "1 units converted now, 2 before" in out
 
@@ -277,7 +356,14 @@ def test_xml_in_a_folder_of_its_own(lidc, tmp_path):
     for number in (1, 2, 3):
         shutil.move(series_folder(lidc, number) / f"{number:03d}.xml", apart)
     write_xml(apart / "xray.xml", "55", [[]], root="IdriReadMessage")
-    done = convert_lidc(lidc, tmp_path / "raw", TARGET, annotations=apart.parent, options=LidcOptions(form="scans"), progress=False)
+    done = convert_lidc(
+        lidc,
+        tmp_path / "raw",
+        TARGET,
+        annotations=apart.parent,
+        options=LidcOptions(form="scans"),
+        progress=False,
+    )
     assert len(cases(done)) == 3 and done.skipped == []
     assert any(e.reason == "readings of a chest radiograph" for e in done.entries)
 
@@ -287,14 +373,21 @@ def test_two_series_in_a_folder(lidc, tmp_path):
     done = run(lidc, tmp_path / "raw", form="scans")
     assert len(cases(done)) == 3
     assert np.array_equal(arrays(done, scan_name())[0], stored(1) - 1024)
-    (name, reason), = skipped(done).items()
-    assert name.startswith("other") and reason == f"no XML annotates series {ROOT}9; the folder also holds series {ROOT}1"
+    ((name, reason),) = skipped(done).items()
+    assert (
+        name.startswith("other")
+        and reason == f"no XML annotates series {ROOT}9; the folder also holds series {ROOT}1"
+    )
 
 
 def test_radiographs_are_left_out(lidc, tmp_path):
     write_series(lidc / "LIDC-IDRI-0001" / "x" / "dx", stored(9)[:1], series="8", modality="DX")
     done = run(lidc, tmp_path / "raw", form="scans")
-    assert len(cases(done)) == 3 and done.skipped == [] and any("modality DX" in e.reason for e in done.entries)
+    assert (
+        len(cases(done)) == 3
+        and done.skipped == []
+        and any("modality DX" in e.reason for e in done.entries)
+    )
 
 
 def without_pixels(path: Path) -> None:
@@ -317,10 +410,17 @@ def test_unreadable_dicom(lidc, tmp_path, damage, said):
     assert said in skipped(slices)[file.name]
     # slice 4 is still there with its label; it is the fourth of those that can be read
     (case,) = (c for c in cases(slices) if scan_name() in c)
-    assert np.array_equal(arrays(slices, case)[0], stored(1)[4] - 1024) and arrays(slices, case)[1].sum() == 5 * 10
+    assert (
+        np.array_equal(arrays(slices, case)[0], stored(1)[4] - 1024)
+        and arrays(slices, case)[1].sum() == 5 * 10
+    )
     for form in ("crops", "scans"):
         done = run(lidc, tmp_path / form, form=form)
-        assert len(cases(done)) == 2 and not any(scan_name() in c for c in cases(done)) and file.name in skipped(done)
+        assert (
+            len(cases(done)) == 2
+            and not any(scan_name() in c for c in cases(done))
+            and file.name in skipped(done)
+        )
 
 
 def test_missing_slices(lidc, tmp_path):
@@ -328,14 +428,24 @@ def test_missing_slices(lidc, tmp_path):
     middle(series_folder(lidc, 2), 8).unlink()  # next to nodule B, nobody outlined it
     done = run(lidc, tmp_path / "raw", form="crops", consensus="any", crop_mm=15)
     reasons = [e.reason for e in done.skipped]
-    assert any("slices outlined by reader 1 are missing or unreadable: " + ROOT + "1.4" in r for r in reasons)
+    assert any(
+        "slices outlined by reader 1 are missing or unreadable: " + ROOT + "1.4" in r
+        for r in reasons
+    )
     assert any("nodule 1 lies across missing slices: between" in r for r in reasons)
     assert f"{scan_name()}_n2" in cases(done) and f"{scan_name()}_n1" not in cases(done)
     # a crop ends at the gap
     image, label = arrays(done, f"{scan_name(2)}_n2")
-    assert image.shape[0] == 4 and np.array_equal(image[:, 0, 0], stored(2)[4:8, 16, 19] - 1024) and label[-1].sum() == 16
+    assert (
+        image.shape[0] == 4
+        and np.array_equal(image[:, 0, 0], stored(2)[4:8, 16, 19] - 1024)
+        and label[-1].sum() == 16
+    )
     whole = run(lidc, tmp_path / "scans", form="scans")
-    assert cases(whole) == [scan_name(3)] and sum("not evenly spaced" in e.reason for e in whole.skipped) == 2
+    assert (
+        cases(whole) == [scan_name(3)]
+        and sum("not evenly spaced" in e.reason for e in whole.skipped) == 2
+    )
 
 
 def test_a_missing_last_slice_is_noticed(lidc, tmp_path):
@@ -353,7 +463,10 @@ def test_a_missing_last_slice_is_noticed(lidc, tmp_path):
 def test_a_nodule_all_of_whose_slices_are_missing(lidc, tmp_path):
     middle(series_folder(lidc), 7).unlink()
     done = run(lidc, tmp_path / "raw")
-    assert any("nodule 0 of reader 4: none of its 1 slices is in the folder" == e.reason for e in done.skipped)
+    assert any(
+        e.reason == "nodule 0 of reader 4: none of its 1 slices is in the folder"
+        for e in done.skipped
+    )
 
 
 def test_doubled_and_odd_files(lidc, tmp_path):
@@ -380,7 +493,9 @@ def test_doubled_and_odd_files(lidc, tmp_path):
     found = skipped(done)
     assert "repeats the SOP instance" in next(v for k, v in found.items() if "SOP" in v)
     assert "(20, 20) against (40, 48)" in found["scout.dcm"]
-    assert "several frames" in found["frames.dcm"] and "without Image Position" in found["nowhere.dcm"]
+    assert (
+        "several frames" in found["frames.dcm"] and "without Image Position" in found["nowhere.dcm"]
+    )
     assert len(found) == 4 and np.array_equal(arrays(done, scan_name())[0], stored(1) - 1024)
 
 
@@ -391,7 +506,10 @@ def test_xml_that_fits_nothing(lidc, tmp_path):
     write_xml(series_folder(lidc, 2) / "second.xml", "2", [[]])
     done = run(lidc, tmp_path / "raw", form="scans")
     found = skipped(done)
-    assert "not readable as XML" in found["damaged.xml"] and f"series {ROOT}66, which is not in this folder" in found["stranger.xml"]
+    assert (
+        "not readable as XML" in found["damaged.xml"]
+        and f"series {ROOT}66, which is not in this folder" in found["stranger.xml"]
+    )
     assert any("several different XML files annotate series" in r for r in found.values())
     assert cases(done) == [scan_name(1), scan_name(3)]
 
@@ -404,18 +522,32 @@ def test_a_scan_in_two_folders_is_used_once(lidc, tmp_path):
     (lidc / "broken copy of 0001").rename(lidc / "Z")
     done = run(lidc, tmp_path / "raw")
     (entry,) = done.skipped
-    assert entry.source == "Z" and entry.reason.startswith(f"series {ROOT}1 is converted from LIDC-IDRI-0001/")
+    assert entry.source == "Z" and entry.reason.startswith(
+        f"series {ROOT}1 is converted from LIDC-IDRI-0001/"
+    )
     before = contents(done.folder)
-    assert {n: h for n, (h, _) in before.items() if "Tr/" in n} == {n: h for n, (h, _) in alone.items() if "Tr/" in n}
+    assert {n: h for n, (h, _) in before.items() if "Tr/" in n} == {
+        n: h for n, (h, _) in alone.items() if "Tr/" in n
+    }
     again = run(lidc, tmp_path / "raw")
     assert again.converted == 0 and contents(done.folder) == before
     # without the first it is the second's turn
     shutil.rmtree(series_folder(lidc, 1))
     last = run(lidc, tmp_path / "raw")
-    assert last.converted == 1 and last.skipped == [] and any(scan_name(1) in c for c in cases(last))
+    assert (
+        last.converted == 1 and last.skipped == [] and any(scan_name(1) in c for c in cases(last))
+    )
 
 
-@pytest.mark.parametrize("name, found", [("1.3.6.1.4.1.14519.5.2.1.6279.6001.77", True), ("IM-0001", True), ("1-05.DCM", True), ("notes.txt", False)])
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("1.3.6.1.4.1.14519.5.2.1.6279.6001.77", True),
+        ("IM-0001", True),
+        ("1-05.DCM", True),
+        ("notes.txt", False),
+    ],
+)
 def test_dicom_files_of_any_name(lidc, tmp_path, name, found):
     file = middle(series_folder(lidc), 3)
     file.rename(file.with_name(name))
@@ -433,12 +565,29 @@ def test_a_full_disk_leaves_no_torn_image(lidc, tmp_path, monkeypatch, capsys):
             Path(path).write_bytes(Path(path).read_bytes()[:500])
 
     monkeypatch.setattr(sitk, "WriteImage", full)
-    command = ["convert-dataset", "lidc", "-i", str(lidc), "-o", str(tmp_path / "raw"), "--form", "scans", "--folds", "2", "--disable_progress_bar"]
+    command = [
+        "convert-dataset",
+        "lidc",
+        "-i",
+        str(lidc),
+        "-o",
+        str(tmp_path / "raw"),
+        "--form",
+        "scans",
+        "--folds",
+        "2",
+        "--disable_progress_bar",
+    ]
     assert cli.main(command) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("lngswr: [Errno 28] could not be written whole") and "the same call goes on" in said
+    assert (
+        said.startswith("lngswr: [Errno 28] could not be written whole")
+        and "the same call goes on" in said
+    )
     folder = tmp_path / "raw" / "Dataset620_LIDC"
-    assert [p.name for p in (folder / "imagesTr").iterdir()] == [f"{scan_name(1)}_0000.nii.gz"] and not (folder / "manifest.json").exists()
+    assert [p.name for p in (folder / "imagesTr").iterdir()] == [
+        f"{scan_name(1)}_0000.nii.gz"
+    ] and not (folder / "manifest.json").exists()
     monkeypatch.setattr(sitk, "WriteImage", real)
     assert cli.main(command) == 0 and "2 units converted now, 1 before" in capsys.readouterr().out
 
@@ -448,14 +597,21 @@ def test_a_full_disk_leaves_no_torn_image(lidc, tmp_path, monkeypatch, capsys):
 
 def contents(folder: Path) -> dict[str, tuple[str, int]]:
     return {
-        str(p.relative_to(folder)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()
+        str(p.relative_to(folder)): (
+            hashlib.sha256(p.read_bytes()).hexdigest(),
+            p.stat().st_mtime_ns,
+        )
+        for p in folder.rglob("*")
+        if p.is_file()
     }
 
 
 def test_a_second_call_reads_no_scan_and_changes_nothing(lidc, tmp_path, monkeypatch):
     first = run(lidc, tmp_path / "raw")
     before = contents(first.folder)
-    monkeypatch.setattr("nnunetv2_lngswr.datasets.lidc.read_header", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(
+        "nnunetv2_lngswr.datasets.lidc.read_header", lambda path: pytest.fail(f"read {path}")
+    )
     again = run(lidc, tmp_path / "raw")
     assert (again.converted, again.kept) == (0, 3) and contents(first.folder) == before
 
@@ -480,5 +636,7 @@ def test_bad_options(options, said):
 
 
 def test_a_folder_without_dicom(tmp_path, capsys):
-    assert cli.main(["convert-dataset", "lidc", "-i", str(tmp_path), "-o", str(tmp_path / "raw")]) == 2
+    assert (
+        cli.main(["convert-dataset", "lidc", "-i", str(tmp_path), "-o", str(tmp_path / "raw")]) == 2
+    )
     assert "holds no DICOM files" in capsys.readouterr().err and list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
 """The phantom sets: seeded, in nnU-Net's format, patients apart, nothing of the user's overwritten."""
+
 import hashlib
 import json
 from pathlib import Path
@@ -8,7 +9,12 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_lngswr.datasets import phantom
-from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, lung_patient, thyroid_patient, write_phantom
+from nnunetv2_lngswr.datasets.phantom import (
+    PHANTOM_SETS,
+    lung_patient,
+    thyroid_patient,
+    write_phantom,
+)
 
 KINDS = sorted(PHANTOM_SETS)
 
@@ -22,7 +28,11 @@ def raw(tmp_path_factory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +83,9 @@ def test_thyroid_nodules_are_darker_than_the_gland_around_them():
     differences = []
     for patient in range(8):
         for case in thyroid_patient(0, patient):
-            ring = ndimage.binary_dilation(case.label, iterations=6) & ~ndimage.binary_dilation(case.label, iterations=2)
+            ring = ndimage.binary_dilation(case.label, iterations=6) & ~ndimage.binary_dilation(
+                case.label, iterations=2
+            )
             differences.append(np.median(case.image[ring]) - np.median(case.image[case.label == 1]))
     assert np.median(differences) > 15
 
@@ -116,7 +128,12 @@ def test_another_seed_needs_overwrite_and_the_same_seed_is_left_as_it_is(tmp_pat
     assert (folder / "dataset.json").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="of seed 0, asked for is seed 1"):
         write_phantom("3d", tmp_path, seed=1)
-    assert json.loads((write_phantom("3d", tmp_path, seed=1, overwrite=True) / "dataset.json").read_text())["generator"]["seed"] == 1
+    assert (
+        json.loads(
+            (write_phantom("3d", tmp_path, seed=1, overwrite=True) / "dataset.json").read_text()
+        )["generator"]["seed"]
+        == 1
+    )
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -129,7 +146,10 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments, said", [(("4d",), "must be one of 2d, 3d"), (("2d", -1), "seed must be >= 0, got -1")])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [(("4d",), "must be one of 2d, 3d"), (("2d", -1), "seed must be >= 0, got -1")],
+)
 def test_bad_arguments(tmp_path, arguments, said):
     kind, seed = (*arguments, 0)[:2]
     with pytest.raises(ValueError, match=said):

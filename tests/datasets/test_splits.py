@@ -1,4 +1,5 @@
 """Folds keep groups together; near-duplicates over a fold border are found and refused."""
+
 import io
 import json
 from collections import Counter
@@ -8,9 +9,16 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from nnunetv2_lngswr import cli
+from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets import splits
-from nnunetv2_lngswr.datasets.splits import NearDuplicate, groups_by_csv, groups_by_pattern, join_groups, leaks, make_folds
+from nnunetv2_lngswr.datasets.splits import (
+    NearDuplicate,
+    groups_by_csv,
+    groups_by_pattern,
+    join_groups,
+    leaks,
+    make_folds,
+)
 
 
 def texture(seed: int, shape=(96, 128)) -> np.ndarray:
@@ -28,7 +36,10 @@ def write_dataset(folder, images):
 
 @pytest.fixture
 def dataset(tmp_path):
-    return write_dataset(tmp_path / "Dataset702_Twins", {f"p{i}_{j}": texture(10 * i + j) for i in range(6) for j in range(2)})
+    return write_dataset(
+        tmp_path / "Dataset702_Twins",
+        {f"p{i}_{j}": texture(10 * i + j) for i in range(6) for j in range(2)},
+    )
 
 
 def test_every_case_is_validated_once_and_groups_stay_together():
@@ -39,7 +50,9 @@ def test_every_case_is_validated_once_and_groups_stay_together():
     for fold in folds:
         assert sorted(fold["train"] + fold["val"]) == sorted(groups)
         assert not {groups[c] for c in fold["train"]} & {groups[c] for c in fold["val"]}
-    assert max(len(f["val"]) for f in folds) - min(len(f["val"]) for f in folds) <= max(Counter(groups.values()).values())
+    assert max(len(f["val"]) for f in folds) - min(len(f["val"]) for f in folds) <= max(
+        Counter(groups.values()).values()
+    )
 
 
 def test_folds_depend_on_the_seed_and_not_on_the_order():
@@ -60,7 +73,11 @@ def test_too_few_groups():
 
 
 def test_groups_by_pattern():
-    assert groups_by_pattern(["p1_a", "p1_b", "p2_a"], r"^(p\d)_") == {"p1_a": "p1", "p1_b": "p1", "p2_a": "p2"}
+    assert groups_by_pattern(["p1_a", "p1_b", "p2_a"], r"^(p\d)_") == {
+        "p1_a": "p1",
+        "p1_b": "p1",
+        "p2_a": "p2",
+    }
     assert groups_by_pattern(["x 1", "y 1"], r"^(\w) (\d)") == {"x 1": "x|1", "y 1": "y|1"}
     with pytest.raises(ValueError, match="finds no group in q"):
         groups_by_pattern(["p1", "q"], r"^p")
@@ -96,16 +113,25 @@ def test_copies_are_near_and_strangers_are_far(tmp_path, change):
         copy = np.asarray(Image.open(buffer))
     else:
         copy = {
-            "noise": np.clip(image + np.random.default_rng(1).normal(0, 5, image.shape), 0, 255).astype(np.uint8),
+            "noise": np.clip(
+                image + np.random.default_rng(1).normal(0, 5, image.shape), 0, 255
+            ).astype(np.uint8),
             "brighter": np.clip(image * 0.8 + 40, 0, 255).astype(np.uint8),
             "half the size": np.asarray(Image.fromarray(image).resize((64, 48))),
         }[change]
-    folder = write_dataset(tmp_path / "set", {"a": image, "copy": copy, **{f"s{i}": texture(i) for i in range(1, 12)}})
+    folder = write_dataset(
+        tmp_path / "set", {"a": image, "copy": copy, **{f"s{i}": texture(i) for i in range(1, 12)}}
+    )
     images = splits.cases_of(folder)
     pairs = splits.near_duplicates(images, {c: c for c in images}, progress=False)
     assert [(p.a, p.b) for p in pairs] == [("a", "copy")]
     # the same pair within a patient is no leak
-    assert splits.near_duplicates(images, {c: "same" if c in ("a", "copy") else c for c in images}, progress=False) == []
+    assert (
+        splits.near_duplicates(
+            images, {c: "same" if c in ("a", "copy") else c for c in images}, progress=False
+        )
+        == []
+    )
 
 
 def test_hamming_distances_are_those_of_the_hashes(dataset):
@@ -113,16 +139,29 @@ def test_hamming_distances_are_those_of_the_hashes(dataset):
     pairs = splits.near_duplicates(images, {c: c for c in images}, max_distance=256, progress=False)
     assert len(pairs) == 66
     for pair in pairs[::7]:
-        assert pair.distance == (splits.perceptual_hash(images[pair.a]) != splits.perceptual_hash(images[pair.b])).sum()
+        assert (
+            pair.distance
+            == (
+                splits.perceptual_hash(images[pair.a]) != splits.perceptual_hash(images[pair.b])
+            ).sum()
+        )
 
 
 def test_joined_groups_leave_no_leak():
     groups = {f"c{i}": f"g{i}" for i in range(12)}
     # a chain: g0-g1, g1-g2, so that the three belong together
-    pairs = [NearDuplicate(a="c0", b="c1", distance=1), NearDuplicate(a="c1", b="c2", distance=1), NearDuplicate(a="c7", b="c5", distance=1)]
+    pairs = [
+        NearDuplicate(a="c0", b="c1", distance=1),
+        NearDuplicate(a="c1", b="c2", distance=1),
+        NearDuplicate(a="c7", b="c5", distance=1),
+    ]
     assert leaks(make_folds(groups), pairs)
     joined = join_groups(groups, pairs)
-    assert len({joined[f"c{i}"] for i in range(3)}) == 1 and joined["c5"] == joined["c7"] and len(set(joined.values())) == 9
+    assert (
+        len({joined[f"c{i}"] for i in range(3)}) == 1
+        and joined["c5"] == joined["c7"]
+        and len(set(joined.values())) == 9
+    )
     assert leaks(make_folds(joined), pairs) == []
 
 
@@ -130,11 +169,21 @@ def test_the_command_refuses_leaks_and_reports_them(dataset, capsys):
     images = splits.cases_of(dataset)
     Image.fromarray(np.asarray(Image.open(images["p0_0"])) // 2).save(images["p3_1"])
     call = ["splits", "-i", str(dataset), "--pattern", r"^(p\d+)_", "--disable_progress_bar"]
-    seed = next(s for s in map(str, range(20)) if leaks(make_folds(groups_by_pattern(images, r"^(p\d+)_"), seed=int(s)), [NearDuplicate(a="p0_0", b="p3_1", distance=0)]))
+    seed = next(
+        s
+        for s in map(str, range(20))
+        if leaks(
+            make_folds(groups_by_pattern(images, r"^(p\d+)_"), seed=int(s)),
+            [NearDuplicate(a="p0_0", b="p3_1", distance=0)],
+        )
+    )
     call += ["--seed", seed]
     assert cli.main(call) == 2
     said = capsys.readouterr().err
-    assert "near-duplicates over a fold border: p0_0 (p0) and p3_1 (p3)" in said and "nothing was written" in said
+    assert (
+        "near-duplicates over a fold border: p0_0 (p0) and p3_1 (p3)" in said
+        and "nothing was written" in said
+    )
     written = dataset / "splits_final.json"
     assert not written.exists()
     assert cli.main(call + ["--allow-near-duplicates"]) == 0
@@ -154,9 +203,13 @@ def test_volumes_are_compared_by_their_middle_slice(tmp_path):
     (folder / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         volume = np.stack([texture(seed + 10 * z).astype(np.int16) * 8 - 1000 for z in range(5)])
-        sitk.WriteImage(sitk.GetImageFromArray(volume), str(folder / "imagesTr" / f"{name}_0000.nii.gz"))
+        sitk.WriteImage(
+            sitk.GetImageFromArray(volume), str(folder / "imagesTr" / f"{name}_0000.nii.gz")
+        )
     images = splits.cases_of(folder)
-    assert [(p.a, p.b) for p in splits.near_duplicates(images, {c: c for c in images}, progress=False)] == [("a", "b")]
+    assert [
+        (p.a, p.b) for p in splits.near_duplicates(images, {c: c for c in images}, progress=False)
+    ] == [("a", "b")]
 
 
 def test_a_folder_of_something_else(tmp_path, capsys):

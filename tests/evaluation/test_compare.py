@@ -8,13 +8,24 @@ import shutil
 import pytest
 from PIL import Image
 
-from evaluation import compare, report
-from tests.evaluation.test_report import rows_of, summary_of
+from evaluation import compare
+from evaluation.report import markdown as report
+from tests.evaluation.report.test_markdown import rows_of, summary_of
 
 CASES = [f"case{i}" for i in range(6)]
 
 
-def write_result(folder, *, trainer="A", gain=0.0, cases=CASES, order=1, options=None, model=None, keep=lambda row: True):
+def write_result(
+    folder,
+    *,
+    trainer="A",
+    gain=0.0,
+    cases=CASES,
+    order=1,
+    options=None,
+    model=None,
+    keep=lambda row: True,
+):
     """An OUT folder where every attacked or shifted Dice is `gain` higher."""
     rows = []
     for i, case in enumerate(cases[::order]):
@@ -24,21 +35,33 @@ def write_result(folder, *, trainer="A", gain=0.0, cases=CASES, order=1, options
     summary = summary_of(rows)
     summary["cases"] = list(cases[::order])
     summary["model"] |= {"trainer": trainer, **(model or {})}
-    summary["options"] |= dict(zip(compare.SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])) | (options or {})
+    summary["options"] |= dict(
+        zip(compare.SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])
+    ) | (options or {})
     report.write_cases(folder / "cases.csv", rows)
     report.write_summary(folder / "summary.json", summary)
     return folder
 
 
 def find(records, model, attack, epsilon=""):
-    return next(r for r in records if (r["model"], r["attack"], r["epsilon_text"]) == (model, attack, epsilon))
+    return next(
+        r
+        for r in records
+        if (r["model"], r["attack"], r["epsilon_text"]) == (model, attack, epsilon)
+    )
 
 
 def test_differences_are_paired_by_case_whatever_the_order(tmp_path):
-    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03, order=-1)
+    a, b = (
+        write_result(tmp_path / "a"),
+        write_result(tmp_path / "b", trainer="B", gain=0.03, order=-1),
+    )
     records = compare.compare([a, b], tmp_path / "out")
     worst = find(records, "B", "worst_linf", "2/255")
-    assert worst["difference"] == pytest.approx(0.03) and worst["difference_low"] == pytest.approx(0.03) == worst["difference_high"]
+    assert (
+        worst["difference"] == pytest.approx(0.03)
+        and worst["difference_low"] == pytest.approx(0.03) == worst["difference_high"]
+    )
     assert worst["p"] == pytest.approx(2 / 64)  # six cases, all better: the smallest p there is
     clean = find(records, "B", "clean")
     assert clean["difference"] == 0 and clean["p"] == 1
@@ -47,10 +70,19 @@ def test_differences_are_paired_by_case_whatever_the_order(tmp_path):
 
 def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
     folds = [CASES[:4], CASES[4:]]
-    a = [write_result(tmp_path / f"a{i}", cases=c, model={"folds": [i]}) for i, c in enumerate(folds)]
-    b = [write_result(tmp_path / f"b{i}{g}", trainer="B", cases=c, gain=g, model={"folds": [i]}) for g in (0.02, 0.06) for i, c in enumerate(folds)]
+    a = [
+        write_result(tmp_path / f"a{i}", cases=c, model={"folds": [i]}) for i, c in enumerate(folds)
+    ]
+    b = [
+        write_result(tmp_path / f"b{i}{g}", trainer="B", cases=c, gain=g, model={"folds": [i]})
+        for g in (0.02, 0.06)
+        for i, c in enumerate(folds)
+    ]
     whole = [write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.04)]
-    joined, plain = compare.compare([a, b], tmp_path / "joined"), compare.compare(whole, tmp_path / "plain")
+    joined, plain = (
+        compare.compare([a, b], tmp_path / "joined"),
+        compare.compare(whole, tmp_path / "plain"),
+    )
     numbers = [c for c in compare.COLUMNS if c not in ("folder", "p", "p_holm")]
     assert len(joined) == len(plain) > 10
     for one, other in zip(joined, plain):
@@ -58,9 +90,16 @@ def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
     with pytest.raises(ValueError, match="cases"):
         compare.compare([a, b[:1]], tmp_path / "out")
     # on the command line, and with names of one's own
-    assert compare.main([",".join(map(str, a)), ",".join(map(str, b)), "-o", str(tmp_path / "cli")]) == 0
-    assert (tmp_path / "cli" / "compare.csv").read_text() == (tmp_path / "joined" / "compare.csv").read_text()
-    assert {r["model"] for r in compare.compare([a, b], tmp_path / "named", names=["one", "two"])} == {"one", "two"}
+    assert (
+        compare.main([",".join(map(str, a)), ",".join(map(str, b)), "-o", str(tmp_path / "cli")])
+        == 0
+    )
+    assert (tmp_path / "cli" / "compare.csv").read_text() == (
+        tmp_path / "joined" / "compare.csv"
+    ).read_text()
+    assert {
+        r["model"] for r in compare.compare([a, b], tmp_path / "named", names=["one", "two"])
+    } == {"one", "two"}
 
 
 def test_a_drop_is_compared_as_a_share_of_the_references(tmp_path):
@@ -69,40 +108,77 @@ def test_a_drop_is_compared_as_a_share_of_the_references(tmp_path):
     drop = find(records, "A", "clean")["dice"] - find(records, "A", "pgd_linf", "1/255")["dice"]
     found = find(records, "B", "pgd_linf", "1/255")
     # the same in every case, so the interval is a point
-    assert [found[k] for k in ("reduction", "reduction_low", "reduction_high")] == pytest.approx([0.03 / drop] * 3)
+    assert [found[k] for k in ("reduction", "reduction_low", "reduction_high")] == pytest.approx(
+        [0.03 / drop] * 3
+    )
     assert find(records, "B", "clean")["reduction"] is None
     # where the reference loses nothing there is no share of it
     c = write_result(tmp_path / "c", trainer="C", gain=0.9)
-    assert all(r["reduction"] is None or math.isnan(r["reduction"]) for r in compare.compare([c, a], tmp_path / "none"))
+    assert all(
+        r["reduction"] is None or math.isnan(r["reduction"])
+        for r in compare.compare([c, a], tmp_path / "none")
+    )
 
 
 def test_shifts_that_not_all_folders_have_are_left_out_and_named(tmp_path):
     def two_shifts(folder, **more):
         write_result(folder, **more)
         rows = report.read_cases(folder / "cases.csv")
-        report.write_cases(folder / "cases.csv", rows + [{**r, "attack": "jpeg"} for r in rows if r["kind"] == "shift"])
+        report.write_cases(
+            folder / "cases.csv",
+            rows + [{**r, "attack": "jpeg"} for r in rows if r["kind"] == "shift"],
+        )
         return folder
 
     a, b = two_shifts(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
     for folders in ([a, b], [b, a]):
         records = compare.compare(folders, tmp_path / "out")
-        assert {r["attack"] for r in records if r["kind"].startswith("shift")} == {"gamma", "all shifts"}
-        assert "shifts left out of this comparison, since not every folder has them: jpeg" in (tmp_path / "out" / "compare.md").read_text()
+        assert {r["attack"] for r in records if r["kind"].startswith("shift")} == {
+            "gamma",
+            "all shifts",
+        }
+        assert (
+            "shifts left out of this comparison, since not every folder has them: jpeg"
+            in (tmp_path / "out" / "compare.md").read_text()
+        )
 
 
 def test_attacks_that_not_every_folder_has_are_left_out_of_the_worst_too(tmp_path):
-    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", keep=lambda r: r["attack"] not in ("noise", "ssah"))
+    a, b = (
+        write_result(tmp_path / "a"),
+        write_result(
+            tmp_path / "b", trainer="B", keep=lambda r: r["attack"] not in ("noise", "ssah")
+        ),
+    )
     # the strongest attack of A alone
-    rows = [{**r, "attack": "apgd", "dice": r["dice"] - 0.1} for r in report.read_cases(a / "cases.csv") if r["attack"] == "pgd_linf"]
-    by_case = {c: [r for r in [*report.read_cases(a / "cases.csv"), *rows] if r["case"] == c and r["kind"] != "worst"] for c in CASES}
-    report.write_cases(a / "cases.csv", [r for of in by_case.values() for r in report.with_worst(of)])
+    rows = [
+        {**r, "attack": "apgd", "dice": r["dice"] - 0.1}
+        for r in report.read_cases(a / "cases.csv")
+        if r["attack"] == "pgd_linf"
+    ]
+    by_case = {
+        c: [
+            r
+            for r in [*report.read_cases(a / "cases.csv"), *rows]
+            if r["case"] == c and r["kind"] != "worst"
+        ]
+        for c in CASES
+    }
+    report.write_cases(
+        a / "cases.csv", [r for of in by_case.values() for r in report.with_worst(of)]
+    )
     for folders in ([a, b], [b, a]):
         records = compare.compare(folders, tmp_path / "out")
         assert not {"noise", "ssah", "apgd"} & {r["attack"] for r in records}
         for epsilon in ("1/255", "2/255"):
-            assert find(records, "A", "worst_linf", epsilon)["dice"] == find(records, "A", "pgd_linf", epsilon)["dice"]
+            assert (
+                find(records, "A", "worst_linf", epsilon)["dice"]
+                == find(records, "A", "pgd_linf", epsilon)["dice"]
+            )
         text = (tmp_path / "out" / "compare.md").read_text()
-        named = text.split("attacks left out of this comparison, also of worst_linf and worst_l2, since not every folder has them: ")[1].splitlines()[0]
+        named = text.split(
+            "attacks left out of this comparison, also of worst_linf and worst_l2, since not every folder has them: "
+        )[1].splitlines()[0]
         assert all(name in named for name in ("noise 1/255", "noise 2/255", "apgd 1/255", "ssah"))
 
 
@@ -114,22 +190,39 @@ def test_folders_without_an_attack_in_common_are_refused(tmp_path):
 
 
 def test_holm_is_over_the_family_fixed_before(tmp_path):
-    folders = [write_result(tmp_path / n, trainer=n, gain=g) for n, g in (("a", 0), ("b", 0.03), ("c", 0.01))]
+    folders = [
+        write_result(tmp_path / n, trainer=n, gain=g)
+        for n, g in (("a", 0), ("b", 0.03), ("c", 0.01))
+    ]
     records = compare.compare(folders, tmp_path / "out")
     family = [r for r in records if r["p"] is not None]
-    assert {(r["kind"], r["attack"]) for r in family} == {("clean", "clean"), ("worst", "worst_linf"), ("worst", "worst_l2"), ("shifts_mean", "all shifts")}
+    assert {(r["kind"], r["attack"]) for r in family} == {
+        ("clean", "clean"),
+        ("worst", "worst_linf"),
+        ("worst", "worst_l2"),
+        ("shifts_mean", "all shifts"),
+    }
     assert len(family) == 2 * (1 + 2 + 2 + 1)
     assert find(records, "b", "worst_linf", "1/255")["p_holm"] == pytest.approx(min(1, 12 * 2 / 64))
 
 
 def test_files_of_a_comparison(tmp_path):
-    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03, model={"mirror_axes": [0, 1]})
+    a, b = (
+        write_result(tmp_path / "a"),
+        write_result(tmp_path / "b", trainer="B", gain=0.03, model={"mirror_axes": [0, 1]}),
+    )
     assert compare.main([str(a), str(b), "-o", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "compare.md").read_text()
-    assert "| **worst_linf 2/255** | 31.2 [" in text and "mirror_axes differs: A None, B [0, 1]" in text and "B - A" in text
+    assert (
+        "| **worst_linf 2/255** | 31.2 [" in text
+        and "mirror_axes differs: A None, B [0, 1]" in text
+        and "B - A" in text
+    )
     with open(tmp_path / "out" / "compare.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == compare.COLUMNS and float(find(rows, "B", "all shifts")["difference"]) == pytest.approx(0.03)
+    assert tuple(rows[0]) == compare.COLUMNS and float(
+        find(rows, "B", "all shifts")["difference"]
+    ) == pytest.approx(0.03)
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["schema_version"] == 1
     assert Image.open(tmp_path / "out" / "compare.png").size[0] > 1500
 
@@ -142,7 +235,10 @@ def test_the_same_trainer_twice_is_told_apart(tmp_path):
 @pytest.mark.parametrize(
     "other, message",
     [
-        ({"options": {"epsilons": ["1/255", "4/255"]}}, r"epsilons: was \[\"1/255\", \"2/255\"\], is \[\"1/255\", \"4/255\"\]"),
+        (
+            {"options": {"epsilons": ["1/255", "4/255"]}},
+            r"epsilons: was \[\"1/255\", \"2/255\"\], is \[\"1/255\", \"4/255\"\]",
+        ),
         ({"options": {"steps": 40}}, "steps: was null, is 40"),
         ({"options": {"autocast": True}}, "autocast: was false, is true"),
         ({"options": {"epsilon_unit": "original"}}, "epsilon_unit: was range, is original"),

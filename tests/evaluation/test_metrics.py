@@ -30,12 +30,25 @@ def label_maps(shape, seed=0, top=3):
 def test_dice_and_iou_equal_nnunet(shape, ignore_label, labels, tmp_path):
     prediction, reference = label_maps(shape)
     for name, array in (("p", prediction), ("r", reference)):
-        sitk.WriteImage(sitk.GetImageFromArray(array.astype(np.uint8)), str(tmp_path / f"{name}.nii.gz"))
-    theirs = compute_metrics(str(tmp_path / "r.nii.gz"), str(tmp_path / "p.nii.gz"), SimpleITKIO(), list(labels), ignore_label)["metrics"]
-    ours = metrics.score(prediction, reference, spacing=SPACINGS[shape], labels=labels, ignore_label=ignore_label)
+        sitk.WriteImage(
+            sitk.GetImageFromArray(array.astype(np.uint8)), str(tmp_path / f"{name}.nii.gz")
+        )
+    theirs = compute_metrics(
+        str(tmp_path / "r.nii.gz"),
+        str(tmp_path / "p.nii.gz"),
+        SimpleITKIO(),
+        list(labels),
+        ignore_label,
+    )["metrics"]
+    ours = metrics.score(
+        prediction, reference, spacing=SPACINGS[shape], labels=labels, ignore_label=ignore_label
+    )
     for label in labels:
         assert ours[label].dice == theirs[label]["Dice"] and ours[label].iou == theirs[label]["IoU"]
-        assert ours[label].reference_voxels == theirs[label]["n_ref"] and ours[label].predicted_voxels == theirs[label]["n_pred"]
+        assert (
+            ours[label].reference_voxels == theirs[label]["n_ref"]
+            and ours[label].predicted_voxels == theirs[label]["n_pred"]
+        )
 
 
 @pytest.mark.parametrize("shape", SPACINGS)
@@ -46,13 +59,17 @@ def test_surface_distances_equal_monai(shape):
     squeezed = [torch.from_numpy(a == 1).squeeze(0)[None, None] for a in (prediction, reference)]
     mm = spacing[-(squeezed[0].ndim - 2) :]
     hd95 = compute_hausdorff_distance(*squeezed, include_background=True, percentile=95, spacing=mm)
-    nsd = compute_surface_dice(*squeezed, class_thresholds=[1.0], include_background=True, spacing=mm)
+    nsd = compute_surface_dice(
+        *squeezed, class_thresholds=[1.0], include_background=True, spacing=mm
+    )
     assert ours.hd95_mm == pytest.approx(float(hd95), rel=1e-6)
     assert ours.nsd == pytest.approx(float(nsd), rel=1e-6)
     assert 0 < ours.nsd < 1 and ours.hd95_mm > 0
 
 
-@pytest.mark.parametrize("shape, spacing", [((1, 8, 6), (999.0, 2.0, 0.5)), ((4, 8, 6), (3.0, 2.0, 0.5))])
+@pytest.mark.parametrize(
+    "shape, spacing", [((1, 8, 6), (999.0, 2.0, 0.5)), ((4, 8, 6), (3.0, 2.0, 0.5))]
+)
 def test_empty_mask_rule(shape, spacing):
     empty, full = np.zeros(shape, int), np.ones(shape, int)
     both = metrics.score(empty, empty, spacing=spacing, labels=(1,))[1]
@@ -60,7 +77,11 @@ def test_empty_mask_rule(shape, spacing):
     diagonal = np.linalg.norm([n * s for n, s in zip(shape, spacing) if n > 1])
     for p, r in ((empty, full), (full, empty)):
         missed = metrics.score(p, r, spacing=spacing, labels=(1,))[1]
-        assert (missed.dice, missed.iou, missed.nsd) == (0, 0, 0) and missed.hd95_mm == pytest.approx(diagonal)
+        assert (missed.dice, missed.iou, missed.nsd) == (
+            0,
+            0,
+            0,
+        ) and missed.hd95_mm == pytest.approx(diagonal)
 
 
 def test_a_perfect_prediction_is_perfect():
@@ -73,7 +94,10 @@ def test_hd95_is_in_mm():
     reference = np.zeros((1, 20, 20), int)
     reference[0, 5:10, 5:10] = 1
     moved = np.roll(reference, 3, axis=2)
-    scores = [metrics.score(moved, reference, spacing=(999, 1, s), labels=(1,))[1].hd95_mm for s in (1.0, 2.0)]
+    scores = [
+        metrics.score(moved, reference, spacing=(999, 1, s), labels=(1,))[1].hd95_mm
+        for s in (1.0, 2.0)
+    ]
     assert scores == [pytest.approx(3), pytest.approx(6)]
 
 
@@ -82,7 +106,10 @@ def test_ignored_voxels_never_count():
     reference[:, :4] = 9
     other = prediction.copy()
     other[:, :4] = 1
-    a, b = (metrics.score(p, reference, spacing=(1, 1, 1), labels=(1, 2), ignore_label=9) for p in (prediction, other))
+    a, b = (
+        metrics.score(p, reference, spacing=(1, 1, 1), labels=(1, 2), ignore_label=9)
+        for p in (prediction, other)
+    )
     assert a == b
 
 
@@ -96,7 +123,11 @@ def test_foreground_mean_leaves_out_background_and_undefined_labels():
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"spacing": (1, 1)}, "spacing must have"), ({"tolerance_mm": -1.0}, "tolerance_mm must be"), ({"prediction": np.zeros((2, 2, 3), int)}, "one shape")],
+    [
+        ({"spacing": (1, 1)}, "spacing must have"),
+        ({"tolerance_mm": -1.0}, "tolerance_mm must be"),
+        ({"prediction": np.zeros((2, 2, 3), int)}, "one shape"),
+    ],
 )
 def test_bad_input_is_named(change, message):
     given = {"prediction": np.zeros((2, 2, 2), int), "spacing": (1, 1, 1)} | change

@@ -21,7 +21,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+    DatasetFingerprintExtractor,
+)
 
 from nnunetv2_lngswr import trainers
 from tests.model_folders import ball, write_image
@@ -31,7 +33,12 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAINER = "nnUNetTrainerLNGSWR"
 # along one axis three windows of 16 at half a step and two at a whole one, along the others less than one window
 SHAPE = (14, 28, 15)
-BUDGET = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "seed": 0}
+BUDGET = {
+    "num_epochs": 1,
+    "num_iterations_per_epoch": 2,
+    "num_val_iterations_per_epoch": 1,
+    "seed": 0,
+}
 
 # a command as in a fresh shell, with the trainers found as after `lngswr register`
 DRIVER = """
@@ -83,7 +90,9 @@ def in_seconds(patch) -> None:
 def find_trainers(patch) -> None:
     """nnU-Net finds the trainers as after `lngswr register`, without a file in the installed nnU-Net."""
     for module in ("nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data"):
-        patch.setattr(f"{module}.recursive_find_trainer_class_by_name", lambda name: getattr(trainers, name))
+        patch.setattr(
+            f"{module}.recursive_find_trainer_class_by_name", lambda name: getattr(trainers, name)
+        )
 
 
 def use(patch, root: Path) -> None:
@@ -100,7 +109,9 @@ def use(patch, root: Path) -> None:
 
 def command(name: str, *arguments) -> None:
     """Run one of nnU-Net's commands, such as nnUNetv2_train, in this process."""
-    (entry,) = [e for e in importlib.metadata.distribution("nnunetv2").entry_points if e.name == name]
+    (entry,) = [
+        e for e in importlib.metadata.distribution("nnunetv2").entry_points if e.name == name
+    ]
     before = sys.argv
     sys.argv = [name, *map(str, arguments)]
     try:
@@ -109,23 +120,59 @@ def command(name: str, *arguments) -> None:
         sys.argv = before
 
 
-def subprocess_command(root: Path, name: str, *arguments, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+def subprocess_command(
+    root: Path, name: str, *arguments, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """Run one of nnU-Net's commands, or `evaluate`, in a process of its own, on the folders below `root`; fails if it does."""
     env = os.environ | {folder: str(root / folder) for folder in FOLDERS}
-    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "0"} | (environment or {})
-    done = subprocess.run([sys.executable, "-c", DRIVER, name, *map(str, arguments)], env=env, capture_output=True, text=True)
+    env |= {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "0",
+    } | (environment or {})
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, name, *map(str, arguments)],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, f"{name} {arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
 
 def train(dataset: str, configuration: str, fold, *options, trainer: str = TRAINER) -> None:
-    command("nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-device", "cpu", *options)
+    command(
+        "nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-device", "cpu", *options
+    )
 
 
-def predict(root: Path, output: Path, *options, dataset: str = "999", configuration: str = "2d", trainer: str = TRAINER) -> Path:
+def predict(
+    root: Path,
+    output: Path,
+    *options,
+    dataset: str = "999",
+    configuration: str = "2d",
+    trainer: str = TRAINER,
+) -> Path:
     """nnUNetv2_predict on the data set's imagesTr; returns `output`."""
     images = next((root / "nnUNet_raw").glob(f"Dataset{dataset}_*")) / "imagesTr"
-    command("nnUNetv2_predict", "-i", images, "-o", output, "-d", dataset, "-c", configuration, "-tr", trainer, "-device", "cpu", *options)
+    command(
+        "nnUNetv2_predict",
+        "-i",
+        images,
+        "-o",
+        output,
+        "-d",
+        dataset,
+        "-c",
+        configuration,
+        "-tr",
+        trainer,
+        "-device",
+        "cpu",
+        *options,
+    )
     return output
 
 
@@ -165,7 +212,15 @@ def write_raw(
 
 
 def plan(dataset: str = "999", *options) -> None:
-    command("nnUNetv2_extract_fingerprint", "-d", dataset, "-np", 2, "--verify_dataset_integrity", "--no_pbar")
+    command(
+        "nnUNetv2_extract_fingerprint",
+        "-d",
+        dataset,
+        "-np",
+        2,
+        "--verify_dataset_integrity",
+        "--no_pbar",
+    )
     command("nnUNetv2_plan_experiment", "-d", dataset, *options)
 
 
@@ -173,7 +228,9 @@ def plans_file(root: Path, name: str = "nnUNetPlans", dataset: str = "999") -> P
     return next((root / "nnUNet_preprocessed").glob(f"Dataset{dataset}_*")) / f"{name}.json"
 
 
-def shrink(path: Path, *, entry: dict | None = BUDGET, patch_limit: int = 16, cascade: bool = False) -> dict:
+def shrink(
+    path: Path, *, entry: dict | None = BUDGET, patch_limit: int = 16, cascade: bool = False
+) -> dict:
     """Make nnU-Net's plans tiny, in place: three stages of 4 to 8 features, small patches, `entry` as their "lngswr" entry. `cascade` adds
     the 3d_lowres and 3d_cascade_fullres that the planner drops for images this small. Returns the plans."""
     plans = json.loads(path.read_text())
@@ -189,25 +246,57 @@ def shrink(path: Path, *, entry: dict | None = BUDGET, patch_limit: int = 16, ca
             network[key] = [1] * stages
         network["n_conv_per_stage_decoder"] = [1] * (stages - 1)
         divisors = np.prod(network["strides"], axis=0)
-        patch = [max(d, min(p, patch_limit) // d * d) for p, d in zip(configuration["patch_size"], divisors)]
+        patch = [
+            max(d, min(p, patch_limit) // d * d)
+            for p, d in zip(configuration["patch_size"], divisors)
+        ]
         configuration |= {"patch_size": [int(p) for p in patch], "batch_size": 2}
         if entry is not None:
             configuration["lngswr"] = entry
     if cascade:
         full = plans["configurations"]["3d_fullres"]
-        lowres = full | {"data_identifier": "nnUNetPlans_3d_lowres", "spacing": [2.0 * s for s in full["spacing"]]}
+        lowres = full | {
+            "data_identifier": "nnUNetPlans_3d_lowres",
+            "spacing": [2.0 * s for s in full["spacing"]],
+        }
         plans["configurations"]["3d_lowres"] = lowres | {"next_stage": "3d_cascade_fullres"}
-        plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+        plans["configurations"]["3d_cascade_fullres"] = {
+            "inherits_from": "3d_fullres",
+            "previous_stage": "3d_lowres",
+        }
     path.write_text(json.dumps(plans))
     return plans
 
 
-def preprocess(configurations: Iterable[str], dataset: str = "999", plans: str = "nnUNetPlans") -> None:
-    command("nnUNetv2_preprocess", "-d", dataset, "-plans_name", plans, "-c", *configurations, "-np", 2, "--no_pbar")
+def preprocess(
+    configurations: Iterable[str], dataset: str = "999", plans: str = "nnUNetPlans"
+) -> None:
+    command(
+        "nnUNetv2_preprocess",
+        "-d",
+        dataset,
+        "-plans_name",
+        plans,
+        "-c",
+        *configurations,
+        "-np",
+        2,
+        "--no_pbar",
+    )
 
 
-def model_folder(root: Path, configuration: str, *, plans: str = "nnUNetPlans", trainer: str = TRAINER, dataset: str = "999") -> Path:
-    return next((root / "nnUNet_results").glob(f"Dataset{dataset}_*")) / f"{trainer}__{plans}__{configuration}"
+def model_folder(
+    root: Path,
+    configuration: str,
+    *,
+    plans: str = "nnUNetPlans",
+    trainer: str = TRAINER,
+    dataset: str = "999",
+) -> Path:
+    return (
+        next((root / "nnUNet_results").glob(f"Dataset{dataset}_*"))
+        / f"{trainer}__{plans}__{configuration}"
+    )
 
 
 def same_files(a: Path, b: Path, pattern: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-from nnunetv2_lngswr.checkpoints import load_checkpoint
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from tests.pipeline import commands
 from tests.pipeline.commands import model_folder, predict, read_label
 
@@ -37,23 +37,39 @@ def stages(cascade, monkeypatch) -> Path:
 
 
 def weights(root, configuration, fold):
-    return load_checkpoint(model_folder(root, configuration) / f"fold_{fold}" / "checkpoint_final.pth")["network_weights"]
+    return load_checkpoint(
+        model_folder(root, configuration) / f"fold_{fold}" / "checkpoint_final.pth"
+    )["network_weights"]
 
 
 @pytest.mark.parametrize("configuration, fold, dimension, inputs", [
     ("2d", 0, 2, 1), ("3d_fullres", 0, 3, 1), ("3d_lowres", "all", 3, 1), (CASCADE, "all", 3, 2),
 ])  # fmt: skip
-def test_training_leaves_what_nnunet_leaves_and_ours(crossvalidated, cascade, configuration, fold, dimension, inputs):
+def test_training_leaves_what_nnunet_leaves_and_ours(
+    crossvalidated, cascade, configuration, fold, dimension, inputs
+):
     root = crossvalidated if fold == 0 else cascade
     folder = model_folder(root, configuration) / f"fold_{fold}"
     names = {p.name for p in folder.iterdir()}
-    assert {"checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "debug.json", "lngswr.json", "lngswr.png", "validation"} <= names
-    assert {"plans.json", "dataset.json", "dataset_fingerprint.json"} <= {p.name for p in folder.parent.iterdir()}
+    assert {
+        "checkpoint_final.pth",
+        "checkpoint_best.pth",
+        "progress.png",
+        "debug.json",
+        "lngswr.json",
+        "lngswr.png",
+        "validation",
+    } <= names
+    assert {"plans.json", "dataset.json", "dataset_fingerprint.json"} <= {
+        p.name for p in folder.parent.iterdir()
+    }
     assert json.loads((folder / "validation" / "summary.json").read_text())["metric_per_case"]
     found = weights(root, configuration, fold)
     first = found["encoder.stages.0.0.convs.0.conv.weight"]
     assert first.ndim == 2 + dimension and first.shape[1] == inputs
-    assert any(k.endswith("theta") for k in found) and all(torch.isfinite(v).all() for v in found.values())
+    assert any(k.endswith("theta") for k in found) and all(
+        torch.isfinite(v).all() for v in found.values()
+    )
 
 
 def test_the_low_resolution_stage_hands_on_every_case_in_the_next_stages_grid(cascade):
@@ -64,11 +80,15 @@ def test_the_low_resolution_stage_hands_on_every_case_in_the_next_stages_grid(ca
     for configuration in ("3d_fullres", "3d_lowres"):
         folder = preprocessed / f"nnUNetPlans_{configuration}"
         previous = str(handed_on) if configuration == "3d_fullres" else None
-        data, _, stage, _ = infer_dataset_class(str(folder))(str(folder), CASES, previous).load_case("case0")
+        data, _, stage, _ = infer_dataset_class(str(folder))(
+            str(folder), CASES, previous
+        ).load_case("case0")
         sizes[configuration] = data.shape[1:]
         if previous:
             assert stage.shape == data.shape[1:]
-    assert sizes["3d_fullres"] == commands.SHAPE and sizes["3d_lowres"] == tuple(round(n / 2) for n in commands.SHAPE)
+    assert sizes["3d_fullres"] == commands.SHAPE and sizes["3d_lowres"] == tuple(
+        round(n / 2) for n in commands.SHAPE
+    )
 
 
 def test_the_second_stage_is_trained_on_what_the_first_hands_on(cascade, tmp_path, monkeypatch):
@@ -109,8 +129,19 @@ def test_prediction_in_two_steps_depends_on_the_first(stages, tmp_path):
         commands.write_image(inverted / f"{case}.nii.gz", (1 - label).astype(np.uint8))
     outputs = {}
     for name, previous in (("a", first), ("b", first), ("c", inverted)):
-        out = predict(stages, tmp_path / name, "-f", "all", "--save_probabilities", "-prev_stage_predictions", previous, configuration=CASCADE)
-        outputs[name] = [np.load(out / f"{case}.npz")["probabilities"].astype(float) for case in CASES]
+        out = predict(
+            stages,
+            tmp_path / name,
+            "-f",
+            "all",
+            "--save_probabilities",
+            "-prev_stage_predictions",
+            previous,
+            configuration=CASCADE,
+        )
+        outputs[name] = [
+            np.load(out / f"{case}.npz")["probabilities"].astype(float) for case in CASES
+        ]
         assert all(p.shape == (2, *commands.SHAPE) for p in outputs[name])
     assert all(np.array_equal(a, b) for a, b in zip(outputs["a"], outputs["b"]))
     assert all(np.abs(a - c).max() > 1e-2 for a, c in zip(outputs["a"], outputs["c"]))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_lngswr import cli
-from nnunetv2_lngswr.checkpoints import load_checkpoint
+from nnunetv2_lngswr.cli import main as cli
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from tests.pipeline import commands
 from tests.pipeline.commands import BUDGET, command, model_folder, plans_file, predict, same_files
 
@@ -20,7 +20,10 @@ def copy(crossvalidated, tmp_path, monkeypatch):
     """The project with fold 0 of its 2d model."""
     for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
         shutil.copytree(crossvalidated / folder, tmp_path / folder)
-    model, own = model_folder(crossvalidated, "2d"), tmp_path / "nnUNet_results" / "Dataset999_Tiny" / model_folder(crossvalidated, "2d").name
+    model, own = (
+        model_folder(crossvalidated, "2d"),
+        tmp_path / "nnUNet_results" / "Dataset999_Tiny" / model_folder(crossvalidated, "2d").name,
+    )
     own.mkdir(parents=True)
     for file in model.glob("*.json"):
         shutil.copy(file, own)
@@ -47,7 +50,9 @@ def likeness(a: dict, b: dict) -> float:
 
 
 def gates(weights: dict) -> float:
-    return float(torch.cat([v.flatten() for k, v in weights.items() if k.endswith("theta")]).abs().mean())
+    return float(
+        torch.cat([v.flatten() for k, v in weights.items() if k.endswith("theta")]).abs().mean()
+    )
 
 
 def weights(folder, name="checkpoint_final.pth"):
@@ -61,8 +66,13 @@ def test_validation_alone_writes_what_training_wrote(copy):
     commands.train("999", "2d", 0, "--val", "--npz")
     assert same_files(fold / "validation", fold / "before", "*.nii.gz")
     for file in (fold / "before").glob("*.npz"):
-        assert np.array_equal(np.load(file)["probabilities"], np.load(fold / "validation" / file.name)["probabilities"])
-    summaries = [json.loads((fold / name / "summary.json").read_text()) for name in ("validation", "before")]
+        assert np.array_equal(
+            np.load(file)["probabilities"],
+            np.load(fold / "validation" / file.name)["probabilities"],
+        )
+    summaries = [
+        json.loads((fold / name / "summary.json").read_text()) for name in ("validation", "before")
+    ]
     assert summaries[0]["foreground_mean"] == summaries[1]["foreground_mean"]
     assert (fold / "checkpoint_final.pth").read_bytes() == checkpoint
 
@@ -78,9 +88,14 @@ def test_validation_with_the_best_checkpoint(copy, tmp_path):
     torch.save(best, fold / "checkpoint_best.pth")
     (fold / "validation").rename(fold / "final")
     commands.train("999", "2d", 0, "--val", "--val_best", "--npz")
-    predicted = predict(copy, tmp_path / "best", "-f", 0, "-chk", "checkpoint_best.pth", "--save_probabilities")
+    predicted = predict(
+        copy, tmp_path / "best", "-f", 0, "-chk", "checkpoint_best.pth", "--save_probabilities"
+    )
     (case,) = [p.name.removesuffix(".npz") for p in (fold / "final").glob("*.npz")]
-    final, best, expected = (np.load(f / f"{case}.npz")["probabilities"] for f in (fold / "final", fold / "validation", predicted))
+    final, best, expected = (
+        np.load(f / f"{case}.npz")["probabilities"]
+        for f in (fold / "final", fold / "validation", predicted)
+    )
     assert np.allclose(best, expected, atol=2e-3) and not np.allclose(best, final, atol=0.05)
 
 
@@ -89,7 +104,9 @@ def test_pretrained_weights_from_a_vanilla_checkpoint(copy, tmp_path):
     commands.train("999", "2d", 1, trainer="nnUNetTrainerVanilla")
     vanilla = model_folder(copy, "2d", trainer="nnUNetTrainerVanilla") / "fold_1"
     assert not any(k.endswith("theta") for k in weights(vanilla))
-    assert cli.main(["warm-start", str(vanilla / "checkpoint_final.pth"), str(tmp_path / "start.pth")]) in (0, None)
+    assert cli.main(
+        ["warm-start", str(vanilla / "checkpoint_final.pth"), str(tmp_path / "start.pth")]
+    ) in (0, None)
     reseed(plans_file(copy), seed=2)
     shutil.rmtree(model_folder(copy, "2d"))
     commands.train("999", "2d", 1)
@@ -105,11 +122,29 @@ def test_pretrained_weights_from_a_vanilla_checkpoint(copy, tmp_path):
 
 def test_pretrained_weights_and_plans_from_another_data_set(copy, tmp_path):
     source = model_folder(copy, "2d") / "fold_0" / "checkpoint_final.pth"
-    commands.write_raw(copy, "Dataset998_Other", shape=(12, 22, 25), labels={"background": 0, "ball": 1, "top": 2})
-    commands.plan("998")  # only this copies the dataset.json that nnUNetv2_preprocess then looks for
-    command("nnUNetv2_move_plans_between_datasets", "-s", "999", "-t", "998", "-sp", "nnUNetPlans", "-tp", "PlansOf999")
+    commands.write_raw(
+        copy, "Dataset998_Other", shape=(12, 22, 25), labels={"background": 0, "ball": 1, "top": 2}
+    )
+    commands.plan(
+        "998"
+    )  # only this copies the dataset.json that nnUNetv2_preprocess then looks for
+    command(
+        "nnUNetv2_move_plans_between_datasets",
+        "-s",
+        "999",
+        "-t",
+        "998",
+        "-sp",
+        "nnUNetPlans",
+        "-tp",
+        "PlansOf999",
+    )
     moved = plans_file(copy, "PlansOf999", "998")
-    assert {c["lngswr"]["num_epochs"] for c in json.loads(moved.read_text())["configurations"].values() if "lngswr" in c} == {1}
+    assert {
+        c["lngswr"]["num_epochs"]
+        for c in json.loads(moved.read_text())["configurations"].values()
+        if "lngswr" in c
+    } == {1}
     reseed(moved, seed=BUDGET["seed"] + 1)
     commands.preprocess(["2d"], "998", "PlansOf999")
     commands.train("998", "2d", 0, "-p", "PlansOf999", "-pretrained_weights", source)
@@ -117,7 +152,11 @@ def test_pretrained_weights_and_plans_from_another_data_set(copy, tmp_path):
     found = weights(model / "fold_0")
     assert likeness(found, load_checkpoint(source)["network_weights"]) > 0.9
     # two classes here, one there: nnU-Net leaves the heads out
-    assert {v.shape[0] for k, v in found.items() if k.startswith("decoder.seg_layers.") and k.endswith("weight")} == {3}
+    assert {
+        v.shape[0]
+        for k, v in found.items()
+        if k.startswith("decoder.seg_layers.") and k.endswith("weight")
+    } == {3}
     out = predict(copy, tmp_path / "out", "-f", 0, "-p", "PlansOf999", dataset="998")
     assert len(list(out.glob("*.nii.gz"))) == 5
     assert json.loads((out / "plans.json").read_text())["dataset_name"] == "Dataset998_Other"
@@ -127,7 +166,11 @@ def test_a_vanilla_checkpoint_as_it_is_is_refused(copy):
     """It lacks our parts; nnU-Net names one."""
     fold = model_folder(copy, "2d") / "fold_0"
     checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=False)
-    bare = {k: v for k, v in checkpoint["network_weights"].items() if "lngswr" not in k and not k.endswith("theta")}
+    bare = {
+        k: v
+        for k, v in checkpoint["network_weights"].items()
+        if "lngswr" not in k and not k.endswith("theta")
+    }
     torch.save(checkpoint | {"network_weights": bare}, fold / "bare.pth")
     with pytest.raises(AssertionError, match="is missing in the pretrained model weights"):
         commands.train("999", "2d", 1, "-pretrained_weights", fold / "bare.pth")

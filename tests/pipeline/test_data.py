@@ -9,8 +9,7 @@ import pytest
 import tifffile
 from skimage import io
 
-from nnunetv2_lngswr.checkpoints import load_checkpoint
-from tests.model_folders import write_image
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from tests.pipeline import commands
 from tests.pipeline.commands import command, model_folder, plans_file, predict, read_label
 
@@ -40,7 +39,11 @@ def write_rgb_png(path: Path, array: np.ndarray, spacing=None) -> None:
         write_png(path, array)
     elif path.stem.endswith("_0000"):  # one file holds the three channels
         path.parent.mkdir(parents=True, exist_ok=True)
-        io.imsave(path, np.stack([array[0], array[0] // 2, 255 - array[0]], -1).astype(np.uint8), check_contrast=False)
+        io.imsave(
+            path,
+            np.stack([array[0], array[0] // 2, 255 - array[0]], -1).astype(np.uint8),
+            check_contrast=False,
+        )
 
 
 def write_tiff(path: Path, array: np.ndarray, spacing) -> None:
@@ -61,7 +64,11 @@ class Data:
 
 
 CLASSES = {"background": 0, "lower": 1, "upper": 2}
-REGIONS = {"labels": {"background": 0, "ball": [1, 2], "upper": [2]}, "extra": {"regions_class_order": [1, 2]}, "relabel": halves}
+REGIONS = {
+    "labels": {"background": 0, "ball": [1, 2], "upper": [2]},
+    "extra": {"regions_class_order": [1, 2]},
+    "relabel": halves,
+}
 KINDS = {
     "2D PNG, not square, grey, two classes": Data(
         "2d", 3, "NaturalImage2DIO", ["ZScoreNormalization"],
@@ -96,25 +103,58 @@ def run(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         commands.use(patch, root)
         raw = commands.write_raw(root, **kind.raw)
-        command("nnUNetv2_plan_and_preprocess", "-d", "999", "--no_pp", "--verify_dataset_integrity", "--no_pbar", "-npfp", 2)
+        command(
+            "nnUNetv2_plan_and_preprocess",
+            "-d",
+            "999",
+            "--no_pp",
+            "--verify_dataset_integrity",
+            "--no_pbar",
+            "-npfp",
+            2,
+        )
         plans = commands.shrink(plans_file(root))
         if kind.patch:
             plans["configurations"][kind.configuration]["patch_size"] = [kind.patch] * 3
             plans_file(root).write_text(json.dumps(plans))
         commands.preprocess([kind.configuration])
         commands.train("999", kind.configuration, 0)
-        out = predict(root, root / "out", "-f", 0, "--save_probabilities", configuration=kind.configuration)
-        command("nnUNetv2_evaluate_folder", raw / "labelsTr", out, "-djfile", out / "dataset.json", "-pfile", out / "plans.json", "-np", 2)
+        out = predict(
+            root, root / "out", "-f", 0, "--save_probabilities", configuration=kind.configuration
+        )
+        command(
+            "nnUNetv2_evaluate_folder",
+            raw / "labelsTr",
+            out,
+            "-djfile",
+            out / "dataset.json",
+            "-pfile",
+            out / "plans.json",
+            "-np",
+            2,
+        )
     return root, kind
 
 
 def cases(root, kind):
     ending = kind.raw.get("ending", ".nii.gz")
-    return [(root / "nnUNet_raw/Dataset999_Tiny/labelsTr" / f"case{i}{ending}", root / "out" / f"case{i}{ending}") for i in range(5)]
+    return [
+        (
+            root / "nnUNet_raw/Dataset999_Tiny/labelsTr" / f"case{i}{ending}",
+            root / "out" / f"case{i}{ending}",
+        )
+        for i in range(5)
+    ]
 
 
 def read(path):
-    return tifffile.imread(path) if path.suffix == ".tif" else io.imread(path)[None] if path.suffix == ".png" else read_label(path)
+    return (
+        tifffile.imread(path)
+        if path.suffix == ".tif"
+        else io.imread(path)[None]
+        if path.suffix == ".png"
+        else read_label(path)
+    )
 
 
 def test_the_plans_are_what_the_kind_is_named_after(run):
@@ -131,13 +171,17 @@ def test_the_plans_are_what_the_kind_is_named_after(run):
 
 def test_predictions_have_the_labels_and_the_shape_of_the_data_set(run):
     root, kind = run
-    allowed = {0, 1, 2}.intersection(range(kind.classes + ("regions_class_order" in kind.raw.get("extra", {}))))
+    allowed = {0, 1, 2}.intersection(
+        range(kind.classes + ("regions_class_order" in kind.raw.get("extra", {})))
+    )
     found = set()
     for truth, prediction in cases(root, kind):
         segmentation = read(prediction)
         assert segmentation.shape == read(truth).shape
         found |= set(np.unique(segmentation).tolist())
-        probabilities = np.load(prediction.parent / f"{prediction.name.split('.')[0]}.npz")["probabilities"]
+        probabilities = np.load(prediction.parent / f"{prediction.name.split('.')[0]}.npz")[
+            "probabilities"
+        ]
         assert probabilities.shape == (kind.classes, *segmentation.shape)
         if "regions_class_order" not in kind.raw.get("extra", {}):
             assert np.array_equal(probabilities.argmax(0), segmentation)
@@ -152,30 +196,50 @@ def test_predictions_have_the_labels_and_the_shape_of_the_data_set(run):
 def test_the_evaluation_counts_what_is_annotated(run):
     root, kind = run
     summary = json.loads((root / "out" / "summary.json").read_text())
-    regions = [v for k, v in kind.raw.get("labels", {"background": 0, "ball": 1}).items() if k not in ("background", "ignore")]
+    regions = [
+        v
+        for k, v in kind.raw.get("labels", {"background": 0, "ball": 1}).items()
+        if k not in ("background", "ignore")
+    ]
     assert len(summary["mean"]) == len(regions)
     ignore = kind.raw.get("labels", {}).get("ignore")
-    by_case = {Path(entry["reference_file"]).name: entry["metrics"] for entry in summary["metric_per_case"]}
+    by_case = {
+        Path(entry["reference_file"]).name: entry["metrics"] for entry in summary["metric_per_case"]
+    }
     assert len(by_case) == 5
     for truth, prediction in cases(root, kind):
         t, p = read(truth), read(prediction)
         counted = np.ones(t.shape, bool) if ignore is None else t != ignore
         for region, metrics in zip(regions, by_case[truth.name].values()):
             a, b = np.isin(t, region) & counted, np.isin(p, region) & counted
-            assert (metrics["TP"], metrics["FP"], metrics["FN"]) == ((a & b).sum(), (~a & b).sum(), (a & ~b).sum())
+            assert (metrics["TP"], metrics["FP"], metrics["FN"]) == (
+                (a & b).sum(),
+                (~a & b).sum(),
+                (a & ~b).sum(),
+            )
 
 
 def test_the_network_has_an_input_per_channel_and_an_output_per_class_or_region(run):
     root, kind = run
-    weights = load_checkpoint(model_folder(root, kind.configuration) / "fold_0" / "checkpoint_final.pth")["network_weights"]
-    assert weights["encoder.stages.0.0.convs.0.conv.weight"].shape[1] == len(kind.raw.get("channels", ("CT",)))
-    assert {v.shape[0] for k, v in weights.items() if k.startswith("decoder.seg_layers.")} == {kind.classes}
+    weights = load_checkpoint(
+        model_folder(root, kind.configuration) / "fold_0" / "checkpoint_final.pth"
+    )["network_weights"]
+    assert weights["encoder.stages.0.0.convs.0.conv.weight"].shape[1] == len(
+        kind.raw.get("channels", ("CT",))
+    )
+    assert {v.shape[0] for k, v in weights.items() if k.startswith("decoder.seg_layers.")} == {
+        kind.classes
+    }
     assert all(v.isfinite().all() for v in weights.values())
 
 
 def test_validation_predicts_what_prediction_predicts(run):
     root, kind = run
-    validated = [p for p in (model_folder(root, kind.configuration) / "fold_0" / "validation").iterdir() if p.suffix not in (".json", ".pkl")]
+    validated = [
+        p
+        for p in (model_folder(root, kind.configuration) / "fold_0" / "validation").iterdir()
+        if p.suffix not in (".json", ".pkl")
+    ]
     assert validated
     for file in validated:
         assert np.array_equal(read(file), read(root / "out" / file.name))
@@ -193,6 +257,12 @@ def test_images_for_two_stages_are_no_worse_than_with_nnunets_own_training(tmp_p
     finite = {}
     for trainer in ("nnUNetTrainerVanilla", commands.TRAINER):
         commands.train("999", "3d_fullres", 0, trainer=trainer)
-        file = model_folder(tmp_path, "3d_fullres", trainer=trainer) / "fold_0" / "checkpoint_final.pth"
-        finite[trainer] = all(v.isfinite().all() for v in load_checkpoint(file)["network_weights"].values())
+        file = (
+            model_folder(tmp_path, "3d_fullres", trainer=trainer)
+            / "fold_0"
+            / "checkpoint_final.pth"
+        )
+        finite[trainer] = all(
+            v.isfinite().all() for v in load_checkpoint(file)["network_weights"].values()
+        )
     assert len(set(finite.values())) == 1, finite

@@ -11,10 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nnunetv2_lngswr import wavelet
-from nnunetv2_lngswr.config import LNGSWRConfig
-from nnunetv2_lngswr.network import attach, find_lngswr
-from nnunetv2_lngswr.noise import LayerwiseNoise
+from nnunetv2_lngswr.method import wavelet
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import attach, find_lngswr
+from nnunetv2_lngswr.method.noise import LayerwiseNoise
 from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWR
 from tests import tiny_dataset
 from tests.model_folders import make_network
@@ -38,12 +38,20 @@ class Seen(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
-@pytest.mark.parametrize("options", [{}, {"gains": "prior", "wavelet": "db2", "bottleneck_fusion": True}, {"fusion": "conv"}], ids=str)
-def test_a_step_stays_on_its_device_in_types_that_mps_has_and_reads_nothing_back(monkeypatch, dimension, options):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gains": "prior", "wavelet": "db2", "bottleneck_fusion": True}, {"fusion": "conv"}],
+    ids=str,
+)
+def test_a_step_stays_on_its_device_in_types_that_mps_has_and_reads_nothing_back(
+    monkeypatch, dimension, options
+):
     # the parts of a step that ask a device for more than tensors, which meta has not got
     monkeypatch.setattr(LayerwiseNoise, "_generator_on", lambda self, device: None)
     monkeypatch.setattr(wavelet, "_without_autocast", lambda x: nullcontext())
-    network = attach(make_network(dimension, features=(4, 8, 8), deep_supervision=True), LNGSWRConfig(**options)).to("meta")
+    network = attach(
+        make_network(dimension, features=(4, 8, 8), deep_supervision=True), LNGSWRConfig(**options)
+    ).to("meta")
     x = torch.empty(2, 1, *[16, 20, 24][:dimension], device="meta")
     with Seen() as seen:
         sum(o.square().mean() for o in network.train()(x)).backward()
@@ -64,9 +72,13 @@ def test_nnunets_choices_for_mps_are_kept(monkeypatch, tmp_path):
     tiny_dataset.use(monkeypatch, tmp_path)
     monkeypatch.setenv("nnUNet_compile", "t")
     plans["continue_training"] = False
-    dataset = json.loads((tmp_path / "nnUNet_preprocessed" / tiny_dataset.NAME / "dataset.json").read_text())
+    dataset = json.loads(
+        (tmp_path / "nnUNet_preprocessed" / tiny_dataset.NAME / "dataset.json").read_text()
+    )
     trainer = nnUNetTrainerLNGSWR(plans, "2d", 0, dataset, device=torch.device("mps"))
-    assert trainer.device.type == "mps" and trainer.grad_scaler is None and not trainer._do_i_compile()
+    assert (
+        trainer.device.type == "mps" and trainer.grad_scaler is None and not trainer._do_i_compile()
+    )
 
 
 @pytest.mark.parametrize("device", [
@@ -81,7 +93,9 @@ def test_train_predict_and_evaluate_in_processes_of_their_own(crossvalidated, tm
     images = tmp_path / "nnUNet_raw/Dataset999_Tiny/imagesTr"
 
     def run(name, *arguments):
-        commands.subprocess_command(tmp_path, name, *arguments, "-device", device, environment={"nnUNet_compile": "t"})
+        commands.subprocess_command(
+            tmp_path, name, *arguments, "-device", device, environment={"nnUNet_compile": "t"}
+        )
 
     for configuration in ("2d", "3d_fullres"):
         run("nnUNetv2_train", "999", configuration, 0, "-tr", TRAINER)
@@ -89,11 +103,43 @@ def test_train_predict_and_evaluate_in_processes_of_their_own(crossvalidated, tm
         log = next(fold.glob("training_log*")).read_text()
         assert ("Using torch.compile..." in log) == (device == "cuda")
         out = tmp_path / configuration
-        run("nnUNetv2_predict", "-i", images, "-o", out, "-d", "999", "-c", configuration, "-tr", TRAINER, "-f", 0)
+        run(
+            "nnUNetv2_predict",
+            "-i",
+            images,
+            "-o",
+            out,
+            "-d",
+            "999",
+            "-c",
+            configuration,
+            "-tr",
+            TRAINER,
+            "-f",
+            0,
+        )
         assert len(list(out.glob("*.nii.gz"))) == 5
-        for file in (fold / "validation").glob("*.nii.gz"):  # to rounding: half precision, other kernels
+        for file in (fold / "validation").glob(
+            "*.nii.gz"
+        ):  # to rounding: half precision, other kernels
             assert (read_label(file) != read_label(out / file.name)).mean() < 0.01
         results = tmp_path / f"robust_{configuration}"
-        run("evaluate", "-m", fold.parent, "-o", results, "-f", 0, "--attacks", "fgsm", "--epsilons", "8/255", "--shifts", "none")
+        run(
+            "evaluate",
+            "-m",
+            fold.parent,
+            "-o",
+            results,
+            "-f",
+            0,
+            "--attacks",
+            "fgsm",
+            "--epsilons",
+            "8/255",
+            "--shifts",
+            "none",
+        )
         rows = list(csv.DictReader((results / "cases.csv").open()))
-        assert {r["attack"] for r in rows} >= {"clean", "fgsm"} and all(0 <= float(r["dice"]) <= 1 for r in rows if r["dice"])
+        assert {r["attack"] for r in rows} >= {"clean", "fgsm"} and all(
+            0 <= float(r["dice"]) <= 1 for r in rows if r["dice"]
+        )

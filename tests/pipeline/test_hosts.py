@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_lngswr.register import SHIM_NAME, shim_source
+from nnunetv2_lngswr.installation.register import SHIM_NAME, shim_source
 from tests.pipeline.commands import ROOT, TRAINER
 
 # as setuptools installs a project in editable mode: a finder knows where the package lies, and its metadata lie elsewhere
@@ -34,29 +34,49 @@ def checkout(tmp_path_factory) -> Path:
     """A copy of the installed nnU-Net without our shim, as a checkout would be."""
     folder = tmp_path_factory.mktemp("checkout")
     installed = Path(importlib.util.find_spec("nnunetv2").origin).parent
-    shutil.copytree(installed, folder / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", SHIM_NAME))
+    shutil.copytree(
+        installed, folder / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", SHIM_NAME)
+    )
     return folder
 
 
 def run(checkout: Path, code: str, **environment) -> subprocess.CompletedProcess:
-    env = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"} | {"PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", EDITABLE + code, str(checkout)], capture_output=True, text=True, env=env)
+    env = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"} | {
+        "PYTHONPATH": str(ROOT),
+        **environment,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", EDITABLE + code, str(checkout)],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
 
 
 def lookup(name: str) -> str:
-    imported = "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find"
+    imported = (
+        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find"
+    )
     return f"{imported}\nprint('found', find({name!r}).__module__)"
 
 
 def test_an_editable_nnunet_is_registered_in_its_checkout(checkout):
-    registered = run(checkout, "from nnunetv2_lngswr.cli import main; sys.exit(main(['register']))")
+    registered = run(
+        checkout, "from nnunetv2_lngswr.cli.main import main; sys.exit(main(['register']))"
+    )
     shim = checkout / "nnunetv2/training/nnUNetTrainer" / SHIM_NAME
     try:
         assert registered.returncode == 0, registered.stdout + registered.stderr
         assert shim.read_bytes() == shim_source().read_bytes()
         found = run(checkout, lookup(TRAINER))
         assert "found nnunetv2_lngswr.trainers" in found.stdout, found.stderr
-        assert run(checkout, "from nnunetv2_lngswr.cli import main; sys.exit(main(['unregister']))").returncode == 0
+        assert (
+            run(
+                checkout,
+                "from nnunetv2_lngswr.cli.main import main; sys.exit(main(['unregister']))",
+            ).returncode
+            == 0
+        )
         assert not shim.exists()
     finally:
         shim.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_lngswr.network import find_lngswr
+from nnunetv2_lngswr.method.network import find_lngswr
 from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWR
 from tests.pipeline import commands
 from tests.pipeline.commands import command, model_folder, plans_file, predict, read_label
@@ -49,11 +49,15 @@ def test_planned_networks_take_lngswr_at_their_full_size(copy, planner):
         configuration = manager.get_configuration(name)
         assert ("ResidualEncoder" in configuration.network_arch_class_name) == ("ResEnc" in planner)
         with torch.device("meta"):  # up to 100 million parameters, which need no values here
-            network = nnUNetTrainerLNGSWR.build_network_architecture(manager, configuration, 1, 2, True)
+            network = nnUNetTrainerLNGSWR.build_network_architecture(
+                manager, configuration, 1, 2, True
+            )
         branches = dict(find_lngswr(network).branches())
         stages = configuration.network_arch_init_kwargs["n_stages"]
         assert stages >= 5 and set(branches) == {"input", *(f"stage {i}" for i in range(stages))}
-        assert sum(b.reconstruction is not None for b in branches.values()) == stages  # all but the bottleneck, and the input
+        assert (
+            sum(b.reconstruction is not None for b in branches.values()) == stages
+        )  # all but the bottleneck, and the input
 
 
 @pytest.mark.parametrize("planner", ["nnUNetPlannerResEncM", "nnUNetPlannerResEncL"])
@@ -65,19 +69,34 @@ def test_residual_encoders_train_and_predict(copy, tmp_path, planner, configurat
     # they use the data preprocessed for the default plans
     commands.train("999", configuration, 0, "-p", plans)
     out = predict(copy, tmp_path / "out", "-f", 0, "-p", plans, configuration=configuration)
-    weights = torch.load(model_folder(copy, configuration, plans=plans) / "fold_0/checkpoint_final.pth", weights_only=False)["network_weights"]
+    weights = torch.load(
+        model_folder(copy, configuration, plans=plans) / "fold_0/checkpoint_final.pth",
+        weights_only=False,
+    )["network_weights"]
     assert any(".blocks." in k for k in weights) and any(k.endswith("theta") for k in weights)
     assert len(list(out.glob("*.nii.gz"))) == 5
-    validated = list((model_folder(copy, configuration, plans=plans) / "fold_0/validation").glob("*.nii.gz"))
+    validated = list(
+        (model_folder(copy, configuration, plans=plans) / "fold_0/validation").glob("*.nii.gz")
+    )
     assert validated
-    for file in validated:  # the same model predicts from the raw image what it predicted from the preprocessed one
+    for file in (
+        validated
+    ):  # the same model predicts from the raw image what it predicted from the preprocessed one
         assert np.array_equal(read_label(file), read_label(out / file.name))
 
 
 def test_another_memory_target_plans_another_patch_and_trains_beside_the_default(copy, tmp_path):
     enlarge(copy)
     command("nnUNetv2_plan_experiment", "-d", "999", "-overwrite_plans_name", "Default8GB")
-    command("nnUNetv2_plan_experiment", "-d", "999", "-gpu_memory_target", 3, "-overwrite_plans_name", "Small3GB")
+    command(
+        "nnUNetv2_plan_experiment",
+        "-d",
+        "999",
+        "-gpu_memory_target",
+        3,
+        "-overwrite_plans_name",
+        "Small3GB",
+    )
     sizes = {}
     for name in ("Default8GB", "Small3GB"):
         plan = json.loads(plans_file(copy, name).read_text())["configurations"]["3d_fullres"]
@@ -88,7 +107,12 @@ def test_another_memory_target_plans_another_patch_and_trains_beside_the_default
     commands.train("999", "3d_fullres", 0, "-p", "Small3GB")
     out = predict(copy, tmp_path / "out", "-f", 0, "-p", "Small3GB", configuration="3d_fullres")
     assert read_label(out / "case0.nii.gz").shape == commands.SHAPE
-    assert json.loads((model_folder(copy, "3d_fullres", plans="Small3GB") / "plans.json").read_text())["plans_name"] == "Small3GB"
+    assert (
+        json.loads((model_folder(copy, "3d_fullres", plans="Small3GB") / "plans.json").read_text())[
+            "plans_name"
+        ]
+        == "Small3GB"
+    )
 
 
 def test_another_spacing_is_trained_in_and_undone(copy, tmp_path):
@@ -98,9 +122,22 @@ def test_another_spacing_is_trained_in_and_undone(copy, tmp_path):
     assert sorted(plans["configurations"]["3d_fullres"]["spacing"]) == [1.2, 1.5, 2]
     commands.preprocess(["3d_fullres"], plans="Coarse")
     commands.train("999", "3d_fullres", 0, "-p", "Coarse", "--npz")
-    log = next((model_folder(copy, "3d_fullres", plans="Coarse") / "fold_0").glob("training_log*")).read_text()
-    assert f"shape torch.Size([1, {round(14 / 2)}, {round(28 / 1.5)}, {round(15 / 1.2)}])" in log  # the network's grid
-    out = predict(copy, tmp_path / "out", "-f", 0, "-p", "Coarse", "--save_probabilities", configuration="3d_fullres")
+    log = next(
+        (model_folder(copy, "3d_fullres", plans="Coarse") / "fold_0").glob("training_log*")
+    ).read_text()
+    assert (
+        f"shape torch.Size([1, {round(14 / 2)}, {round(28 / 1.5)}, {round(15 / 1.2)}])" in log
+    )  # the network's grid
+    out = predict(
+        copy,
+        tmp_path / "out",
+        "-f",
+        0,
+        "-p",
+        "Coarse",
+        "--save_probabilities",
+        configuration="3d_fullres",
+    )
     image, properties = SimpleITKIO().read_images([str(out / "case0.nii.gz")])
     assert image.shape == (1, *commands.SHAPE) and np.allclose(properties["spacing"], 1)
     assert np.load(out / "case0.npz")["probabilities"].shape == (2, *commands.SHAPE)

@@ -1,0 +1,109 @@
+"""Means over cases as nnU-Net takes them, bootstrap intervals over cases, and paired tests between models.
+
+Values are (cases, labels), nan where a metric is undefined. The mean is nnU-Net's: per label over the cases that define it, then over labels.
+Intervals are percentile intervals over resampled cases; two groups resampled with the same `resamples` are paired. They say how much the
+figure would vary over other cases like these; they know nothing of training again or of cases that share a patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from nnunetv2_lngswr.utils.errors import UserError
+
+RESAMPLES = 2000
+PERMUTATIONS = 9999
+COVERAGE = 0.95
+
+
+def mean_over_cases(values: np.ndarray) -> float:
+    """nnU-Net's foreground mean of (cases, labels); nan where no label is defined in any case."""
+    return float(_weighted_means(values, np.ones((1, len(values))))[0])
+
+
+def resample(cases: int, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """(resamples, cases): how often each case is drawn. One seed gives one set of draws."""
+    if cases < 1:
+        raise UserError(f"cases must be >= 1, got {cases}")
+    return (
+        np.random.default_rng(seed)
+        .multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+        .astype(np.float64)
+    )
+
+
+def interval(values: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    """95% percentile interval of the mean of (cases, labels) over `draws` of `resample`; (nan, nan) where undefined."""
+    return _percentiles(_weighted_means(values, draws))
+
+
+def difference_interval(a: np.ndarray, b: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    """95% interval of mean(a) - mean(b), (cases, labels) each, with the same cases drawn in both."""
+    return _percentiles(_weighted_means(a, draws) - _weighted_means(b, draws))
+
+
+def drop_reduction(
+    clean: np.ndarray,
+    dice: np.ndarray,
+    of_clean: np.ndarray,
+    of_dice: np.ndarray,
+    draws: np.ndarray,
+) -> tuple[float, float, float]:
+    """By what share a drop is smaller than another, 1 - (clean - dice) / (of_clean - of_dice), all (cases, labels), with its 95% interval over
+    the same drawn cases. (nan, nan, nan) where the other drop is not itself positive in 97.5% of the draws: a share of nothing."""
+    everything = np.vstack([np.ones(draws.shape[1]), draws])
+    drop = _weighted_means(clean, everything) - _weighted_means(dice, everything)
+    other = _weighted_means(of_clean, everything) - _weighted_means(of_dice, everything)
+    if not other[0] > 0 or not np.mean(other[1:] > 0) > 1 - (1 - COVERAGE) / 2:
+        return float("nan"), float("nan"), float("nan")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(other > 0, 1 - drop / other, np.nan)
+    return float(share[0]), *_percentiles(share[1:])
+
+
+def sign_flip_test(difference: np.ndarray, *, seed: int) -> float:
+    """Two-sided p of 'the mean paired difference is 0', (cases,): SciPy's permutation test over the signs, exact for few cases. Cases with nan are
+    left out; 1.0 where no case is left or none differs."""
+    d = np.asarray(difference, np.float64)
+    d = d[~np.isnan(d)]
+    if not d.any():
+        return 1.0
+    test = stats.permutation_test(
+        (d,),
+        lambda v, axis: v.mean(axis=axis),
+        permutation_type="samples",
+        n_resamples=PERMUTATIONS,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values (Holm 1979), in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _weighted_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """(resamples,)."""
+    values = np.asarray(values, np.float64)
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_label = (draws @ np.where(defined, values, 0)) / (draws @ defined)
+        known = ~np.isnan(per_label)
+        return np.where(known, per_label, 0).sum(1) / known.sum(1)
+
+
+def _percentiles(samples: np.ndarray) -> tuple[float, float]:
+    samples = samples[~np.isnan(samples)]
+    if not samples.size:
+        return float("nan"), float("nan")
+    low, high = np.percentile(samples, [50 * (1 - COVERAGE), 50 * (1 + COVERAGE)])
+    return float(low), float(high)

@@ -1,0 +1,24 @@
+"""The words that settings use of attacks; imports no torch, so that settings are validated at once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Norm(StrEnum):
+    """The norm of a perturbation: Linf, or L2 as the root mean square per voxel."""
+
+    LINF = "linf"
+    L2 = "l2"
+
+
+class Unit(StrEnum):
+    """The unit of epsilon: the case's intensity range, preprocessed units, or units of the file."""
+
+    RANGE = "range"
+    NORMALIZED = "normalized"
+    ORIGINAL = "original"
+
+
+LOSS_NAMES = ("ce", "dice_ce", "masked_ce", "js", "cospgd")
+"""What an attack may ascend; `attacks.losses.LOSSES` holds the functions."""

@@ -1,0 +1,1 @@
+"""The command ``lngswr``, a file per group of commands."""

@@ -1,0 +1,1 @@
+"""The place of this package inside an installed nnU-Net."""

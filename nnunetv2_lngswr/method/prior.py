@@ -1,0 +1,123 @@
+"""The frequency-bias prior: what the layer-wise noise does to each sub-band of a stage, measured while training.
+
+Per channel and band, E is the running mean of the energy per coefficient of the stage's input before the stage's own
+noise, and N = sigma^2 sd^2 e_b the energy of the noise there, in closed form (`noise.noise_band_energy` gives e_b).
+The prior gain is Wiener's E / (E + N): near 1 where the signal outweighs the noise, near 0 where noise rules. Before
+the first update it is 1.
+
+Statistics are gathered by :meth:`FrequencyPrior.observe` in the forward pass, from a quarter of large feature maps, and enter the running mean at
+:meth:`FrequencyPrior.commit`, once per training step, after the ranks of a distributed run have summed ``pending``
+(`network.LNGSWR.commit_priors`): the mean is that of the joined batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_lngswr.method.noise import noise_band_energy
+from nnunetv2_lngswr.method.wavelet import band_energy, subbands
+
+ENOUGH = 2**14
+
+
+class FrequencyPrior(nn.Module):
+    """Running band energies of one stage and the Wiener gain they imply.
+
+    Parameters
+    ----------
+    channels: C of the stage's feature map (N, C, *spatial).
+    axes: spatial axes that are transformed.
+    sigma: nominal amplitude of the noise, in standard deviations of the channel.
+    spectrum, wavelet: of the noise and of the transform.
+    momentum: weight of the newest step in the running mean (the first steps average evenly).
+
+    Buffers: ``energy`` (C, B), ``variance`` (C,) and ``steps`` travel in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        axes: tuple[int, ...],
+        *,
+        sigma: float,
+        spectrum: str,
+        wavelet: str,
+        momentum: float = 0.01,
+    ):
+        super().__init__()
+        self.axes, self.wavelet, self.sigma, self.momentum = axes, wavelet, float(sigma), momentum
+        n_bands = len(subbands(len(axes)))
+        unit_energy = torch.tensor(
+            noise_band_energy(spectrum, wavelet, len(axes)), dtype=torch.float32
+        )
+        self.register_buffer("unit_energy", unit_energy, persistent=False)  # (B,)
+        self.register_buffer("energy", torch.zeros(channels, n_bands))
+        self.register_buffer("variance", torch.zeros(channels))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        # sums over the samples seen since the last commit: band energies, channel means, mean squares, their number
+        self.register_buffer("pending", torch.zeros(channels * (n_bands + 2) + 1), persistent=False)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> Tensor:
+        """Gather the statistics of x (N, C, *spatial); returns the channels' standard deviation (C,), a by-product.
+
+        The transform is orthonormal: the mean of the band energies is the mean square, the low band holds the mean. Of more than
+        `ENOUGH` values per channel every fourth pair of rows along the first axis is looked at: looking at all cost a third of the noise.
+        """
+        x = _thinned(x.detach())
+        axes = tuple(a for a in self.axes if x.shape[2 + a] > 1)
+        energy = band_energy(x, axes, self.wavelet)
+        mean_square = energy.mean(1)
+        mean = x.mean((0, *range(2, x.ndim)), dtype=energy.dtype)
+        if (
+            axes != self.axes
+        ):  # an axis of length 1 has no high band: its energy is all in the low one
+            energy = self._spread(energy, axes)
+        n = x.shape[0]
+        self.pending += n * torch.cat((energy.flatten(), mean, mean_square, mean.new_ones(1)))
+        return (mean_square - mean.square()).clamp_min(0).sqrt()
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Move what was observed since the last call into the running means. No-op if nothing was. Never syncs."""
+        n = self.pending[-1]
+        channels = len(self.variance)
+        means = self.pending[:-1] / n.clamp_min(1)
+        energy, mean, mean_square = means.split((self.energy.numel(), channels, channels))
+        variance = (mean_square - mean.square()).clamp_min(0)
+        weight = (1.0 / (self.steps + 1)).clamp_min(self.momentum) * (n > 0)
+        self.energy.lerp_(energy.view_as(self.energy), weight)
+        self.variance.lerp_(variance, weight)
+        self.steps += n > 0
+        self.pending.zero_()
+
+    @torch.no_grad()
+    def gain(self) -> Tensor:
+        """Wiener gain E / (E + N), (C, B) in [0, 1]; 1 before the first update and where there is no noise."""
+        noise = self.sigma**2 * self.variance.unsqueeze(1) * self.unit_energy
+        total = self.energy + noise
+        return torch.where(
+            (self.steps > 0) & (total > 0), self.energy / total.clamp_min(1e-30), 1.0
+        )
+
+    def _spread(self, energy: Tensor, axes: tuple[int, ...]) -> Tensor:
+        full = energy.new_zeros(energy.shape[0], self.energy.shape[1])
+        names, present = subbands(len(self.axes)), subbands(len(axes))
+        for column, name in enumerate(present):
+            letters = dict(zip(axes, name))
+            full[:, names.index("".join(letters.get(a, "L") for a in self.axes))] = energy[
+                :, column
+            ]
+        return full
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes}, sigma={self.sigma:.3g}, wavelet={self.wavelet!r}, momentum={self.momentum}"
+
+
+def _thinned(x: Tensor) -> Tensor:
+    """Every fourth pair of rows along the first spatial axis, where x (N, C, *spatial) holds enough; whole blocks of the wavelet stay whole."""
+    if x[:, 0].numel() <= ENOUGH or x.shape[2] < 16:
+        return x
+    whole = x.shape[2] // 8 * 8
+    return x.narrow(2, 0, whole).unflatten(2, (-1, 4, 2))[:, :, :, 1].flatten(2, 3)

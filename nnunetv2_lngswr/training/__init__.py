@@ -1,0 +1,1 @@
+"""How nnU-Net's trainers take LNG-SWR and adversarial training on."""

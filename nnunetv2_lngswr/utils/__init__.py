@@ -1,0 +1,1 @@
+"""Files, processes, names: what every part of the project needs and none of them is about."""

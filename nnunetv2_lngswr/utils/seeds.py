@@ -1,0 +1,31 @@
+"""The one place that derives seeds: every random stream comes from the user's seed and from what it is for.
+
+The derivations are part of the results: a seed gives what it gave in earlier versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def process_seeds(seed: int, epoch: int, rank: int) -> tuple[int, int, int]:
+    """For the global streams of random, numpy and torch in one epoch of a training (-1: before the first)."""
+    state = np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(3)
+    return int(state[0]), int(state[1]), int(state[2])
+
+
+def stream_seed(*keys: object) -> int:
+    """63 bits for a generator of its own, such as (seed, epoch, rank, layer): other keys give another stream."""
+    digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def run_seed(seed: int, case: str, kind: str, name: str, norm: str) -> int:
+    """32 bits for one attack or corruption on one case, whatever the order of cases.
+
+    Budgets and severities share it, so that curves differ by strength and not by luck.
+    """
+    text = f"{seed}|{case}|{kind}|{name}|{norm}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -1,0 +1,322 @@
+"""attach(): what it adds, what it leaves alone, where it works."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from torch import nn
+
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import attach, find_lngswr, is_backbone_key
+from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+
+FEATURES = (4, 6, 8)
+STRIDES = {
+    "2d": [[1, 1], [2, 2], [2, 2]],
+    "3d": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+    "anisotropic": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+}
+IDENTITY = LNGSWRConfig(noise=False, gains=(1.0, 1.0))
+
+
+def make(kind="plain", strides="2d", channels=1, seed=0):
+    strides = STRIDES[strides]
+    conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[
+        len(strides[0])
+    ]
+    common = dict(conv_bias=True, norm_op=norm, norm_op_kwargs={"eps": 1e-5, "affine": True}, dropout_op=None,
+                  nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=True)  # fmt: skip
+    torch.manual_seed(seed)
+    cls, blocks = (
+        (PlainConvUNet, "n_conv_per_stage")
+        if kind == "plain"
+        else (ResidualEncoderUNet, "n_blocks_per_stage")
+    )
+    return cls(
+        channels,
+        3,
+        FEATURES,
+        conv,
+        3,
+        strides,
+        num_classes=2,
+        n_conv_per_stage_decoder=1,
+        **{blocks: 1},
+        **common,
+    )
+
+
+def image(strides="2d", channels=1, batch=2, even=True):
+    torch.manual_seed(1)
+    return torch.randn(batch, channels, *([16] * len(STRIDES[strides][0])))
+
+
+@pytest.mark.parametrize("kind", ["plain", "resenc"])
+@pytest.mark.parametrize("strides", list(STRIDES))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_backbone_keys_stay_and_identity_settings_compute_what_vanilla_computes(
+    kind, strides, channels
+):
+    vanilla = make(kind, strides, channels)
+    ours = attach(make(kind, strides, channels), IDENTITY)
+    backbone = {k: v for k, v in ours.state_dict().items() if is_backbone_key(k)}
+    assert list(backbone) == list(vanilla.state_dict())
+    x = image(strides, channels)
+    for expected, found in zip(vanilla.eval()(x), ours.eval()(x)):
+        assert torch.equal(expected, found)
+    assert ours.decoder.deep_supervision is True
+
+
+def test_attaching_draws_nothing_from_the_random_stream():
+    make()
+    before = torch.get_rng_state()
+    attach(make(), LNGSWRConfig(fusion="conv"))
+    make()  # seeds anew: compare states after equal draws
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["plain", "resenc"])
+@pytest.mark.parametrize("strides", list(STRIDES))
+@pytest.mark.parametrize("options", [{}, {"gains": "prior"}, {"wavelet": "db2"}, {"fusion": "conv"}, {"bottleneck_fusion": True},
+                                     {"reconstruct_bottleneck": True}, {"noise_spectrum": "white"}, {"learned": False}])  # fmt: skip
+def test_every_learned_part_gets_a_gradient(kind, strides, options):
+    network = attach(make(kind, strides), LNGSWRConfig(**options))
+    for _ in range(2):  # twice: gates of the prior live once the prior is known
+        sum(out.square().mean() for out in network(image(strides))).backward()
+        find_lngswr(network).commit_priors()
+    missing = [n for n, p in network.named_parameters() if p.grad is None]
+    assert not missing
+    assert bool(find_lngswr(network).gates()) == (
+        options.get("learned", True) and options.get("fusion") != "conv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["input", "stage 0", "stage 1"]),
+        ({"reconstruct_from_stage": 1}, ["input", "stage 1"]),
+        ({"reconstruct_from_stage": 2, "reconstruct_bottleneck": True}, ["input", "stage 2"]),
+        ({"reconstruct_input": False}, ["stage 0", "stage 1"]),
+        ({"reconstruct_stages": False}, ["input"]),
+        ({"reconstruction": False}, []),
+    ],
+)
+def test_only_the_named_branches_reconstruct(options, expected):
+    lngswr = find_lngswr(attach(make(), LNGSWRConfig(**options)))
+    assert [
+        name for name, branch in lngswr.branches() if branch.reconstruction is not None
+    ] == expected
+
+
+def test_wavelet_axes_are_those_pooled_next():
+    lngswr = find_lngswr(
+        attach(make(strides="anisotropic"), LNGSWRConfig(reconstruct_bottleneck=True))
+    )
+    assert {name: branch.reconstruction.axes for name, branch in lngswr.branches()} == {
+        "input": (1, 2), "stage 0": (1, 2), "stage 1": (0, 1, 2), "stage 2": (0, 1, 2),
+    }  # fmt: skip
+
+
+def test_unpooled_axes_do_not_mix():
+    """A change in one slice moves only that slice of the image's reconstruction."""
+    branch = find_lngswr(attach(make(strides="anisotropic"), LNGSWRConfig())).image.eval()
+    x = image("anisotropic")
+    y = x.clone()
+    y[:, :, 3] += 1
+    changed = (branch(y) - branch(x)).abs().amax((0, 1, 3, 4)) > 0
+    assert changed.nonzero().flatten().tolist() == [3]
+
+
+def test_eval_mode_is_deterministic_and_free_of_noise():
+    network = attach(make(), LNGSWRConfig())
+    x = image()
+    network.train()
+    assert not torch.equal(network(x)[0], network(x)[0])
+    network.eval()
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    assert torch.equal(network(x)[0], network(x)[0])
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+    assert not find_lngswr(network).image.prior.pending[-1] > 2 * len(
+        x
+    )  # nothing observed in eval mode
+
+
+def test_reconstruction_takes_the_high_bands_out():
+    """With gains 0 only blocks' means pass: the checkerboard disappears from what the encoder sees."""
+    network = attach(make(), LNGSWRConfig(noise=False, gains=(0.0, 0.0)))
+    x = image()
+    checkers = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
+    network.eval()
+    assert torch.allclose(network(x + 5 * checkers)[0], network(x)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
+def test_a_copy_runs_its_own_parts(copier):
+    network = attach(make(), LNGSWRConfig(noise=False)).eval()
+    other = copier(network)
+    x = image()
+    before = network(x)[0]
+    with torch.no_grad():
+        for theta in find_lngswr(other).gates():
+            theta.zero_()
+    assert torch.equal(network(x)[0], before)
+    assert not torch.equal(other(x)[0], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    network = attach(make(), LNGSWRConfig())
+    with torch.autocast("cpu", dtype):
+        output = network(image())
+        loss = sum(o.float().square().mean() for o in output)
+    loss.backward()
+    assert output[0].dtype == dtype and all(
+        p.grad.isfinite().all() for p in network.parameters() if p.grad is not None
+    )
+    (exact,) = [attach(make(), LNGSWRConfig(noise=False)).eval()]
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        low = exact(image())[0].float()
+    with torch.no_grad():
+        full = exact(image())[0]
+    assert (low - full).abs().max() < 0.1 * full.abs().max()
+
+
+def test_odd_sizes_and_thin_volumes_pass():
+    network = attach(make(strides="anisotropic"), LNGSWRConfig())
+    branch = find_lngswr(network).stages[1]
+    x = torch.randn(2, FEATURES[1], 1, 7, 9)
+    assert branch(x).shape == x.shape
+    assert branch.eval()(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"gains": "prior", "wavelet": "db2", "bottleneck_fusion": True}]
+)
+def test_compiles_without_a_graph_break_and_computes_the_same(options):
+    torch._dynamo.reset()
+    network = attach(make(), LNGSWRConfig(**options))
+    x = image()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    network.eval()
+    with torch.no_grad():
+        assert torch.allclose(compiled(x)[0], network(x)[0], atol=1e-5)
+    network.train()
+    torch._dynamo.utils.counters.clear()
+    for _ in range(4):
+        sum(o.square().mean() for o in compiled(x)).backward()
+        find_lngswr(network).commit_priors()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 1  # warm after the first step
+    assert int(find_lngswr(network).image.prior.steps) == 4
+    assert not torch.equal(
+        compiled(x)[0], compiled(x)[0]
+    )  # the noise is drawn anew in compiled code
+
+
+class Other(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(2, 2)
+
+
+def test_what_has_no_stages_is_refused_with_what_was_looked_for():
+    with pytest.raises(
+        ValueError, match="'encoder' that holds its 'stages'.*Sequential has no 'encoder'"
+    ):
+        attach(nn.Sequential(), LNGSWRConfig())
+    with pytest.raises(ValueError, match="an encoder without it: Linear"):
+        attach(Other(), LNGSWRConfig())
+    with pytest.raises(ValueError, match="attached already"):
+        attach(attach(make(), LNGSWRConfig()), LNGSWRConfig())
+
+
+def test_any_encoder_with_stages_will_do():
+    class Tiny(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Module()
+            self.encoder.stages = nn.ModuleList(
+                [nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, 2, 1)]
+            )
+            self.encoder.forward = lambda x: self.encoder.stages[1](self.encoder.stages[0](x))
+
+        def forward(self, x):
+            return self.encoder(x)
+
+    with pytest.raises(
+        ValueError, match="attach needs strides, one entry for each of the 2 stages, got None"
+    ):
+        attach(Tiny(), LNGSWRConfig())
+    network = attach(Tiny(), LNGSWRConfig(noise=False), strides=[1, 2], features=[4, 4])
+    assert network(image()).shape == (2, 4, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["plain", "resenc"])
+def test_inference_writes_over_stage_outputs_that_nobody_looks_at(kind):
+    network = attach(make(kind), LNGSWRConfig(reconstruct_bottleneck=True)).eval()
+    x = image()
+    before = x.clone()
+    expected = network(x)[
+        0
+    ].detach()  # parameters ask for gradients: a graph, so nothing is overwritten
+    received = []
+    lngswr = find_lngswr(network)
+    apply = SelectiveWaveletReconstruction.forward
+
+    def watched(self, x, *args, **options):
+        y = apply(self, x, *args, **options)
+        received.append(y.data_ptr() == x.data_ptr())
+        return y
+
+    seen = []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(SelectiveWaveletReconstruction, "forward", watched)
+        assert torch.equal(network(x)[0], expected) and torch.equal(x, before)
+        assert received == [False, True, True, True]  # the image is the caller's
+        network.encoder.stages[1].register_forward_hook(
+            lambda module, args, output: seen.append(output), prepend=True
+        )
+        received.clear()
+        assert torch.equal(network(x)[0], expected) and received == [False, True, False, True]
+    assert not torch.equal(seen[0], lngswr.stages[1](seen[0]))
+
+
+def test_training_writes_over_the_noise_unless_somebody_looks_at_it():
+    network = attach(make(), LNGSWRConfig())
+    network.train()
+    results = []
+    for watched in (False, True):
+        seen = []
+        for _, branch in find_lngswr(network).branches():
+            if watched and branch.noise is not None:
+                branch.noise.register_forward_hook(
+                    lambda module, args, output: seen.append((output, output.clone()))
+                )
+        find_lngswr(network).seed_noise(0)
+        network.zero_grad()
+        sum(y.square().mean() for y in network(image())).backward()
+        results.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+        assert all(torch.equal(output, copied) for output, copied in seen) and bool(seen) == watched
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert len(results[0]) == sum(p.requires_grad for p in network.parameters())
+
+
+def test_noise_that_is_switched_off_leaves_the_stages_output_alone():
+    network = attach(make(), LNGSWRConfig())
+    network.train()
+    for _, branch in find_lngswr(network).branches():
+        branch.noise.eval()
+    sum(
+        y.square().mean() for y in network(image())
+    ).backward()  # autograd complains where what it kept was overwritten
+
+
+def test_a_stage_that_passes_its_input_on_does_not_overwrite_it():
+    network = attach(make(), LNGSWRConfig()).eval()
+    branch, x = find_lngswr(network).stages[0], torch.randn(1, FEATURES[0], 8, 8)
+    before = x.clone()
+    with torch.no_grad():
+        branch.after_stage(network.encoder.stages[0], (x,), x.view_as(x))
+    assert torch.equal(x, before)

@@ -1,0 +1,96 @@
+"""Laws of the selective reconstruction and of the bottleneck fusion."""
+
+import pytest
+import torch
+
+from nnunetv2_lngswr.method.fusion import DynamicMultiScaleFusion
+from nnunetv2_lngswr.method.reconstruction import SCALE, SelectiveWaveletReconstruction
+from nnunetv2_lngswr.method.wavelet import decompose
+
+GAINS = (1.0, 0.5, 0.25, 0.1)
+
+
+def module_of(**options):
+    return SelectiveWaveletReconstruction(3, (0, 1), **{"fixed_gains": GAINS, **options})
+
+
+def test_start_one_applies_the_gains_band_by_band(rng):
+    x = torch.randn((2, 3, 8, 10), generator=rng)
+    before, after = decompose(x, (0, 1)), decompose(module_of()(x), (0, 1))
+    assert torch.allclose(after, before * torch.tensor(GAINS).view(1, 1, 4, 1, 1), atol=1e-5)
+
+
+def test_start_zero_is_the_exact_identity(rng):
+    x = torch.randn((2, 3, 7, 10), generator=rng)
+    assert torch.equal(module_of(start=0.0)(x), x)
+
+
+def test_low_band_is_kept_whatever_was_learned(rng):
+    module = module_of()
+    torch.nn.init.uniform_(module.theta, -1, 1, generator=rng)
+    x = torch.randn((2, 3, 8, 10), generator=rng)
+    assert torch.allclose(
+        decompose(module(x), (0, 1))[:, :, 0], decompose(x, (0, 1))[:, :, 0], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_gradient_is_alive_at_both_ends(start, rng):
+    module = module_of(start=start)
+    assert torch.equal((module.theta * SCALE), torch.full((3, 3), start))
+    module(torch.randn((2, 3, 8, 10), generator=rng)).square().sum().backward()
+    assert (module.theta.grad.abs() > 1e-3).all()
+
+
+def test_project_keeps_a_inside_its_interval():
+    module = module_of()
+    with torch.no_grad():
+        module.theta.copy_(torch.tensor([[-3.0, 0.5 / SCALE, 9.0]] * 3))
+    module.project()
+    assert torch.equal(module.theta * SCALE, torch.tensor([[0.0, 0.5, 1.0]] * 3))
+
+
+def test_prior_gain_is_used_where_gains_are_not_fixed(rng):
+    module = module_of(fixed_gains=None)
+    prior = torch.rand((3, 4), generator=rng)
+    assert (
+        torch.allclose(module.gains(prior)[:, 1:], prior[:, 1:])
+        and (module.gains(prior)[:, 0] == 1).all()
+    )
+    with pytest.raises(ValueError, match="prior_gain is needed"):
+        module(torch.zeros(1, 3, 4, 4))
+
+
+def test_it_is_linear_in_x(rng):
+    module = module_of()
+    x, y = torch.randn((2, 1, 3, 9, 8), generator=rng, dtype=torch.float64)
+    assert torch.allclose(module(2 * x - y), 2 * module(x) - module(y), atol=1e-10)
+
+
+def test_axis_of_length_one_is_left_alone(rng):
+    module = SelectiveWaveletReconstruction(2, (0, 1, 2), fixed_gains=(1.0, *[0.3] * 7))
+    flat = SelectiveWaveletReconstruction(2, (0, 1), fixed_gains=(1.0, *[0.3] * 3))
+    x = torch.randn((1, 2, 1, 8, 6), generator=rng)
+    assert torch.allclose(module(x)[:, :, 0], flat(x[:, :, 0]), atol=1e-6)
+
+
+def test_bad_values_are_refused():
+    with pytest.raises(ValueError, match=r"start must lie in \[0, 1\], got 2"):
+        module_of(start=2)
+    with pytest.raises(ValueError, match="one value per band"):
+        module_of(fixed_gains=(1.0, 0.5))
+    with pytest.raises(ValueError, match="wavelet must be"):
+        module_of(wavelet="wavy")
+
+
+@pytest.mark.parametrize("spatial", [(5, 6), (4, 5, 3)])
+def test_bottleneck_fusion_starts_as_identity_and_learns(spatial, rng):
+    module = DynamicMultiScaleFusion(4, len(spatial))
+    x = torch.randn((2, 4, *spatial), generator=rng)
+    y = module(x)
+    assert torch.equal(y, x)
+    y.square().sum().backward()
+    assert module.gamma.grad.abs().min() > 0
+    with torch.no_grad():
+        module.gamma.fill_(1.0)
+    assert not torch.allclose(module(x), x)
