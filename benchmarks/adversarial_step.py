@@ -21,7 +21,7 @@ sys.path.insert(
 import torch
 
 from nnunetv2_lngswr.attacks import LabelSpace, ThreatModel
-from nnunetv2_lngswr.attacks.base import project, step_direction
+from nnunetv2_lngswr.attacks.base import project_onto_ball, step_direction
 from nnunetv2_lngswr.experiments.overhead import PLANS, Arm, conditions, time_ratios
 from nnunetv2_lngswr.method.config import ATConfig
 from nnunetv2_lngswr.training.adversarial_batch import craft, patch_bounds
@@ -71,10 +71,10 @@ class AdversarialArm(Arm):
 
     def free_step(self) -> None:
         ball = self.ball(slice(None))
-        self.x = project(self.clean + self.carried, self.clean, ball).requires_grad_()
+        self.x = project_onto_ball(self.clean + self.carried, self.clean, ball).requires_grad_()
         super().train_step()
         step = self.config.relative_step_size * ball.epsilon * step_direction(self.x.grad, ball)
-        self.carried = project(self.x.detach() + step, self.clean, ball) - self.clean
+        self.carried = project_onto_ball(self.x.detach() + step, self.clean, ball) - self.clean
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -53,12 +53,12 @@ from tqdm import tqdm
 from evaluation import significance as statistics
 from evaluation.inputs import CaseFiles
 from evaluation.model.folder import Case, SegmentationModel
-from evaluation.protocol import LINF, Options, Run, budget_text, parse_budget
+from evaluation.protocol import LINF, EvaluationRun, Options, budget_text, parse_budget
 from evaluation.report.figures import COLOURS
 from evaluation.report.markdown import MEAN_LABEL, markdown_table
 from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
-from nnunetv2_lngswr.attacks.base import clip, project, random_direction, step_direction
+from nnunetv2_lngswr.attacks.base import clip, project_onto_ball, random_direction, step_direction
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
@@ -97,11 +97,11 @@ class Protocol:
                 f"epsilon must be > 0 and step_sweep hold a number of steps, got {self.epsilon} and {self.step_sweep}"
             )
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[EvaluationRun]:
         """What evaluation.run_case is told to run. One name, hence one seed: the sweeps differ by steps or radius and not by their start."""
         sweep = sorted({*self.step_sweep, self.attack_steps})
         return [
-            Run(kind="clean", name="clean"),
+            EvaluationRun(kind="clean", name="clean"),
             *(_attack("pgd_linf", self.epsilon, steps) for steps in sweep),
             *(
                 _attack("pgd_linf", radius, self.attack_steps)
@@ -135,11 +135,11 @@ class Protocol:
 
 def _attack(
     name: str, epsilon: Fraction, steps: int | None, *, gradients: int | None = None
-) -> Run:
+) -> EvaluationRun:
     gradients = steps if gradients is None else gradients
     forwards = 1 if gradients else steps or 1
     options = {} if steps is None else {"steps": steps}
-    return Run(
+    return EvaluationRun(
         kind="attack",
         name=name,
         function=name,
@@ -203,12 +203,12 @@ def loss_surface(model: SegmentationModel, case: Case, protocol: Protocol) -> di
         case.target(model.label_space).to(model.device),
     )
     ball = ThreatModel(norm=LINF, epsilon=float(protocol.epsilon)).ball(case.bounds)
-    seed = Run(kind="attack", name="surface").seed(protocol.seed, case.identifier)
+    seed = EvaluationRun(kind="attack", name="surface").seed(protocol.seed, case.identifier)
     generator = torch.Generator().manual_seed(seed)
     found = run_attack(
         "pgd_linf", window, x, target, ball, generator=generator, steps=protocol.attack_steps
     )
-    random = project(x + ball.epsilon * random_direction(x, ball, generator), x, ball) - x
+    random = project_onto_ball(x + ball.epsilon * random_direction(x, ball, generator), x, ball) - x
 
     def loss(at: torch.Tensor) -> float:
         return float(cross_entropy(window.logits(at), target))

@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from evaluation.inputs import CaseFiles
 from evaluation.model.folder import SegmentationModel
-from evaluation.protocol import LINF, Run, budget_text, parse_budget
+from evaluation.protocol import LINF, EvaluationRun, budget_text, parse_budget
 from evaluation.report.figures import COLOURS
 from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
@@ -163,7 +163,7 @@ def measure_case(
     perturbed = {}
     for attack in PERTURBATIONS:
         generator = torch.Generator().manual_seed(
-            Run(kind="attack", name=attack, norm=LINF).seed(seed, case.identifier)
+            EvaluationRun(kind="attack", name=attack, norm=LINF).seed(seed, case.identifier)
         )
         options = {} if attack == "noise" else {"steps": steps}
         found = run_attack(attack, window, x, target, ball, generator=generator, **options)

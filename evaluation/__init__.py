@@ -17,7 +17,7 @@ The core in one page (everything carries a batch axis; a case is B = 1):
 On CUDA keep x and the target on one device (case.batch.to(device), target.to(device)); the ball follows x, generators stay on the CPU.
 
 - Case (frozen): identifier, x (C, *spatial) float32 with the previous stage's one-hot appended, labels (*spatial) preprocessed with -1 -> 0
-  (None without a label), reference (label in the file's geometry, None without), properties (nnU-Net's), spacing, image_channels,
+  (None without a label), ground_truth (label in the file's geometry, None without), properties (nnU-Net's), spacing, image_channels,
   file_scale / file_offset (per channel, x = scale * file + offset; None where not affine), batch (1, C, *spatial), bounds.
 - SegmentationModel: folder, folds, checkpoint, checkpoint_sha256 {fold: hash}, trainer_name, configuration (name), plans, dataset_json,
   configuration_manager, label_manager, label_space, mirror_axes, tile_step_size, patch_size, file_ending, image_channels, is_cascade;

@@ -39,7 +39,7 @@ MINIMUM_AXIS = 8  # voxels; shorter axes keep their resolution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shift:
+class Corruption:
     """A corruption. `strengths`: one per severity, in `unit`. `needs`: 'ct', 'not_ct', '2d' or '' for every data set. `function(image, strength,
     rng, hu)` -> image, with image (C, *spatial) in [0, 1]; `hu`, for CT: ([0, 1] units per HU, value of 0 HU), each (C, 1, ...)."""
 
@@ -50,13 +50,13 @@ class Shift:
     needs: str = ""
 
 
-def shift_names() -> tuple[str, ...]:
-    return tuple(SHIFTS)
+def corruption_names() -> tuple[str, ...]:
+    return tuple(CORRUPTIONS)
 
 
-def get_shift(name: str) -> Shift:
+def get_corruption(name: str) -> Corruption:
     """ValueError with the nearest names for an unknown one."""
-    return lookup(SHIFTS, name, "shift")
+    return lookup(CORRUPTIONS, name, "shift")
 
 
 def inapplicable(*, ct: bool, two_dimensional: bool) -> dict[str, str]:
@@ -67,10 +67,10 @@ def inapplicable(*, ct: bool, two_dimensional: bool) -> dict[str, str]:
         "not_ct": "does not occur in CT" if ct else None,
         "2d": None if two_dimensional else "needs a 2D configuration",
     }
-    return {s.name: reasons[s.needs] for s in SHIFTS.values() if s.needs and reasons[s.needs]}
+    return {s.name: reasons[s.needs] for s in CORRUPTIONS.values() if s.needs and reasons[s.needs]}
 
 
-def apply_shift(
+def apply_corruption(
     name: str,
     x: torch.Tensor,
     *,
@@ -83,7 +83,7 @@ def apply_shift(
     """The shifted case, (C, *spatial), dtype and device of x, inside x's [min, max] per channel; x and the global random states are left
     alone. `image_channels`: leading channels that are image (default: all). `file_scale`, `file_offset`: per channel,
     x = scale * HU + offset; only the HU shifts need them. ValueError for an unknown shift or severity, or a missing scale."""
-    shift = get_shift(name)
+    shift = get_corruption(name)
     if severity not in SEVERITIES:
         raise UserError(f"severity must be one of {SEVERITIES}, got {severity}")
     if shift.needs == "ct" and (file_scale is None or file_offset is None):
@@ -247,93 +247,93 @@ def _occlusion(image, fraction, rng, hu):
     return torch.cat(covered)
 
 
-SHIFTS: dict[str, Shift] = {
+CORRUPTIONS: dict[str, Corruption] = {
     s.name: s
     for s in (
-        Shift(
+        Corruption(
             name="gaussian_noise",
             function=_gaussian_noise,
             strengths=(0.02, 0.04, 0.08, 0.12, 0.18),
             unit="sd, of the range",
         ),
-        Shift(
+        Corruption(
             name="rician_noise",
             function=_rician_noise,
             strengths=(0.02, 0.04, 0.08, 0.12, 0.18),
             unit="sd, of the range",
             needs="not_ct",
         ),
-        Shift(
+        Corruption(
             name="speckle",
             function=_speckle,
             strengths=(0.1, 0.2, 0.3, 0.45, 0.6),
             unit="sd, of the intensity",
             needs="not_ct",
         ),
-        Shift(
+        Corruption(
             name="gaussian_blur",
             function=_gaussian_blur,
             strengths=(0.5, 1.0, 1.5, 2.0, 3.0),
             unit="sigma, voxels",
         ),
-        Shift(
+        Corruption(
             name="motion_blur",
             function=_motion_blur,
             strengths=(3, 5, 7, 11, 15),
             unit="path, voxels, in the plane of the last two axes",
         ),
-        Shift(
+        Corruption(
             name="low_resolution",
             function=_low_resolution,
             strengths=(1.5, 2.0, 3.0, 4.0, 6.0),
             unit="factor of voxel size",
         ),
-        Shift(
+        Corruption(
             name="contrast",
             function=_contrast,
             strengths=(0.15, 0.3, 0.45, 0.6, 0.75),
             unit="contrast lost, fraction",
         ),
-        Shift(
+        Corruption(
             name="gamma",
             function=_gamma,
             strengths=(1.2, 1.5, 1.9, 2.4, 3.0),
             unit="gamma or its inverse",
         ),
-        Shift(
+        Corruption(
             name="bias_field",
             function=_bias_field,
             strengths=(0.1, 0.2, 0.35, 0.5, 0.7),
             unit="largest |log| of the field",
         ),
-        Shift(
+        Corruption(
             name="brightness",
             function=_brightness,
             strengths=(0.05, 0.1, 0.15, 0.2, 0.3),
             unit="up or down, of the range",
         ),
-        Shift(
+        Corruption(
             name="jpeg",
             function=_jpeg,
             strengths=(50, 30, 20, 12, 6),
             unit="JPEG quality",
             needs="2d",
         ),
-        Shift(
+        Corruption(
             name="hu_offset",
             function=_hu_offset,
             strengths=(10, 20, 40, 70, 100),
             unit="HU, up or down",
             needs="ct",
         ),
-        Shift(
+        Corruption(
             name="hu_scale",
             function=_hu_scale,
             strengths=(0.02, 0.04, 0.07, 0.11, 0.16),
             unit="relative, up or down",
             needs="ct",
         ),
-        Shift(
+        Corruption(
             name="occlusion",
             function=_occlusion,
             strengths=(0.1, 0.15, 0.2, 0.3, 0.4),

@@ -130,7 +130,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class EvaluationRun:
     """One row group: `kind` clean, attack or shift. `name`: as reported; `function`: the attack's registered name. `epsilon`: None for clean,
     shifts and attacks without a budget. `options`: keyword arguments of the attack. `cost`: rough gradient evaluations, for progress and
     estimates; `forwards`, `gradients`: evaluations of the whole case, the scoring prediction left out."""
@@ -180,14 +180,14 @@ class Run:
 
 def check_names(options: Options) -> None:
     """ValueError, with the nearest names, for attacks and shifts that do not exist."""
-    from evaluation.corruptions import get_shift
+    from evaluation.corruptions import get_corruption
 
     for name in options.attacks:
         if name not in WORST:
             _resolve(name)
     for name in options.shifts:
         if name not in ("all", "none"):
-            get_shift(name)
+            get_corruption(name)
 
 
 def plan_runs(
@@ -197,14 +197,14 @@ def plan_runs(
     two_dimensional: bool,
     regions: bool = False,
     has_encoder: bool = True,
-) -> tuple[list[Run], dict[str, str], dict[str, str]]:
+) -> tuple[list[EvaluationRun], dict[str, str], dict[str, str]]:
     """(runs in the order of the report, {shift left out: why}, {attack left out: why}). `ct`, `two_dimensional`: as shifts.inapplicable; `regions`,
     `has_encoder`: of the model. What does not apply is left out of the defaults. ValueError for unknown attacks and shifts (with
     the nearest names), attacks without budgets in their norm, and attacks and shifts asked for by name that do not apply."""
-    from evaluation.corruptions import SEVERITIES, inapplicable, shift_names
+    from evaluation.corruptions import SEVERITIES, corruption_names, inapplicable
 
     check_names(options)
-    runs = [Run(kind="clean", name="clean")]
+    runs = [EvaluationRun(kind="clean", name="clean")]
     resolved = [_resolve(a) for a in options.attacks if a not in WORST]
     attacks_left_out = {}
     for name, spec, norm in list(resolved):
@@ -240,9 +240,11 @@ def plan_runs(
         if name in left_out:
             raise UserError(f"shift {name} does not apply to this data set: {left_out[name]}")
     chosen = [
-        s for s in shift_names() if s in named or ("all" in options.shifts and s not in left_out)
+        s
+        for s in corruption_names()
+        if s in named or ("all" in options.shifts and s not in left_out)
     ]
-    runs += [Run(kind="shift", name=s, severity=v) for s in chosen for v in SEVERITIES]
+    runs += [EvaluationRun(kind="shift", name=s, severity=v) for s in chosen for v in SEVERITIES]
     return runs, left_out if "all" in options.shifts else {}, attacks_left_out
 
 
@@ -261,7 +263,7 @@ def _why_not(
     return "" if epsilon_unit == "range" else f"needs epsilon in unit range, got {epsilon_unit}"
 
 
-def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[Run]:
+def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[EvaluationRun]:
     steps = dict(options.steps_of).get(name, None if spec.name in OWN_STEPS else options.steps)
     arguments = {
         k: v
@@ -278,7 +280,7 @@ def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[Run]:
         "gradients": gradients,
     }
     if not spec.uses_epsilon:
-        return [Run(**shared)]
+        return [EvaluationRun(**shared)]
     budgets, flag = (
         (options.epsilons, "--epsilons") if norm == LINF else (options.epsilons_l2, "--epsilons-l2")
     )
@@ -286,7 +288,7 @@ def _attack_runs(options: Options, name: str, spec, norm: str) -> Iterable[Run]:
         raise UserError(
             f"attack {name} works in {norm} and has no budgets: give {flag} in unit {options.epsilon_unit}"
         )
-    return [Run(**shared, norm=norm, epsilon=e) for e in budgets]
+    return [EvaluationRun(**shared, norm=norm, epsilon=e) for e in budgets]
 
 
 def _resolve(name: str) -> tuple[str, Any, str]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import protocol
-from evaluation.protocol import Options, Run
+from evaluation.protocol import EvaluationRun, Options
 from nnunetv2_lngswr.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class _Work:
     model: SegmentationModel
     cases: list[CaseFiles]
     share: list[CaseFiles]
-    runs: list[Run]
+    runs: list[EvaluationRun]
     shifts_left_out: dict[str, str]
     attacks_left_out: dict[str, str]
     settings: dict[str, Any]
@@ -524,7 +524,7 @@ def _merge(work: _Work, out: ResultsFolder) -> dict[str, Any]:
 def _summary(
     work: _Work, parts: Sequence[Mapping[str, Any]], rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    from evaluation.corruptions import SHIFTS
+    from evaluation.corruptions import CORRUPTIONS
     from evaluation.metrics import EMPTY_MASK_RULE
     from evaluation.report import markdown as report
 
@@ -601,7 +601,8 @@ def _summary(
         "checks": report.checks(results),
         "shifts_left_out": work.shifts_left_out,
         "shift_strengths": {
-            n: {"strengths": list(SHIFTS[n].strengths), "unit": SHIFTS[n].unit} for n in shifts_run
+            n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}
+            for n in shifts_run
         },
         "notes": notes,
         "cost": _cost(work.runs, parts),
@@ -610,7 +611,9 @@ def _summary(
     }
 
 
-def _cost(runs: Sequence[Run], parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _cost(
+    runs: Sequence[EvaluationRun], parts: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Per attack or shift, the mean over cases and budgets or severities."""
     titles: dict[tuple[str, str], list[str]] = {}
     for run in runs:

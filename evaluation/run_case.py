@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from evaluation import metrics, protocol
-from evaluation.corruptions import SHIFTS, apply_shift
+from evaluation.corruptions import CORRUPTIONS, apply_corruption
 from evaluation.inputs import CaseFiles
 from evaluation.model.folder import Case, SegmentationModel
 from evaluation.model.perturbed_files import roundtrip_error
 from evaluation.model.sliding_window import SlidingWindow
-from evaluation.protocol import Options, Run
+from evaluation.protocol import EvaluationRun, Options
 from evaluation.report import markdown as report
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import perturbation_norms
@@ -43,7 +43,7 @@ class CaseResult:
 def run_case(
     model: SegmentationModel,
     files: CaseFiles,
-    runs: Sequence[Run],
+    runs: Sequence[EvaluationRun],
     options: Options,
     *,
     surrogate: SegmentationModel | None = None,
@@ -90,7 +90,7 @@ def run_case(
     return result
 
 
-def example_run(runs: Sequence[Run]) -> tuple[str, Any] | None:
+def example_run(runs: Sequence[EvaluationRun]) -> tuple[str, Any] | None:
     """(norm, epsilon) that examples.png shows: of Linf where it was run, the budget in the middle, the upper one of two; without any budget, an
     attack that has none."""
     attacks = [r for r in runs if r.kind == "attack" and r.function != "noise"]
@@ -104,7 +104,7 @@ def example_run(runs: Sequence[Run]) -> tuple[str, Any] | None:
 @dataclass(kw_only=True)
 class _Kept:
     dice: float
-    run: Run
+    run: EvaluationRun
     x: torch.Tensor
     segmentation: np.ndarray
 
@@ -148,14 +148,14 @@ class _Session:
         self.names = {_values(v): k for k, v in model.dataset_json["labels"].items()}
         self.clean_dice: dict[Any, float] = {}
 
-    def perturb(self, run: Run) -> tuple[torch.Tensor, dict[str, Any]]:
+    def perturb(self, run: EvaluationRun) -> tuple[torch.Tensor, dict[str, Any]]:
         """(x (C, *spatial), columns that describe the perturbation)."""
         if run.kind == "clean":
             return self.case.x, {}
         seed = run.seed(self.options.seed, self.case.identifier)
         if run.kind == "shift":
-            shift = SHIFTS[run.name]
-            x = apply_shift(
+            shift = CORRUPTIONS[run.name]
+            x = apply_corruption(
                 run.name,
                 self.case.x,
                 severity=run.severity,
@@ -200,7 +200,7 @@ class _Session:
     def score(self, segmentation: np.ndarray) -> dict[Any, metrics.Score]:
         return metrics.score(
             segmentation,
-            self.case.reference,
+            self.case.ground_truth,
             spacing=self.case.spacing,
             labels=self.labels,
             ignore_label=self.model.label_manager.ignore_label,
@@ -208,7 +208,7 @@ class _Session:
         )
 
     def rows(
-        self, run: Run, scores: Mapping[Any, metrics.Score], figures: Mapping[str, Any]
+        self, run: EvaluationRun, scores: Mapping[Any, metrics.Score], figures: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         model, settings = self.model, figures.get("settings", {})
         shared = {
@@ -253,7 +253,7 @@ class _Session:
             for key, name, s in labelled
         ]
 
-    def save(self, run: Run, x: torch.Tensor, folder: Path, result: CaseResult) -> None:
+    def save(self, run: EvaluationRun, x: torch.Tensor, folder: Path, result: CaseResult) -> None:
         """Write the perturbed case as float images; where that cannot be exact, as the preprocessed array, and say why."""
         folder = folder / "_".join(
             p for p in (run.name, run.norm, run.epsilon_text.replace("/", "_")) if p

@@ -290,7 +290,7 @@ class nnUNetTrainerLNGSWR(PlansEntryTrainer):
         self.lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
         result = super().train_step(batch)
         self.lngswr.commit_priors()
-        self.lngswr.project()
+        self.lngswr.clamp_gates_()
         return result
 
     # --- gains and priors, for people to look at

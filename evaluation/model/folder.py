@@ -40,7 +40,7 @@ from torch import nn
 import nnunetv2_lngswr
 from evaluation.model import perturbed_files
 from evaluation.model.sliding_window import SlidingWindow
-from nnunetv2_lngswr.attacks.losses import LabelSpace, Target
+from nnunetv2_lngswr.attacks.losses import LabelSpace, SegmentationTarget
 from nnunetv2_lngswr.attacks.threat_model import Bounds
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, sha256
 from nnunetv2_lngswr.utils.errors import UserError
@@ -51,7 +51,7 @@ from nnunetv2_lngswr.utils.files import read_json
 class Case:
     """One preprocessed case.
 
-    `x`: (C, *spatial) float32. `labels`: (*spatial) int64, preprocessed with -1 -> 0, None without a label. `reference`: the label in the
+    `x`: (C, *spatial) float32. `labels`: (*spatial) int64, preprocessed with -1 -> 0, None without a label. `ground_truth`: the label in the
     file's geometry (nnU-Net's array order, 3 axes), None without. `properties`: nnU-Net's. `spacing`: of the file's axes, mm.
     `image_channels`: leading channels of x that are image. `file_scale`, `file_offset`: (image_channels,), x = scale * file + offset inside
     any clipping, None where the normalisation is not affine. `resampled`: whether preprocessing changed the grid.
@@ -61,7 +61,7 @@ class Case:
     image_files: tuple[str, ...]
     x: torch.Tensor
     labels: torch.Tensor | None
-    reference: np.ndarray | None
+    ground_truth: np.ndarray | None
     properties: Mapping[str, Any]
     image_channels: int
     file_scale: torch.Tensor | None
@@ -82,7 +82,7 @@ class Case:
         """[min, max] per channel; only image channels may change."""
         return Bounds.of(self.batch, image_channels=self.image_channels, file_scale=self.file_scale)
 
-    def target(self, label_space: LabelSpace) -> Target:
+    def target(self, label_space: LabelSpace) -> SegmentationTarget:
         """What attacks push the model away from. ValueError for a case without a label."""
         if self.labels is None:
             raise UserError(f"case {self.identifier} was preprocessed without a label")
@@ -330,7 +330,7 @@ class SegmentationModel:
             image_files=image_files,
             x=torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)),
             labels=labels,
-            reference=None if reference is None else reference[0].astype(np.int64),
+            ground_truth=None if reference is None else reference[0].astype(np.int64),
             properties=case_properties,
             image_channels=self.image_channels,
             file_scale=None if affine is None else torch.tensor(affine[0], dtype=torch.float64),

@@ -54,8 +54,8 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     panels = len(norms) + bool(free and not norms) + bool(shifts)
     if panels == 0:
         panels = 1
-    shift_names = list(dict.fromkeys(r["attack"] for r in shifts))
-    widths = [1.0] * (panels - bool(shifts)) + [max(1.0, len(shift_names) / 8)] * bool(shifts)
+    corruption_names = list(dict.fromkeys(r["attack"] for r in shifts))
+    widths = [1.0] * (panels - bool(shifts)) + [max(1.0, len(corruption_names) / 8)] * bool(shifts)
     figure = Figure(figsize=(4.6 * sum(widths) + 0.4, 4.9), layout="constrained")
     axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths)[0]
     for axis, norm in zip(axes, norms):
@@ -63,7 +63,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     if free and not norms:
         _draw_norm(axes[0], summary, clean, "linf", names, free)
     if shifts:
-        _draw_shifts(axes[-1], clean, shifts, shift_names)
+        _draw_shifts(axes[-1], clean, shifts, corruption_names)
     axes[0].set_ylabel("foreground Dice (%)")
     axes[0].set_ylim(0, 102)
     for axis in axes:

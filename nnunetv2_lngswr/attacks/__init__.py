@@ -23,7 +23,7 @@ _WHERE = {
     "FeatureModel": "nnunetv2_lngswr.attacks.base",
     "LabelSpace": "nnunetv2_lngswr.attacks.losses",
     "Norm": "nnunetv2_lngswr.attacks.terms",
-    "Target": "nnunetv2_lngswr.attacks.losses",
+    "SegmentationTarget": "nnunetv2_lngswr.attacks.losses",
     "ThreatModel": "nnunetv2_lngswr.attacks.threat_model",
     "Unit": "nnunetv2_lngswr.attacks.terms",
     "attack_names": "nnunetv2_lngswr.attacks.registry",

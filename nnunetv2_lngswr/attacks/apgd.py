@@ -19,14 +19,14 @@ import torch
 
 from nnunetv2_lngswr.attacks.base import (
     AttackResult,
+    BestIterate,
     DifferentiableModel,
-    Search,
     check_steps,
-    project,
+    project_onto_ball,
     random_start,
     step_direction,
 )
-from nnunetv2_lngswr.attacks.losses import Loss, Target, get_loss, judge_of
+from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, get_loss, judge_of
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 RADII = (2.0, 1.5, 1.0)
@@ -38,7 +38,7 @@ RHO = 0.75
 def apgd(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -50,7 +50,7 @@ def apgd(
     """Auto-PGD in the ball's norm. `loss`: ce, masked_ce or js (any of losses.LOSSES). Without `radius_schedule`, one stage at epsilon.
     `extras['step_sizes']`: (steps, B), in units of epsilon's unit, of the last restart; fewer steps where Dice reached 0."""
     check_steps(steps, restarts)
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     stages = _stages(steps) if radius_schedule else [(1.0, steps)]
     for _ in range(restarts):
         if search.solved:
@@ -61,7 +61,7 @@ def apgd(
             start = (
                 random_start(x, stage_ball, generator)
                 if current is None
-                else project(current, x, stage_ball)
+                else project_onto_ball(current, x, stage_ball)
             )
             current, stage_sizes = _stage(
                 model,
@@ -95,10 +95,10 @@ def _stages(steps: int) -> list[tuple[float, int]]:
 
 def _stage(
     model: DifferentiableModel,
-    search: Search,
+    search: BestIterate,
     x: torch.Tensor,
     start: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     ascended: Loss,
     judge: Loss,
@@ -132,8 +132,12 @@ def _stage(
     for k in range(steps):
         sizes.append(size.clone())
         a = 1.0 if k == 0 else MOMENTUM
-        stepped = project(current + size.reshape(shape) * step_direction(gradient, ball), x, ball)
-        moved = project(current + a * (stepped - current) + (1 - a) * (current - previous), x, ball)
+        stepped = project_onto_ball(
+            current + size.reshape(shape) * step_direction(gradient, ball), x, ball
+        )
+        moved = project_onto_ball(
+            current + a * (stepped - current) + (1 - a) * (current - previous), x, ball
+        )
         previous, current = current, moved
         value, gradient = evaluate(current)
         if search.solved:

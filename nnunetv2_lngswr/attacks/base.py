@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from nnunetv2_lngswr.attacks.losses import Target, foreground_dice
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, foreground_dice
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds, Norm
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -165,7 +165,7 @@ def bottleneck(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
 # --- the ball -----------------------------------------------------------------------------------------------------------------------
 
 
-def project(candidate: torch.Tensor, x: torch.Tensor, ball: Ball) -> torch.Tensor:
+def project_onto_ball(candidate: torch.Tensor, x: torch.Tensor, ball: Ball) -> torch.Tensor:
     """The point of the ball around x nearest to `candidate` in units of epsilon, then clipped into [min, max]. Clipping only shortens the
     perturbation, since x lies inside, so the result is in both."""
     scale = like_channels(ball.scale, x)
@@ -213,10 +213,10 @@ def random_start(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> tor
     draw = {"generator": generator, "dtype": x.dtype, "device": generator.device}
     if ball.norm is Norm.LINF:
         u = torch.rand(x.shape, **draw).to(x.device) * 2 - 1
-        return project(x + ball.epsilon * scale * u, x, ball)
+        return project_onto_ball(x + ball.epsilon * scale * u, x, ball)
     direction = random_direction(x, ball, generator)
     radius = torch.rand(len(x), **draw).to(x.device)
-    return project(x + ball.epsilon * like_cases(radius, x) * direction, x, ball)
+    return project_onto_ball(x + ball.epsilon * like_cases(radius, x) * direction, x, ball)
 
 
 def random_direction(x: torch.Tensor, ball: Ball, generator: torch.Generator) -> torch.Tensor:
@@ -318,10 +318,10 @@ class AttackResult:
         return self.loss_history.cummax(0).values
 
 
-class Search:
+class BestIterate:
     """Best iterate per case: attacks `offer` candidates with their judged loss (higher is worse for the model) and `result` closes."""
 
-    def __init__(self, x: torch.Tensor, target: Target, ball: Ball) -> None:
+    def __init__(self, x: torch.Tensor, target: SegmentationTarget, ball: Ball) -> None:
         self.x, self.target, self.ball = x, target, ball
         self.history: list[torch.Tensor] = []
         self.forwards = self.gradients = 0

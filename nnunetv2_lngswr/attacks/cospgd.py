@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
-from nnunetv2_lngswr.attacks.losses import Target, cospgd_loss
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cospgd_loss
 from nnunetv2_lngswr.attacks.pgd import ascend
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -16,7 +16,7 @@ from nnunetv2_lngswr.attacks.threat_model import Ball
 def cospgd(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,

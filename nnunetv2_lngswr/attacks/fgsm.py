@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
-from nnunetv2_lngswr.attacks.losses import Target, get_loss
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
 from nnunetv2_lngswr.attacks.pgd import ascend
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -13,7 +13,7 @@ from nnunetv2_lngswr.attacks.threat_model import Ball
 def fgsm(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,

@@ -1,6 +1,6 @@
 """Losses that attacks ascend, for softmax heads, region heads (sigmoid) and ignored voxels, in one code path.
 
-Logits z are (B, K, *spatial). A `Target` carries the one-hot or multi-hot reference and the mask of counted voxels. Every loss is built from
+Logits z are (B, K, *spatial). A `SegmentationTarget` carries the one-hot or multi-hot reference and the mask of counted voxels. Every loss is built from
 maps of shape (B, R, *spatial), R = 1 for softmax and K for regions, and is reduced to (B,): the mean over counted voxels and regions.
 Ignored voxels leave every sum and N. CE per voxel: -log softmax(z)[y]; per region: binary cross-entropy with logits.
 """
@@ -49,7 +49,7 @@ class LabelSpace:
         """`classes` exclusive labels 0 .. classes - 1; 0 is background."""
         return cls(heads=tuple((i,) for i in range(classes)), ignore_label=ignore_label)
 
-    def target(self, labels: torch.Tensor) -> Target:
+    def target(self, labels: torch.Tensor) -> SegmentationTarget:
         """`labels`: (B, *spatial) integers after nnU-Net's preprocessing; -1 (outside the nonzero mask) counts as 0."""
         labels = labels.long().clamp_min(0)
         mask = (
@@ -57,58 +57,64 @@ class LabelSpace:
             if self.ignore_label is None
             else labels != self.ignore_label
         )
-        hot = torch.stack(
+        one_hot = torch.stack(
             [torch.isin(labels, torch.tensor(h, device=labels.device)) for h in self.heads], 1
         )
-        if not self.regions and not bool((hot.any(1) | ~mask).all()):
-            unknown = sorted(set(labels[~hot.any(1) & mask].tolist()))
+        if not self.regions and not bool((one_hot.any(1) | ~mask).all()):
+            unknown = sorted(set(labels[~one_hot.any(1) & mask].tolist()))
             raise UserError(
                 f"labels {unknown} belong to no output of the network; it knows {[h[0] for h in self.heads]}"
             )
-        return Target(hot=hot, mask=mask[:, None], regions=self.regions)
+        return SegmentationTarget(one_hot=one_hot, mask=mask[:, None], regions=self.regions)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """`hot`: (B, K, *spatial) bool, what each head should say. `mask`: (B, 1, *spatial) bool, counted voxels."""
+class SegmentationTarget:
+    """`one_hot`: (B, K, *spatial) bool, what each head should say. `mask`: (B, 1, *spatial) bool, counted voxels."""
 
-    hot: torch.Tensor
+    one_hot: torch.Tensor
     mask: torch.Tensor
     regions: bool
 
     @property
     def foreground(self) -> torch.Tensor:
         """(B, 1, *spatial) bool, counted voxels of any foreground label."""
-        return (self.hot if self.regions else self.hot[:, 1:]).any(1, keepdim=True) & self.mask
+        return (self.one_hot if self.regions else self.one_hot[:, 1:]).any(
+            1, keepdim=True
+        ) & self.mask
 
-    def to(self, device: torch.device | str) -> Target:
-        return Target(hot=self.hot.to(device), mask=self.mask.to(device), regions=self.regions)
+    def to(self, device: torch.device | str) -> SegmentationTarget:
+        return SegmentationTarget(
+            one_hot=self.one_hot.to(device), mask=self.mask.to(device), regions=self.regions
+        )
 
 
-Loss = Callable[[torch.Tensor, Target], torch.Tensor]  # logits (B, K, *spatial), target -> (B,)
+Loss = Callable[
+    [torch.Tensor, SegmentationTarget], torch.Tensor
+]  # logits (B, K, *spatial), target -> (B,)
 
 
-def cross_entropy(z: torch.Tensor, target: Target) -> torch.Tensor:
+def cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """Mean CE per counted voxel (and region), (B,)."""
     return masked_mean(cross_entropy_map(z, target), target)
 
 
-def dice_cross_entropy(z: torch.Tensor, target: Target) -> torch.Tensor:
+def dice_cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """nnU-Net's training loss per case: CE + (1 - mean soft Dice of the foreground heads), (B,)."""
     p = torch.sigmoid(z) if target.regions else torch.softmax(z, 1)
-    p, hot = (p, target.hot) if target.regions else (p[:, 1:], target.hot[:, 1:])
-    p, hot = p * target.mask, (hot & target.mask).to(p)
-    overlap, size = (p * hot).flatten(2).sum(2), p.flatten(2).sum(2) + hot.flatten(2).sum(2)
+    p, one_hot = (p, target.one_hot) if target.regions else (p[:, 1:], target.one_hot[:, 1:])
+    p, one_hot = p * target.mask, (one_hot & target.mask).to(p)
+    overlap, size = (p * one_hot).flatten(2).sum(2), p.flatten(2).sum(2) + one_hot.flatten(2).sum(2)
     dice = (2 * overlap + 1e-5) / (size + 1e-5)
     return cross_entropy(z, target) + 1 - dice.mean(1)
 
 
-def masked_cross_entropy(z: torch.Tensor, target: Target) -> torch.Tensor:
+def masked_cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """mean C_i CE_i, C_i = 1 where the voxel is still right (Croce et al. 2023), (B,)."""
     return masked_mean(correct_map(z, target) * cross_entropy_map(z, target), target)
 
 
-def jensen_shannon(z: torch.Tensor, target: Target) -> torch.Tensor:
+def jensen_shannon(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """Mean Jensen-Shannon divergence between the prediction and the one-hot reference, (B,), in [0, log 2]. Regions: between (p, 1 - p)
     and the region's truth."""
     # JS(p, e_y) depends on q = p_y only: the entropies of the remaining classes cancel
@@ -125,7 +131,7 @@ def jensen_shannon(z: torch.Tensor, target: Target) -> torch.Tensor:
 def segpgd_loss(weight: float) -> Loss:
     """SegPGD (Gu et al. 2022, eq. 4): (1 / N) [sum over right voxels (1 - weight) CE + sum over wrong voxels weight CE]."""
 
-    def loss(z: torch.Tensor, target: Target) -> torch.Tensor:
+    def loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
         right = correct_map(z, target)
         return masked_mean(
             (right * (1 - weight) + (1 - right) * weight) * cross_entropy_map(z, target), target
@@ -134,7 +140,7 @@ def segpgd_loss(weight: float) -> Loss:
     return loss
 
 
-def cospgd_loss(z: torch.Tensor, target: Target) -> torch.Tensor:
+def cospgd_loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """CosPGD (Agnihotri et al. 2023): mean over voxels of stopgrad(cos(p_i, onehot y_i)) CE_i, weighted voxel by voxel, (B,)."""
     return masked_mean(cosine_map(z, target) * cross_entropy_map(z, target), target)
 
@@ -162,40 +168,40 @@ def judge_of(name: str) -> Loss:
     return cross_entropy if name in FADING else get_loss(name)
 
 
-def cross_entropy_map(z: torch.Tensor, target: Target) -> torch.Tensor:
+def cross_entropy_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """(B, R, *spatial)."""
     if target.regions:
-        return F.binary_cross_entropy_with_logits(z, target.hot.to(z), reduction="none")
+        return F.binary_cross_entropy_with_logits(z, target.one_hot.to(z), reduction="none")
     # ignored voxels have no class: argmax gives 0 there and the mask drops them
-    return F.cross_entropy(z, target.hot.to(torch.uint8).argmax(1), reduction="none")[:, None]
+    return F.cross_entropy(z, target.one_hot.to(torch.uint8).argmax(1), reduction="none")[:, None]
 
 
 @torch.no_grad()
-def correct_map(z: torch.Tensor, target: Target) -> torch.Tensor:
+def correct_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """(B, R, *spatial), 1 where the prediction is right, without a gradient."""
     if target.regions:
-        return ((z > 0) == target.hot).to(z)
-    return target.hot.gather(1, z.argmax(1, keepdim=True)).to(z)
+        return ((z > 0) == target.one_hot).to(z)
+    return target.one_hot.gather(1, z.argmax(1, keepdim=True)).to(z)
 
 
 @torch.no_grad()
-def cosine_map(z: torch.Tensor, target: Target) -> torch.Tensor:
+def cosine_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """(B, R, *spatial), cosine between the probabilities and the one-hot reference, without a gradient."""
     if target.regions:
         p = torch.sigmoid(z)
-        return torch.where(target.hot, p, 1 - p) / (p.square() + (1 - p).square()).sqrt()
+        return torch.where(target.one_hot, p, 1 - p) / (p.square() + (1 - p).square()).sqrt()
     p = torch.softmax(z, 1)
-    return (p * target.hot).sum(1, keepdim=True) / p.square().sum(1, keepdim=True).sqrt()
+    return (p * target.one_hot).sum(1, keepdim=True) / p.square().sum(1, keepdim=True).sqrt()
 
 
-def masked_mean(values: torch.Tensor, target: Target) -> torch.Tensor:
+def masked_mean(values: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """Mean of (B, R, *spatial) over counted voxels and regions, (B,); 0 for a case without counted voxels."""
     total = torch.where(target.mask, values, torch.zeros_like(values)).flatten(1).sum(1)
     return total / (target.mask.flatten(1).sum(1) * values.shape[1]).clamp_min(1)
 
 
 @torch.no_grad()
-def foreground_dice(z: torch.Tensor, target: Target) -> torch.Tensor:
+def foreground_dice(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """Hard Dice of logits on the grid of the target, mean over the foreground heads that are in the reference or the prediction,
     (B,) float64; nan where no head is."""
     predicted = (
@@ -204,7 +210,7 @@ def foreground_dice(z: torch.Tensor, target: Target) -> torch.Tensor:
         else torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
     )
     predicted = predicted & target.mask
-    reference = (target.hot if target.regions else target.hot[:, 1:]) & target.mask
+    reference = (target.one_hot if target.regions else target.one_hot[:, 1:]) & target.mask
     overlap = (predicted & reference).flatten(2).sum(2).cpu().double()  # MPS has no float64
     size = (predicted.flatten(2).sum(2) + reference.flatten(2).sum(2)).cpu().double()
     return torch.nanmean(2 * overlap / size, 1)

@@ -9,20 +9,20 @@ import torch
 
 from nnunetv2_lngswr.attacks.base import (
     AttackResult,
+    BestIterate,
     DifferentiableModel,
-    Search,
     check_steps,
-    project,
+    project_onto_ball,
     random_direction,
 )
-from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 
 def noise(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -30,8 +30,10 @@ def noise(
 ) -> AttackResult:
     """`restarts` draws; the one with the highest CE is returned (1: plain noise, no search)."""
     check_steps(1, restarts)
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     for _ in range(restarts):
-        candidate = project(x + ball.epsilon * random_direction(x, ball, generator), x, ball)
+        candidate = project_onto_ball(
+            x + ball.epsilon * random_direction(x, ball, generator), x, ball
+        )
         search.evaluate(model, candidate, lambda z: cross_entropy(z, target))
     return search.result("noise", settings={"restarts": restarts})

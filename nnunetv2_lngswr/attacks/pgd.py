@@ -13,14 +13,14 @@ import torch
 
 from nnunetv2_lngswr.attacks.base import (
     AttackResult,
+    BestIterate,
     DifferentiableModel,
-    Search,
     check_steps,
-    project,
+    project_onto_ball,
     random_start,
     step_direction,
 )
-from nnunetv2_lngswr.attacks.losses import Loss, Target, get_loss, judge_of
+from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, get_loss, judge_of
 from nnunetv2_lngswr.attacks.threat_model import Ball
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -28,7 +28,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 def pgd(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -59,7 +59,7 @@ def pgd(
 def ascend(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     name: str,
@@ -77,7 +77,7 @@ def ascend(
     if size < 0 or (size == 0 and ball.epsilon > 0):
         raise UserError(f"step_size must be > 0, got {step_size}")
     judge = judge_of(loss_name)
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     for _ in range(restarts):
         if search.solved:
             break
@@ -121,5 +121,5 @@ def last_iterate(
         gradient = gradient_at(step, current)
         if stop():
             break
-        current = project(current + size * step_direction(gradient, ball), x, ball)
+        current = project_onto_ball(current + size * step_direction(gradient, ball), x, ball)
     return current

@@ -17,7 +17,7 @@ from nnunetv2_lngswr.attacks.apgd import apgd
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
 from nnunetv2_lngswr.attacks.cospgd import cospgd
 from nnunetv2_lngswr.attacks.fgsm import fgsm
-from nnunetv2_lngswr.attacks.losses import Target
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget
 from nnunetv2_lngswr.attacks.noise import noise
 from nnunetv2_lngswr.attacks.pgd import pgd
 from nnunetv2_lngswr.attacks.segpgd import segpgd
@@ -195,7 +195,7 @@ def run_attack(
     name: str,
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,

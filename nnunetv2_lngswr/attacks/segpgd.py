@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
-from nnunetv2_lngswr.attacks.losses import Target, segpgd_loss
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, segpgd_loss
 from nnunetv2_lngswr.attacks.pgd import ascend
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -18,7 +18,7 @@ from nnunetv2_lngswr.attacks.threat_model import Ball
 def segpgd(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,

@@ -11,12 +11,12 @@ import torch
 
 from nnunetv2_lngswr.attacks.base import (
     AttackResult,
+    BestIterate,
     DifferentiableModel,
-    Search,
     check_steps,
-    project,
+    project_onto_ball,
 )
-from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball, Norm
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -38,7 +38,7 @@ SCHEDULE = (
 def square(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -52,13 +52,13 @@ def square(
         raise UserError(f"square is implemented for linf, got {ball.norm.value}")
     if not 0 < p_init <= 1:
         raise UserError(f"p_init must be in (0, 1], got {p_init}")
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     reach = ball.epsilon * ball.scale.reshape(*ball.scale.shape, *[1] * (x.ndim - 2)).to(x.device)
     for _ in range(restarts):
         stripes = list(x.shape)
         # axes of length 1 (the slice axis of a 2D case) cannot carry stripes
         stripes[next((a for a in range(2, x.ndim) if x.shape[a] > 1), 2)] = 1
-        best = project(x + reach * _signs(stripes, x, generator), x, ball)
+        best = project_onto_ball(x + reach * _signs(stripes, x, generator), x, ball)
         best_value = search.evaluate(model, best, lambda z: cross_entropy(z, target))
         for query in range(steps):
             side = _side(p_init / _divisor(query, steps), x)
@@ -71,7 +71,7 @@ def square(
                     region.append(slice(start, start + width))
                 signs = _signs([x.shape[1], *[1] * (x.ndim - 2)], x, generator)
                 candidate[case][tuple(region)] += 2 * reach[case] * signs
-            candidate = project(candidate, x, ball)
+            candidate = project_onto_ball(candidate, x, ball)
             value = search.evaluate(model, candidate, lambda z: cross_entropy(z, target))
             better = value > best_value
             best = torch.where(better.reshape(-1, *[1] * (x.ndim - 1)), candidate, best)

@@ -22,15 +22,15 @@ from torch.nn import functional as F
 
 from nnunetv2_lngswr.attacks.base import (
     AttackResult,
+    BestIterate,
     FeatureModel,
-    Search,
     check_steps,
     clip,
     like_cases,
     like_channels,
-    project,
+    project_onto_ball,
 )
-from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 PUBLISHED_NUMEL = 224 * 224 * 3
@@ -40,7 +40,7 @@ SADDLE_JITTER = 0.02  # standard deviation in w, about 0.01 of the range
 def ssah(
     model: FeatureModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -74,7 +74,7 @@ def ssah(
     clean_low = low_frequencies((x - minimum) / safe_extent, axes)
     semantics = _Semantics(model, x, target, margin)
     optimizer = torch.optim.Adam([w], lr=learning_rate)
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     best_total = torch.full((len(x),), float("inf"), dtype=torch.float64)
     best, figures, history = x, {}, []
     for step in range(steps + 1):
@@ -123,7 +123,7 @@ def ssah(
             )
             optimizer.step()
     if project_into_ball:
-        best = project(best, x, ball)
+        best = project_onto_ball(best, x, ball)
         figures["low_frequency_distance"] = _distance(best, x, minimum, safe_extent, axes)
     search.evaluate(model, best, lambda z: cross_entropy(z, target))
     search.history = [-total for total in history]
@@ -160,7 +160,9 @@ def low_frequencies(x: torch.Tensor, axes: int) -> torch.Tensor:
 class _Semantics:
     """The feature loss of each window: called with (window indices (n,), features (n, F, *low)) -> (n,)."""
 
-    def __init__(self, model: FeatureModel, x: torch.Tensor, target: Target, margin: float) -> None:
+    def __init__(
+        self, model: FeatureModel, x: torch.Tensor, target: SegmentationTarget, margin: float
+    ) -> None:
         self.model, self.margin = model, margin
         self.foreground = target.foreground.to(x)
         self.count = model.window_count(x)

@@ -14,8 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search, project
-from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
+from nnunetv2_lngswr.attacks.base import (
+    AttackResult,
+    BestIterate,
+    DifferentiableModel,
+    project_onto_ball,
+)
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.threat_model import Ball, Norm
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
@@ -27,7 +32,7 @@ IGNORED = -100  # torch's cross_entropy leaves this label out
 def torchattacks_attack(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -57,7 +62,7 @@ def torchattacks_attack(
 
     module = _Module(model, to_case, slices)
     unit = ((x - minimum) / extent).clamp(0, 1)
-    labels = torch.where(target.mask[:, 0], target.hot.to(torch.uint8).argmax(1), IGNORED)
+    labels = torch.where(target.mask[:, 0], target.one_hot.to(torch.uint8).argmax(1), IGNORED)
     if slices:
         unit, labels = unit[:, :, 0], labels[:, 0]
     parameters = inspect.signature(kind.__init__).parameters
@@ -79,9 +84,11 @@ def torchattacks_attack(
             raise UserError(
                 f"{name} does not take dense logits (or these options {options}): {error}"
             ) from error
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     search.evaluate(
-        model, project(to_case(found.detach()), x, ball), lambda z: cross_entropy(z, target)
+        model,
+        project_onto_ball(to_case(found.detach()), x, ball),
+        lambda z: cross_entropy(z, target),
     )
     search.forwards += module.forwards
     search.gradients += module.gradients

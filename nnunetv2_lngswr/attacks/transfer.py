@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel, Search
-from nnunetv2_lngswr.attacks.losses import Target, cross_entropy
+from nnunetv2_lngswr.attacks.base import AttackResult, BestIterate, DifferentiableModel
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.pgd import pgd
 from nnunetv2_lngswr.attacks.segpgd import segpgd
 from nnunetv2_lngswr.attacks.threat_model import Ball
@@ -23,7 +23,7 @@ SOURCES = {"pgd": pgd, "segpgd": segpgd}
 def transfer(
     model: DifferentiableModel,
     x: torch.Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     generator: torch.Generator,
@@ -36,7 +36,7 @@ def transfer(
     made = lookup(SOURCES, attack, "transfer attack")(
         surrogate, x, target, ball, generator=generator, **options
     )
-    search = Search(x, target, ball)
+    search = BestIterate(x, target, ball)
     search.evaluate(model, made.perturbed, lambda z: cross_entropy(z, target))
     settings = {k: v for k, v in made.settings.items() if k not in ("norm", "epsilon")}
     return search.result(

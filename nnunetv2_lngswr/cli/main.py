@@ -241,9 +241,9 @@ def _add_convert_dataset(commands) -> None:
         CROP_MM,
         FORMS,
         VOTERS,
+        DatasetSpec,
         ImageOptions,
         LidcOptions,
-        Target,
     )
 
     command = commands.add_parser(
@@ -283,10 +283,10 @@ def _add_convert_dataset(commands) -> None:
         add(
             "--folds",
             type=int,
-            default=Target.folds,
+            default=DatasetSpec.folds,
             help="folds of splits_final.json (%(default)s)",
         )
-        add("--seed", type=int, default=Target.seed, help="of the folds (%(default)s)")
+        add("--seed", type=int, default=DatasetSpec.seed, help="of the folds (%(default)s)")
         add(
             "--overwrite",
             action="store_true",
@@ -400,7 +400,7 @@ def _add_convert_dataset(commands) -> None:
 
 
 def _add_splits(commands) -> None:
-    from nnunetv2_lngswr.datasets.options import MAX_DISTANCE, Target
+    from nnunetv2_lngswr.datasets.options import MAX_DISTANCE, DatasetSpec
 
     command = commands.add_parser(
         "splits",
@@ -437,8 +437,8 @@ def _add_splits(commands) -> None:
         metavar="NAME",
         help="its column of patients (%(default)s)",
     )
-    add("--folds", type=int, default=Target.folds, help="(%(default)s)")
-    add("--seed", type=int, default=Target.seed, help="(%(default)s)")
+    add("--folds", type=int, default=DatasetSpec.folds, help="(%(default)s)")
+    add("--seed", type=int, default=DatasetSpec.seed, help="(%(default)s)")
     add(
         "--max-distance",
         type=int,
@@ -618,9 +618,9 @@ def _take(options: type, arguments: argparse.Namespace):
 
 
 def _target(arguments: argparse.Namespace, *, channel: str, ending: str, label: str = "nodule"):
-    from nnunetv2_lngswr.datasets.options import Target
+    from nnunetv2_lngswr.datasets.options import DatasetSpec
 
-    return Target(dataset_id=arguments.dataset_id, name=arguments.name, channel=channel, label=label, file_ending=ending,
+    return DatasetSpec(dataset_id=arguments.dataset_id, name=arguments.name, channel=channel, label=label, file_ending=ending,
                   folds=arguments.folds, seed=arguments.seed)  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_lngswr.datasets.options import Target
+from nnunetv2_lngswr.datasets.options import DatasetSpec
 from nnunetv2_lngswr.datasets.splits import make_folds, splits_text
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
@@ -86,7 +86,7 @@ class Conversion:
 
 def convert(
     raw_folder: str | Path,
-    target: Target,
+    target: DatasetSpec,
     units: Sequence[Unit],
     *,
     settings: Mapping[str, Any],
@@ -251,7 +251,7 @@ class _Journal:
             self.file.close()
 
 
-def _refuse_taken_number(raw_folder: Path, target: Target) -> None:
+def _refuse_taken_number(raw_folder: Path, target: DatasetSpec) -> None:
     others = [
         p.name
         for p in raw_folder.glob(f"Dataset{target.dataset_id:03d}_*")
@@ -267,7 +267,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return {k: v for k, v in asdict(entry).items() if v not in ("", None, {})}
 
 
-def _outputs(record: Mapping[str, Any], target: Target) -> list[str]:
+def _outputs(record: Mapping[str, Any], target: DatasetSpec) -> list[str]:
     cases = [e["case"] for e in record["entries"] if e.get("case")]
     return [
         name
@@ -276,7 +276,9 @@ def _outputs(record: Mapping[str, Any], target: Target) -> list[str]:
     ]
 
 
-def _stands(record: Mapping[str, Any], keys: Collection[str], folder: Path, target: Target) -> bool:
+def _stands(
+    record: Mapping[str, Any], keys: Collection[str], folder: Path, target: DatasetSpec
+) -> bool:
     """Whether all that a unit gave is still there, and the units that it left cases to."""
     others = {e.get("details", {}).get("made_from") for e in record["entries"]} - {None}
     return others <= set(keys) and all(
@@ -284,7 +286,7 @@ def _stands(record: Mapping[str, Any], keys: Collection[str], folder: Path, targ
     )
 
 
-def _remove(folder: Path, record: Mapping[str, Any] | None, target: Target) -> None:
+def _remove(folder: Path, record: Mapping[str, Any] | None, target: DatasetSpec) -> None:
     for name in _outputs(record, target) if record else ():
         (folder / name).unlink(missing_ok=True)
 
@@ -303,7 +305,7 @@ def _remove_orphans(folder: Path, done: dict[str, dict], keys: Iterable[str]) ->
 
 def _finish(
     folder: Path,
-    target: Target,
+    target: DatasetSpec,
     settings,
     records,
     before: Sequence[Entry],

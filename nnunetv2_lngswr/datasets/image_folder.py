@@ -22,7 +22,7 @@ from nnunetv2_lngswr.datasets.conversion import (
     convert,
     source_name,
 )
-from nnunetv2_lngswr.datasets.options import MASK_PATTERN, ImageOptions, Target
+from nnunetv2_lngswr.datasets.options import MASK_PATTERN, DatasetSpec, ImageOptions
 from nnunetv2_lngswr.datasets.splits import groups_by_pattern
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import atomic_path
@@ -43,7 +43,7 @@ class Pair:
 def convert_image_folder(
     images: str | Path,
     raw_folder: str | Path,
-    target: Target,
+    target: DatasetSpec,
     *,
     masks: str | Path | None = None,
     group_pattern: str | None = None,

@@ -42,7 +42,7 @@ from nnunetv2_lngswr.datasets.lidc_xml import (
     outline,
     read_reading,
 )
-from nnunetv2_lngswr.datasets.options import LidcOptions, Target
+from nnunetv2_lngswr.datasets.options import DatasetSpec, LidcOptions
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import atomic_path
 
@@ -52,7 +52,7 @@ ENDING = ".nii.gz"
 def convert_lidc(
     folder: str | Path,
     raw_folder: str | Path,
-    target: Target,
+    target: DatasetSpec,
     *,
     annotations: str | Path | None = None,
     options: LidcOptions = LidcOptions(),

@@ -17,7 +17,7 @@ MAX_DISTANCE = 48
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class DatasetSpec:
     """The data set to write: nnU-Net's number and name, channel, label and file ending, and the folds."""
 
     dataset_id: int

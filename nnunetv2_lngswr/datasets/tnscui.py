@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, source_name
 from nnunetv2_lngswr.datasets.image_folder import find_pairs, units_of
-from nnunetv2_lngswr.datasets.options import ImageOptions, Target
+from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
 from nnunetv2_lngswr.utils.errors import UserError
 
 CATEGORIES = {"0": "benign", "1": "malignant"}
@@ -21,7 +21,7 @@ CATEGORIES = {"0": "benign", "1": "malignant"}
 def convert_tnscui(
     folder: str | Path,
     raw_folder: str | Path,
-    target: Target,
+    target: DatasetSpec,
     *,
     options: ImageOptions = ImageOptions(),
     overwrite: bool = False,

@@ -118,7 +118,7 @@ class Arm:
             self.scaler.update()
         if self.lngswr is not None:
             self.lngswr.commit_priors()
-            self.lngswr.project()
+            self.lngswr.clamp_gates_()
 
     @torch.inference_mode()
     def infer(self) -> None:

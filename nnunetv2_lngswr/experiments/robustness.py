@@ -114,7 +114,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One trained model: an arm or variant with its seed and fold. `plans`: the name of its plans."""
 
     arm: str
@@ -419,11 +419,11 @@ class _Benchmark:
 
     def plan_run(
         self, name: str, variant: Mapping, seed: int, fold: int, epochs: int | None = None
-    ) -> Run:
+    ) -> TrainingRun:
         """One run of an arm, with the preset's budget or another number of epochs; writes the plans it needs."""
         settings = {k: v for k, v in variant.items() if k != "arm"}
         plans = self._plans_of(seed, epochs, name if settings else None, settings)
-        return Run(
+        return TrainingRun(
             name + (f" ({EQUAL_TIME})" if epochs else ""), seed, fold, plans, ARMS[variant["arm"]]
         )
 
@@ -463,10 +463,10 @@ class _Benchmark:
 
     # --- runs
 
-    def do(self, runs: Sequence[Run]) -> None:
+    def do(self, runs: Sequence[TrainingRun]) -> None:
         """Trains and evaluates; the first failure, or Ctrl-C, starts no further run."""
 
-        def one(run: Run) -> None:
+        def one(run: TrainingRun) -> None:
             self.train(run)
             self.evaluate(run)
 
@@ -483,7 +483,7 @@ class _Benchmark:
     def _side_by_side(self) -> int:
         return self._cores if self.device == "cpu" and self.dimensions == 2 else 1
 
-    def train(self, run: Run) -> None:
+    def train(self, run: TrainingRun) -> None:
         fold = self._fold(run)
         if (fold / "validation" / "summary.json").is_file():
             return
@@ -505,7 +505,7 @@ class _Benchmark:
             f"train_{run.name}", command, show=r"Epoch time|Mean Validation Dice|CATASTROPHIC"
         )
 
-    def evaluate(self, run: Run) -> None:
+    def evaluate(self, run: TrainingRun) -> None:
         folder = self._evaluation(run)
         if (folder / "summary.json").is_file():
             return
@@ -523,7 +523,9 @@ class _Benchmark:
         command += ["-device", self.device, "--disable_progress_bar"]
         self._run(f"evaluate_{run.name}", command)
 
-    def equal_time_runs(self, runs: Sequence[Run], arms: Mapping[str, Mapping]) -> Iterator[Run]:
+    def equal_time_runs(
+        self, runs: Sequence[TrainingRun], arms: Mapping[str, Mapping]
+    ) -> Iterator[TrainingRun]:
         """All runs of each arm that is slower than the reference, for as many epochs as the reference's time allows: an arm is read as a whole."""
         epochs = self.preset.budget["num_epochs"]
         reference = self.epoch_seconds([r for r in runs if r.arm == REFERENCE])
@@ -536,7 +538,7 @@ class _Benchmark:
                         arm, arms[arm], run.seed, run.fold, max(1, round(epochs / ratio))
                     )
 
-    def epoch_seconds(self, runs: Sequence[Run]) -> float:
+    def epoch_seconds(self, runs: Sequence[TrainingRun]) -> float:
         """Median over the epochs of all runs, from nnU-Net's training logs."""
         seconds = []
         for run in runs:
@@ -548,10 +550,10 @@ class _Benchmark:
 
     # --- table
 
-    def write_table(self, runs: Sequence[Run], arms: Mapping[str, Mapping]) -> None:
+    def write_table(self, runs: Sequence[TrainingRun], arms: Mapping[str, Mapping]) -> None:
         from evaluation.compare import compare
 
-        by_arm: dict[str, list[Run]] = {}
+        by_arm: dict[str, list[TrainingRun]] = {}
         for run in runs:
             by_arm.setdefault(run.arm, []).append(run)
         compared = compare(
@@ -587,12 +589,12 @@ class _Benchmark:
             self.output / "robustness.md", self._markdown(by_arm, cost, cases=compared[0]["cases"])
         )
 
-    def _trained_settings(self, run: Run) -> dict:
+    def _trained_settings(self, run: TrainingRun) -> dict:
         """The run's "lngswr" entry as its trainer wrote it out, defaults of that day included."""
         plans = read_json(self._fold(run).parent / "plans.json", needs=("configurations",))
         return plans["configurations"][self.configuration][PLANS_KEY]
 
-    def _dice(self, run: Run) -> dict[str, float]:
+    def _dice(self, run: TrainingRun) -> dict[str, float]:
         """Mean Dice of one run: clean, worst_linf and worst_l2 per budget, all shifts. How far they lie apart within an arm is what training
         again changes, which the intervals over cases leave out."""
         results = read_json(self._evaluation(run) / "summary.json", needs=("results",))["results"]
@@ -602,7 +604,9 @@ class _Benchmark:
             if r["kind"] in ("clean", "worst", "shifts_mean")
         }
 
-    def _markdown(self, by_arm: Mapping[str, Sequence[Run]], cost: Mapping, cases: int) -> str:
+    def _markdown(
+        self, by_arm: Mapping[str, Sequence[TrainingRun]], cost: Mapping, cases: int
+    ) -> str:
         from evaluation.report.markdown import markdown_table
 
         budget = self.preset.budget
@@ -660,7 +664,7 @@ class _Benchmark:
     def _plans_file(self, name: str) -> Path:
         return self.preprocessed / f"{name}.json"
 
-    def _fold(self, run: Run) -> Path:
+    def _fold(self, run: TrainingRun) -> Path:
         return (
             self.output
             / "nnUNet_results"
@@ -669,7 +673,7 @@ class _Benchmark:
             / f"fold_{run.fold}"
         )
 
-    def _evaluation(self, run: Run) -> Path:
+    def _evaluation(self, run: TrainingRun) -> Path:
         # by what was trained, not by the arm's name: an arm may come to mean other plans
         return (
             self.output

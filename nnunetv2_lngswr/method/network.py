@@ -189,11 +189,11 @@ class LNGSWR(nn.Module):
         for prior in priors:
             prior.commit()
 
-    def project(self) -> None:
+    def clamp_gates_(self) -> None:
         """To be called after each optimiser step: keeps the learned parts inside their intervals."""
         for _, branch in self.branches():
             if branch.reconstruction is not None:
-                branch.reconstruction.project()
+                branch.reconstruction.clamp_gates_()
 
     def gates(self) -> list[nn.Parameter]:
         """The learned parts that weight decay must not pull on."""

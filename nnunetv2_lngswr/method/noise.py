@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_lngswr.method.wavelet import analysis_matrix, pieces
+from nnunetv2_lngswr.method.wavelet import analysis_matrix, chunks
 
 SPECTRA = ("white", "multiscale")
 MULTISCALE_STRIDES = (1, 2, 4, 8)
@@ -120,7 +120,7 @@ class _AddNoise(torch.autograd.Function):
         ctx, x: Tensor, amplitude: Tensor, spectrum: str, generator: torch.Generator
     ) -> Tensor:
         result = torch.empty_like(x)
-        for piece in pieces(x):
+        for piece in chunks(x):
             of, out = x[piece], result[piece]
             noise = _noise(
                 of.shape,

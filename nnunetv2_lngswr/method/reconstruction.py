@@ -98,7 +98,7 @@ class SelectiveWaveletReconstruction(nn.Module):
         return torch.cat((torch.ones_like(high[:, :1]), high), dim=1)
 
     @torch.no_grad()
-    def project(self) -> None:
+    def clamp_gates_(self) -> None:
         """Put theta back into [0, 1 / SCALE]: to be called after each optimiser step."""
         self.theta.clamp_(0.0, 1.0 / SCALE)
 

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 HAAR = "haar"
-PIECE = 2**19  # values, of which a handful are held at once
+CHUNK_ELEMENTS = 2**19  # values, of which a handful are held at once
 # gains from here on can be divided by: what rounding (to fp16, too) does to a value is lost in the sums over a feature map
 INVERTIBLE = 0.01
 
@@ -201,7 +201,7 @@ def _haar_by_piece(
         # rows of weights rather than masks and weights: elementwise operations are vectorised over equal layouts only
         right = [(w * first).contiguous()[..., :-1] for w in partner]
         left = [(w * ~first).contiguous()[..., 1:] for w in partner]
-    for piece in pieces(x):
+    for piece in chunks(x):
         phases = _phases(x[piece], rows)
         bands = _butterflies(phases)
         if products is not None:
@@ -227,7 +227,7 @@ def _haar_products(x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
     kind = torch.promote_types(x.dtype, torch.float32)
     rows, along_last = _split_axes(x, axes)
     result = x.new_zeros(x.shape[1], 2 ** len(axes), dtype=kind)
-    for piece in pieces(x):
+    for piece in chunks(x):
         of_x = _butterflies(_phases(x[piece].to(kind), rows))  # sums of squares overflow fp16
         of_y = of_x if x is y else _butterflies(_phases(y[piece].to(kind), rows))
         result[piece[1]] += _products(of_x, of_y, along_last)
@@ -266,13 +266,13 @@ def _as_pairs(x: Tensor) -> Tensor:
     )
 
 
-def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
+def chunks(x: Tensor) -> Iterator[tuple[slice, slice]]:
     """Samples and channels to work on at once: on a CPU, in eager code, as many as the cache holds; else all."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         yield slice(None), slice(None)
         return
-    channels = max(1, min(x.shape[1], PIECE // max(1, x[0, 0].numel())))
-    samples = max(1, PIECE // max(1, x[0].numel()))
+    channels = max(1, min(x.shape[1], CHUNK_ELEMENTS // max(1, x[0, 0].numel())))
+    samples = max(1, CHUNK_ELEMENTS // max(1, x[0].numel()))
     for n in range(0, x.shape[0], samples):
         for c in range(0, x.shape[1], channels):
             yield slice(n, n + samples), slice(c, c + channels)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_lngswr.attacks.base import BatchModel, random_start
-from nnunetv2_lngswr.attacks.losses import LabelSpace, Target, get_loss
+from nnunetv2_lngswr.attacks.losses import LabelSpace, SegmentationTarget, get_loss
 from nnunetv2_lngswr.attacks.pgd import last_iterate
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds
 from nnunetv2_lngswr.utils.errors import UserError
@@ -30,7 +30,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 def craft(
     network: nn.Module,
     x: Tensor,
-    target: Target,
+    target: SegmentationTarget,
     ball: Ball,
     *,
     steps: int,
@@ -63,12 +63,14 @@ def craft(
     )
 
 
-def batch_target(target: Tensor, space: LabelSpace) -> Target:
+def batch_target(target: Tensor, space: LabelSpace) -> SegmentationTarget:
     """From nnU-Net's target at full resolution: (B, 1, *spatial) labels, or for regions (B, R [+ 1: ignored voxels], *spatial)."""
     if not space.regions:
         return space.target(target[:, 0])
-    return Target(
-        hot=target[:, : len(space.heads)].bool(), mask=counted_voxels(target, space), regions=True
+    return SegmentationTarget(
+        one_hot=target[:, : len(space.heads)].bool(),
+        mask=counted_voxels(target, space),
+        regions=True,
     )
 
 
@@ -81,9 +83,11 @@ def counted_voxels(target: Tensor, space: LabelSpace) -> Tensor:
     return target[:, :1] != space.ignore_label
 
 
-def select(target: Target, samples: Tensor) -> Target:
+def select(target: SegmentationTarget, samples: Tensor) -> SegmentationTarget:
     """The target of some samples, (n,) indices."""
-    return Target(hot=target.hot[samples], mask=target.mask[samples], regions=target.regions)
+    return SegmentationTarget(
+        one_hot=target.one_hot[samples], mask=target.mask[samples], regions=target.regions
+    )
 
 
 class CaseRanges:

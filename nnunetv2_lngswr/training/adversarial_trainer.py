@@ -26,7 +26,7 @@ import torch.distributed as dist
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from torch import Tensor
 
-from nnunetv2_lngswr.attacks.base import project, step_direction
+from nnunetv2_lngswr.attacks.base import project_onto_ball, step_direction
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.threat_model import Ball, ThreatModel
 from nnunetv2_lngswr.method.config import ADVERSARIAL_KEY, ATConfig, read_adversarial
@@ -185,12 +185,14 @@ class AdversarialTraining:
         scale = ball.scale.view(*ball.scale.shape, *[1] * (x.ndim - 2))
         carried = torch.zeros_like(x) if self._carried is None else self._carried * scale
         carried[self._kept_clean.to(self.device)] = 0
-        leaf = project(x + carried, x, ball).requires_grad_()
+        leaf = project_onto_ball(x + carried, x, ball).requires_grad_()
         result = super().train_step({**batch, "data": leaf})
         # with a gradient scaler this is a multiple of the gradient, which a step's direction does not show
         gradient = torch.nan_to_num(leaf.grad, nan=0.0, posinf=0.0, neginf=0.0)
         size = self._at.relative_step_size * ball.epsilon
-        moved = project(leaf.detach() + size * step_direction(gradient, ball), x, ball) - x
+        moved = (
+            project_onto_ball(leaf.detach() + size * step_direction(gradient, ball), x, ball) - x
+        )
         self._carried = torch.where(scale > 0, moved / torch.where(scale > 0, scale, 1.0), 0.0)
         return result
 

@@ -8,7 +8,7 @@ import torch
 from nnunetv2_lngswr import attacks
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.apgd import apgd
-from nnunetv2_lngswr.attacks.base import Search
+from nnunetv2_lngswr.attacks.base import BestIterate
 from nnunetv2_lngswr.attacks.segpgd import wrong_weight
 from nnunetv2_lngswr.attacks.ssah import _Semantics, low_frequencies
 from tests.model_folders import make_network
@@ -134,7 +134,7 @@ def test_a_large_epsilon_drives_dice_to_zero(name, trained):
 @pytest.mark.parametrize("name", ("pgd_linf", "apgd"))
 def test_an_attack_ends_where_dice_is_zero(name, trained, monkeypatch):
     _, ended = run(name, trained, epsilon=1.0, steps=40, restarts=2)
-    monkeypatch.setattr(Search, "solved", False)
+    monkeypatch.setattr(BestIterate, "solved", False)
     _, whole = run(name, trained, epsilon=1.0, steps=40, restarts=2)
     assert (ended.dice == 0).all() and (whole.dice == 0).all()
     assert ended.queries < whole.queries / 2
@@ -385,7 +385,7 @@ def test_apgd_halves_its_step_only_at_checkpoints_and_converges():
 
 def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius(monkeypatch):
     monkeypatch.setattr(
-        Search, "solved", False
+        BestIterate, "solved", False
     )  # there is nothing to segment: Dice is 0 from the start
 
     class Linear(Quadratic):

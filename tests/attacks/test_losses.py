@@ -115,7 +115,7 @@ def test_losses_are_finite_and_have_gradients_at_extreme_logits():
 def test_minus_one_counts_as_background_and_unknown_labels_are_named():
     space = LabelSpace.softmax(2)
     assert torch.equal(
-        space.target(torch.tensor([[-1, 1]])).hot, space.target(torch.tensor([[0, 1]])).hot
+        space.target(torch.tensor([[-1, 1]])).one_hot, space.target(torch.tensor([[0, 1]])).one_hot
     )
     with pytest.raises(ValueError, match=r"labels \[7\]"):
         space.target(torch.tensor([[0, 7]]))

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, parse_epsilon
-from nnunetv2_lngswr.attacks.base import perturbation_norms, project, random_start, step_direction
+from nnunetv2_lngswr.attacks.base import (
+    perturbation_norms,
+    project_onto_ball,
+    random_start,
+    step_direction,
+)
 
 NORMS = ("linf", "l2")
 
@@ -40,27 +45,27 @@ def test_projection_stays_in_the_ball_and_in_the_bounds(norm, unit, shape):
         Bounds.of(x, file_scale=torch.tensor([0.5, 2.0]))
     )
     far = x + 100 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    projected = project(far, x, ball)
+    projected = project_onto_ball(far, x, ball)
     assert (reach(x, projected, ball) <= 0.1 * (1 + 1e-5)).all()
     for b in range(2):
         for c in range(2):
             assert projected[b, c].min() >= x[b, c].min() and projected[b, c].max() <= x[b, c].max()
     # a point of the ball stays where it is, and projecting twice changes nothing
-    assert torch.allclose(project(projected, x, ball), projected, atol=1e-6)
+    assert torch.allclose(project_onto_ball(projected, x, ball), projected, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_zero_epsilon_is_identity_of_the_projection(norm):
     x = two_channel_case()
     ball = ThreatModel(norm=norm, epsilon=0).ball(Bounds.of(x))
-    assert torch.equal(project(x + torch.randn(x.shape), x, ball), x)
+    assert torch.equal(project_onto_ball(x + torch.randn(x.shape), x, ball), x)
     assert torch.equal(random_start(x, ball, torch.Generator().manual_seed(0)), x)
 
 
 def test_range_unit_is_the_fraction_of_each_channels_range():
     x = two_channel_case()
     ball = ThreatModel(norm="linf", epsilon=8 / 255).ball(Bounds.of(x))
-    moved = (project(x + 1e3, x, ball) - x)[0].flatten(1).amax(1)
+    moved = (project_onto_ball(x + 1e3, x, ball) - x)[0].flatten(1).amax(1)
     extent = x[0].flatten(1).amax(1) - x[0].flatten(1).amin(1)
     assert torch.allclose(moved, 8 / 255 * extent, rtol=1e-4)
 
@@ -71,7 +76,7 @@ def test_original_unit_is_the_files():
     ball = ThreatModel(norm="linf", epsilon=10, unit="original").ball(
         Bounds.of(x, file_scale=torch.tensor([0.02]))
     )
-    moved = (project(x + 5, x, ball) - x).max()
+    moved = (project_onto_ball(x + 5, x, ball) - x).max()
     assert math.isclose(float(moved), 0.2, rel_tol=1e-5)
     norms = perturbation_norms(x + 0.1, x, ball.bounds)
     assert math.isclose(float(norms["linf_original"]), 5.0, rel_tol=1e-5)
@@ -83,7 +88,7 @@ def test_original_unit_is_the_files():
 def test_channels_that_are_no_image_stay_fixed_and_do_not_count(norm):
     x = two_channel_case()
     ball = ThreatModel(norm=norm, epsilon=0.05).ball(Bounds.of(x, image_channels=1))
-    moved = project(
+    moved = project_onto_ball(
         x + 10 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2)), x, ball
     )
     assert torch.equal(moved[:, 1], x[:, 1])

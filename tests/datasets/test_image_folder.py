@@ -13,10 +13,10 @@ from PIL import Image
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets import conversion
 from nnunetv2_lngswr.datasets.image_folder import convert_image_folder
-from nnunetv2_lngswr.datasets.options import ImageOptions, Target
+from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
 from nnunetv2_lngswr.datasets.tnscui import convert_tnscui
 
-TARGET = Target(
+TARGET = DatasetSpec(
     dataset_id=701, name="Test", channel="ultrasound", label="nodule", file_ending=".png", folds=2
 )
 

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets.dicom import make_scan, read_header
 from nnunetv2_lngswr.datasets.lidc import convert_lidc
-from nnunetv2_lngswr.datasets.options import LidcOptions, Target
+from nnunetv2_lngswr.datasets.options import DatasetSpec, LidcOptions
 
 pytest.importorskip("pydicom", reason="pydicom writes the DICOM files (pip install pydicom)")
 from pydicom.uid import EnhancedCTImageStorage
@@ -21,7 +21,7 @@ from tests.datasets.lidc_files import ROOT, nodule, write_series, write_xml
 
 SHAPE = (10, 40, 48)
 SPACING = (2.5, 0.7, 0.6)  # z, y, x as write_series' defaults
-TARGET = Target(
+TARGET = DatasetSpec(
     dataset_id=703, name="Lidc", channel="CT", label="nodule", file_ending=".nii.gz", folds=2
 )
 

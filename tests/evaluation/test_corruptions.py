@@ -17,11 +17,11 @@ def case(shape, channels=2):
 
 
 def shifted(name, x, severity, seed=0, **options):
-    return shifts.apply_shift(name, x, severity=severity, seed=seed, **HU, **options)
+    return shifts.apply_corruption(name, x, severity=severity, seed=seed, **HU, **options)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", shifts.shift_names())
+@pytest.mark.parametrize("name", shifts.corruption_names())
 def test_strength_rises_with_severity(name, shape):
     x = case(shape)
     seeds = range(8 if name == "occlusion" else 3)  # a box that lies in dark air changes little
@@ -33,7 +33,7 @@ def test_strength_rises_with_severity(name, shape):
     assert all(b > a for a, b in zip(distance, distance[1:])), distance
 
 
-@pytest.mark.parametrize("name", shifts.shift_names())
+@pytest.mark.parametrize("name", shifts.corruption_names())
 def test_one_seed_one_result_inside_the_range(name):
     for shape in SHAPES:
         x = case(shape)
@@ -62,7 +62,7 @@ def test_another_seed_gives_another_pattern(name):
     assert not torch.equal(shifted(name, x, 3, seed=1), shifted(name, x, 3, seed=2))
 
 
-@pytest.mark.parametrize("name", shifts.shift_names())
+@pytest.mark.parametrize("name", shifts.corruption_names())
 def test_channels_that_are_no_image_stay_fixed(name):
     x = case((1, 24, 30), channels=3)
     y = shifted(name, x, 5, image_channels=2)
@@ -72,7 +72,7 @@ def test_channels_that_are_no_image_stay_fixed(name):
 def test_constant_channels_stay_constant():
     x = case((1, 24, 30))
     x[1] = 0.7
-    for name in shifts.shift_names():
+    for name in shifts.corruption_names():
         assert torch.equal(shifted(name, x, 5)[1], x[1]), name
 
 
@@ -106,9 +106,15 @@ def test_which_shifts_apply():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda x: shifts.apply_shift("gausian_noise", x, severity=1, seed=0), "gaussian_noise"),
-        (lambda x: shifts.apply_shift("gamma", x, severity=6, seed=0), "severity must be one of"),
-        (lambda x: shifts.apply_shift("hu_offset", x, severity=1, seed=0), "HU scale"),
+        (
+            lambda x: shifts.apply_corruption("gausian_noise", x, severity=1, seed=0),
+            "gaussian_noise",
+        ),
+        (
+            lambda x: shifts.apply_corruption("gamma", x, severity=6, seed=0),
+            "severity must be one of",
+        ),
+        (lambda x: shifts.apply_corruption("hu_offset", x, severity=1, seed=0), "HU scale"),
     ],
 )
 def test_bad_input_is_named(call, message):

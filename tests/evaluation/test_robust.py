@@ -173,7 +173,7 @@ def test_a_killed_run_resumes_to_the_same_bytes_without_repeating_cases(
     world, finished, tmp_path, monkeypatch
 ):
     out, done = tmp_path / "out", []
-    original = run_case.apply_shift
+    original = run_case.apply_corruption
 
     def killed(*args, **kwargs):
         done.append(1)
@@ -181,7 +181,7 @@ def test_a_killed_run_resumes_to_the_same_bytes_without_repeating_cases(
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(run_case, "apply_shift", killed)
+    monkeypatch.setattr(run_case, "apply_corruption", killed)
     with pytest.raises(KeyboardInterrupt):
         run(world, out)
     assert (
@@ -815,7 +815,7 @@ def test_budgets_are_exact():
 
 def test_seeds_depend_on_case_and_attack_but_not_on_order_or_budget():
     def seed(**change):
-        return protocol.Run(
+        return protocol.EvaluationRun(
             **{
                 "kind": "attack",
                 "name": "pgd_linf",

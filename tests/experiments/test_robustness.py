@@ -17,7 +17,7 @@ from nnunetv2_lngswr.experiments.robustness import (
     ARMS,
     PRESETS,
     Preset,
-    Run,
+    TrainingRun,
     benchmark_robustness,
     evaluation_options,
     low_resolution_spacing,
@@ -321,7 +321,7 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(
     its = benchmark._Benchmark(
         tmp_path, DATASET, configuration, "tiny", TINY, {}, None, device, False, print
     )
-    runs = [Run("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(12)]
+    runs = [TrainingRun("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(12)]
     with pytest.raises(ValueError, match="training failed"):
         its.do(runs)
     assert (
@@ -420,7 +420,7 @@ def test_ctrl_c_ends_the_commands_of_all_threads(raw, tmp_path, monkeypatch):
     its = benchmark._Benchmark(tmp_path, DATASET, "2d", "tiny", TINY, {}, None, "cpu", False, print)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        its.do([Run("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(6)])
+        its.do([TrainingRun("vanilla", 0, fold, "p", "nnUNetTrainerVanilla") for fold in range(6)])
     assert time.monotonic() - before < 30 and len(started) == 2
 
 

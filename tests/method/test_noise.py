@@ -98,7 +98,7 @@ def test_same_seed_same_noise_and_other_keys_other_noise(rng):
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("shape", [(3, 4, 16, 24), (2, 3, 9, 7), (2, 2, 8, 6, 10)])
 def test_pieces_have_the_same_law(shape, spectrum, rng, monkeypatch):
-    monkeypatch.setattr(wavelet, "PIECE", 100)
+    monkeypatch.setattr(wavelet, "CHUNK_ELEMENTS", 100)
     x = torch.randn(shape, generator=rng)
     sd = torch.linspace(1, 2, shape[1])
     module = LayerwiseNoise(0.5, spectrum=spectrum, random_amplitude=False)

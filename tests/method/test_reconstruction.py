@@ -46,7 +46,7 @@ def test_project_keeps_a_inside_its_interval():
     module = module_of()
     with torch.no_grad():
         module.theta.copy_(torch.tensor([[-3.0, 0.5 / SCALE, 9.0]] * 3))
-    module.project()
+    module.clamp_gates_()
     assert torch.equal(module.theta * SCALE, torch.tensor([[0.0, 0.5, 1.0]] * 3))
 
 

@@ -168,7 +168,7 @@ def test_pieces_and_compiled_code_give_the_same(shape, rng, monkeypatch):
     compiled = results(torch.compile(apply_gains, fullgraph=True, backend="eager", dynamic=False))
     weights = gains.view(1, *gains.shape, *[1] * (len(shape) - 2))
     direct = compose(decompose(x, axes) * weights, axes, shape[2:])
-    monkeypatch.setattr(wavelet, "PIECE", 1)
+    monkeypatch.setattr(wavelet, "CHUNK_ELEMENTS", 1)
     for other in (compiled, results(apply_gains)):
         assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, other))
     assert torch.allclose(whole[0], direct, atol=1e-12)

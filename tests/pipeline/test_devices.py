@@ -57,7 +57,7 @@ def test_a_step_stays_on_its_device_in_types_that_mps_has_and_reads_nothing_back
         sum(o.square().mean() for o in network.train()(x)).backward()
         assert all(p.grad is not None for p in network.parameters())
         find_lngswr(network).commit_priors()
-        find_lngswr(network).project()
+        find_lngswr(network).clamp_gates_()
         with torch.no_grad():
             network.eval()(x)
     # a wavelet's filters are made on the CPU, in double precision

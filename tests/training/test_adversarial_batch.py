@@ -331,7 +331,7 @@ def test_replay_gives_each_batch_so_many_times_and_restarts_with_a_new_one():
 def test_targets_of_labels_regions_and_ignored_voxels():
     labels = torch.tensor([[0, 1], [2, -1]]).view(1, 1, 2, 2)
     target = batch_target(labels, LabelSpace.softmax(2, ignore_label=2))
-    assert target.hot[0, 1].tolist() == [[False, True], [False, False]] and target.mask[
+    assert target.one_hot[0, 1].tolist() == [[False, True], [False, False]] and target.mask[
         0, 0
     ].tolist() == [[True, True], [False, True]]
     regions = torch.stack(
@@ -339,12 +339,14 @@ def test_targets_of_labels_regions_and_ignored_voxels():
     )  # the last: ignored
     space = LabelSpace(heads=((1, 2), (1,)), regions=True, ignore_label=2)
     target = batch_target(regions, space)
-    assert torch.equal(target.hot, regions[:, :2]) and torch.equal(target.mask, ~regions[:, 2:])
+    assert torch.equal(target.one_hot, regions[:, :2]) and torch.equal(target.mask, ~regions[:, 2:])
     target = batch_target(
         regions[:, :2].to(torch.int16), LabelSpace(heads=((1, 2), (1,)), regions=True)
     )
     assert (
-        target.hot.shape == (1, 2, 2, 2) and target.mask.shape == (1, 1, 2, 2) and target.mask.all()
+        target.one_hot.shape == (1, 2, 2, 2)
+        and target.mask.shape == (1, 1, 2, 2)
+        and target.mask.all()
     )
 
 

@@ -27,7 +27,7 @@ def train(network, module, inputs, forwards=1):
         missing = [n for n, p in module.named_parameters() if p.grad is None]
         optimizer.step()
         find_lngswr(module).commit_priors()
-        find_lngswr(module).project()
+        find_lngswr(module).clamp_gates_()
     return missing
 
 

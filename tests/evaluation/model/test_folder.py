@@ -77,7 +77,7 @@ def test_segmentation_equals_plain_predict(options, shape, spacing, tmp_path):
     if options.get("folds") == ("all",):  # nnU-Net's own detection leaves fold_all out
         (folder / "fold_all").rename(folder / "fold_0")
     assert np.array_equal(ours, plain_predict(folder, files, tmp_path / "out"))
-    assert 0 < (ours > 0).mean() < 1 and ours.shape == case.reference.shape
+    assert 0 < (ours > 0).mean() < 1 and ours.shape == case.ground_truth.shape
     model.write_segmentation(ours, tmp_path / "written.nii.gz", case)
     assert case.labels.shape == case.x.shape[1:] and case.labels.min() == 0
     json.dumps(model.describe())
@@ -137,7 +137,7 @@ def test_labels_are_preprocessed_with_ignored_voxels_and_minus_one(tmp_path):
     assert sorted(case.labels.unique().tolist()) == [0, 1, 2]
     target = case.target(model.label_space)
     assert torch.equal(~target.mask[0, 0], case.labels == 2) and np.array_equal(
-        case.reference[0], label
+        case.ground_truth[0], label
     )
 
 
@@ -283,7 +283,7 @@ def test_attacks_lower_the_exported_dice(tmp_path, trained):
         case = model.preprocess(*make_case(tmp_path / "images", shape=shape))
         ball = ThreatModel(norm="linf", epsilon=0.2).ball(case.bounds)
         window, target = model.sliding_window(window_batch_size=4), case.target(model.label_space)
-        clean = dice(model.predict(case), case.reference)
+        clean = dice(model.predict(case), case.ground_truth)
 
         def attacked(name, **more):
             result = run_attack(
@@ -295,7 +295,7 @@ def test_attacks_lower_the_exported_dice(tmp_path, trained):
                 generator=torch.Generator().manual_seed(0),
                 **more,
             )
-            return dice(model.predict(case, result.perturbed[0]), case.reference)
+            return dice(model.predict(case, result.perturbed[0]), case.ground_truth)
 
         noise, pgd = attacked("noise"), attacked("pgd_linf", steps=10)
         assert clean > 0.85 and pgd < noise - 0.05

@@ -109,7 +109,7 @@ def test_slices_of_a_2d_configuration_are_independent_2d_cases():
         leaf = x[:, :, s].clone().requires_grad_()
         z_s = whole_case(nets, leaf, (PATCH,) * 2, 0.5, (0, 1))
         assert torch.allclose(z[:, :, s], z_s)
-        slice_target = LabelSpace.softmax(2).target(target.hot[:, 1, s].long())
+        slice_target = LabelSpace.softmax(2).target(target.one_hot[:, 1, s].long())
         (expected,) = torch.autograd.grad(cross_entropy(z_s, slice_target).sum() / 3, leaf)
         assert torch.allclose(gradient[:, :, s], expected, rtol=1e-9)
 
@@ -121,7 +121,7 @@ def test_batching_of_windows_and_cases_changes_nothing(window_batch_size):
     many = SlidingWindow(nets, patch_size=(PATCH,) * 2, window_batch_size=window_batch_size)
     batched = many.value_and_gradient(x, lambda z: cross_entropy(z, target))
     for b in range(2):
-        alone_target = LabelSpace.softmax(2).target(target.hot[b : b + 1, 1].long())
+        alone_target = LabelSpace.softmax(2).target(target.one_hot[b : b + 1, 1].long())
         alone = one.value_and_gradient(x[b : b + 1], lambda z: cross_entropy(z, alone_target))
         for got, expected in zip(batched, alone):
             assert torch.allclose(got[b : b + 1], expected, rtol=1e-9, atol=1e-12)
