@@ -53,7 +53,8 @@ from tqdm import tqdm
 from evaluation import significance as statistics
 from evaluation.inputs import CaseFiles
 from evaluation.model.folder import Case, SegmentationModel
-from evaluation.protocol import LINF, EvaluationRun, Options, budget_text, parse_budget
+from evaluation.options import LINF, Options
+from evaluation.protocol import EvaluationRun
 from evaluation.report.figures import COLOURS
 from evaluation.report.markdown import MEAN_LABEL, markdown_table
 from evaluation.run_case import run_case
@@ -62,6 +63,7 @@ from nnunetv2_lngswr.attacks.base import clip, project_onto_ball, random_directi
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
 TOLERANCE = 0.01  # Dice; attacks are random and cases few

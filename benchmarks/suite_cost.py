@@ -55,7 +55,7 @@ SUITE = [
     "1/255",
     "2/255",
 ]
-SUITE += ["--shifts", "none", "--disable_tta", "--disable_progress_bar"]
+SUITE += ["--corruptions", "none", "--disable_tta", "--disable_progress_bar"]
 
 
 class PlainWindows(SlidingWindow):

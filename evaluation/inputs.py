@@ -1,4 +1,8 @@
-"""Which cases are evaluated by which fold: image and label folders, or each fold's validation cases by the model that has not seen them."""
+"""Which cases are evaluated by which fold.
+
+Image and label folders by all folds together, or each fold's validation cases by the model that has
+not seen them.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +21,33 @@ NAMED_AT_MOST = 5
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFiles:
-    """One case. `folds`: of the models that evaluate it; None stands for all that are loaded."""
+    """One case."""
 
     identifier: str
+    """nnU-Net's name of the case."""
     folds: tuple[int | str, ...] | None
+    """Of the models that evaluate it; None stands for all that are loaded."""
     images: tuple[Path, ...]
+    """One file per channel."""
     label: Path
+    """The ground truth."""
     previous_stage: Path | None = None
+    """The previous stage's segmentation, of a cascade."""
 
     @property
     def key(self) -> str:
         """Names the part file."""
-        return (
-            self.identifier
-            if self.folds is None
-            else f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
-        )
+        if self.folds is None:
+            return self.identifier
+        return f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
 
     def sha256(self) -> str:
         """Of the contents of all its files, so that a changed file is noticed on resume."""
         digest = hashlib.sha256()
-        for path in (
-            *self.images,
-            self.label,
-            *([self.previous_stage] if self.previous_stage else []),
-        ):
+        paths = [*self.images, self.label]
+        if self.previous_stage is not None:
+            paths.append(self.previous_stage)
+        for path in paths:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
@@ -50,8 +56,24 @@ class CaseFiles:
 def from_folders(
     images: Mapping[str, Sequence[str]], labels: Path, *, ending: str, previous_stage: Path | None
 ) -> list[CaseFiles]:
-    """`images`: {identifier: channel files}, as SegmentationModel.list_images; `labels`: folder of <identifier><ending>; sorted. ValueError for images
-    without labels, labels without images and cases without their previous stage."""
+    """The cases of an image and a label folder, sorted.
+
+    Parameters
+    ----------
+    images
+        {identifier: channel files}, as `SegmentationModel.list_images` gives them.
+    labels
+        The folder of <identifier><ending>.
+    ending
+        The model's file_ending.
+    previous_stage
+        The folder of the previous stage's segmentations, of a cascade.
+
+    Raises
+    ------
+    UserError
+        Images without labels, labels without images, cases without their previous stage.
+    """
     if not labels.is_dir():
         raise UserError(f"label folder {labels} does not exist (-l)")
     there = {p.name.removesuffix(ending) for p in labels.glob(f"*{ending}") if p.is_file()}
@@ -85,57 +107,66 @@ def from_cross_validation(
     channels: int,
     previous_stage: Path | None,
 ) -> list[CaseFiles]:
-    """Every fold's validation cases, fold by fold, sorted: from nnUNet_raw/<dataset>/{imagesTr, labelsTr} and
-    nnUNet_preprocessed/<dataset>/splits_final.json. ValueError, with the fix, where one of them is missing, and for fold_all."""
+    """Every fold's validation cases, fold by fold, sorted.
+
+    They come from nnUNet_raw/DATASET/{imagesTr, labelsTr}, or where its dataset.json places them,
+    and nnUNet_preprocessed/DATASET/splits_final.json.
+
+    Parameters
+    ----------
+    dataset
+        nnU-Net's name, such as Dataset611_ThyroidUS.
+    folds
+        Those to evaluate.
+    ending, channels
+        The model's file_ending and number of image channels.
+    previous_stage
+        The folder of the previous stage's segmentations, of a cascade.
+
+    Raises
+    ------
+    UserError
+        A file, folder or variable is missing, a case would count twice, and fold_all, which has no
+        validation cases.
+    """
     refuse_fold_all(folds)
-    raw, preprocessed = (
-        _environment("nnUNet_raw") / dataset,
-        _environment("nnUNet_preprocessed") / dataset,
-    )
-    splits_file = preprocessed / "splits_final.json"
-    if not splits_file.is_file():
-        raise UserError(
-            f"{splits_file} does not exist, so the validation cases of the folds are unknown; copy it there, or give -i and -l"
-        )
-    splits = read_json(splits_file)
+    raw = _environment("nnUNet_raw") / dataset
+    splits_file = _environment("nnUNet_preprocessed") / dataset / "splits_final.json"
+    validation = _validation_cases(splits_file, [int(f) for f in folds])
     if not (raw / "imagesTr").is_dir() and not (raw / "dataset.json").is_file():
         raise UserError(
-            f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); put it there, or give -i and -l"
+            f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); "
+            "put it there, or give -i and -l"
         )
     listed = _listed(raw)
-    cases, seen = [], {}
-    for fold in folds:
-        if fold >= len(splits):
-            raise UserError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
-        for name in sorted(splits[fold]["val"]):
-            if name in seen:
+    cases = []
+    for name, fold in validation.items():
+        images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
+        images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
+        for path in (*images, label):
+            if not path.is_file():
                 raise UserError(
-                    f"{splits_file} lists {name} as validation case of folds {seen[name]} and {fold}: one case would count twice; choose one fold (-f)"
+                    f"{path} does not exist, but splits_final.json lists {name} "
+                    f"as validation case of fold {fold}"
                 )
-            seen[name] = fold
-            images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
-            images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
-            for path in (*images, label):
-                if not path.is_file():
-                    raise UserError(
-                        f"{path} does not exist, but splits_final.json lists {name} as validation case of fold {fold}"
-                    )
-            cases.append(
-                CaseFiles(
-                    identifier=name,
-                    folds=(fold,),
-                    images=images,
-                    label=label,
-                    previous_stage=_previous(previous_stage, name, ending),
-                )
+        cases.append(
+            CaseFiles(
+                identifier=name,
+                folds=(fold,),
+                images=images,
+                label=label,
+                previous_stage=_previous(previous_stage, name, ending),
             )
+        )
     return cases
 
 
 def refuse_fold_all(folds: Sequence[int | str]) -> None:
+    """UserError where fold_all is among them."""
     if "all" in folds:
         raise UserError(
-            "fold_all was trained on every case and has no validation cases; give images and labels it has not seen (-i, -l)"
+            "fold_all was trained on every case and has no validation cases; "
+            "give images and labels it has not seen (-i, -l)"
         )
 
 
@@ -144,6 +175,28 @@ def choose(cases: Sequence[CaseFiles], count: int | None, *, seed: int) -> list[
     if count is None or count >= len(cases):
         return list(cases)
     return [cases[i] for i in sorted(random.Random(seed).sample(range(len(cases)), count))]
+
+
+def _validation_cases(splits_file: Path, folds: Sequence[int]) -> dict[str, int]:
+    """{case: fold that has not seen it}, fold by fold, sorted."""
+    if not splits_file.is_file():
+        raise UserError(
+            f"{splits_file} does not exist, so the validation cases of the folds are unknown; "
+            "copy it there, or give -i and -l"
+        )
+    splits = read_json(splits_file)
+    found: dict[str, int] = {}
+    for fold in folds:
+        if fold >= len(splits):
+            raise UserError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
+        for name in sorted(splits[fold]["val"]):
+            if name in found:
+                raise UserError(
+                    f"{splits_file} lists {name} as validation case of folds {found[name]} and "
+                    f"{fold}: one case would count twice; choose one fold (-f)"
+                )
+            found[name] = fold
+    return found
 
 
 def _listed(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
@@ -164,7 +217,8 @@ def _environment(name: str) -> Path:
     value = os.environ.get(name)
     if not value:
         raise UserError(
-            f"without -i and -l the validation cases are evaluated, which needs the environment variable {name}; it is not set"
+            "without -i and -l the validation cases are evaluated, which needs the environment "
+            f"variable {name}; it is not set"
         )
     return Path(value)
 
@@ -175,7 +229,8 @@ def _previous(folder: Path | None, name: str, ending: str) -> Path | None:
     path = folder / f"{name}{ending}"
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist: the previous stage's segmentation of {name} (-prev_stage_predictions)"
+            f"{path} does not exist: the previous stage's segmentation of {name} "
+            "(-prev_stage_predictions)"
         )
     return path
 

@@ -1,7 +1,8 @@
-"""The OUT folder while work goes on: settings.json says what is evaluated, parts/ holds one finished case per file, so that a killed run
-resumes, and several processes share the cases.
+"""The OUT folder while work goes on, so that a killed run resumes and processes share the cases.
 
-A part is written when its case is finished: first the picture's arrays (.npz), then the rows (.json), each atomically; the .json makes it count.
+settings.json says what is evaluated, parts/ holds one finished case per file. A part is written
+when its case is finished: first the picture's arrays (.npz), then the rows (.json), each
+atomically; the .json makes it count. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from evaluation.case_result import EXAMPLE_ARRAYS, CaseResult
 from evaluation.inputs import CaseFiles
-from evaluation.run_case import CaseResult
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
-EXAMPLE_ARRAYS = ("image", "perturbation", "reference", "before", "after")
 
 
 class ResultsFolder:
-    """`path`: OUT; nothing is written before `open`."""
+    """OUT.
+
+    Parameters
+    ----------
+    path
+        The folder, which need not exist; nothing is written before `open`.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -34,7 +40,20 @@ class ResultsFolder:
         self.adversarial = self.path / "adversarial"
 
     def check(self, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-        """ValueError where OUT holds results of other settings (named) or of something else, unless they are to be overwritten."""
+        """Refuse a folder that holds something else.
+
+        Parameters
+        ----------
+        settings
+            What is to be evaluated, as `session.Session.settings`.
+        overwrite
+            Whether results of other settings may be replaced.
+
+        Raises
+        ------
+        UserError
+            OUT holds results of other settings, which are named, or something else.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; -o needs a folder")
         above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
@@ -45,29 +64,34 @@ class ResultsFolder:
             return
         if not self.settings_file.is_file():
             raise UserError(
-                f"{self.path} holds {', '.join(there)} without settings.json; choose another folder, or --overwrite to replace them"
+                f"{self.path} holds {', '.join(there)} without settings.json; "
+                "choose another folder, or --overwrite to replace them"
             )
         try:
             before = read_json(self.settings_file)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{error}; choose another folder, or --overwrite") from None
         different = differences(before, _as_json(settings))
         raise UserError(
-            f"{self.path} holds results of other settings ({'; '.join(different)}); choose another folder, or --overwrite to replace them"
+            f"{self.path} holds results of other settings ({'; '.join(different)}); "
+            "choose another folder, or --overwrite to replace them"
         )
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Whether what OUT holds was made with these settings."""
+        if not self.settings_file.is_file():
+            return False
         try:
-            return self.settings_file.is_file() and read_json(self.settings_file) == _as_json(
-                settings
-            )
-        except ValueError:
+            return read_json(self.settings_file) == _as_json(settings)
+        except UserError:  # damaged
             return False
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Make OUT hold these settings; results of other settings are removed (only files that an evaluation writes). Several processes may
-        do it at once: the first one removes, the others find it done."""
+        """Make OUT hold these settings; results of other settings are removed.
+
+        Only files that an evaluation writes are. Several processes may do it at once: the first one
+        removes, the others find it done.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
         with FileLock(lock):
@@ -86,7 +110,22 @@ class ResultsFolder:
         part = self._part(files)
         return part.is_file() and read_json(part)["inputs_sha256"] == files.sha256()
 
+    def unfinished(
+        self, cases: Sequence[CaseFiles], settings: Mapping[str, Any]
+    ) -> list[CaseFiles]:
+        """The cases that are left to do with these settings."""
+        return [c for c in cases if not self.finished(c)] if self.holds(settings) else list(cases)
+
     def save(self, files: CaseFiles, result: CaseResult, environment: Mapping[str, str]) -> None:
+        """Write a finished case's part.
+
+        Parameters
+        ----------
+        files, result
+            The case and what came of it.
+        environment
+            {package or 'python', 'platform', 'device': version or name} that it was made with.
+        """
         example = result.example
         if example is not None:
             arrays = {k: example[k] for k in EXAMPLE_ARRAYS}
@@ -116,23 +155,21 @@ class ResultsFolder:
             self._part(files).unlink(missing_ok=True)
 
     def load(self, files: CaseFiles) -> dict[str, Any]:
+        """The part of a case, as `save` wrote it, without the picture's arrays."""
         return read_json(self._part(files))
 
-    def tidy(self) -> None:
-        """Remove what killed runs left half-written in parts/; to be called when all cases are finished."""
-        for leftover in self.parts.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-
     def load_example(self, files: CaseFiles, part: Mapping[str, Any]) -> dict[str, Any]:
+        """The example of a part that has one, with its arrays."""
         with np.load(self.parts / f"{files.key}.npz") as arrays:
             return {**part["example"], **{k: arrays[k] for k in EXAMPLE_ARRAYS}}
 
+    def tidy(self) -> None:
+        """Remove what killed runs left half-written in parts/, once all cases are finished."""
+        for leftover in self.parts.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
     def _part(self, files: CaseFiles) -> Path:
         return self.parts / f"{files.key}.json"
-
-
-def _as_json(settings: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(settings))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -145,20 +182,27 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{key}.")
         elif isinstance(a, list) and isinstance(b, list) and len(a) + len(b) > 12:
-            gone, new = [v for v in a if v not in b], [v for v in b if v not in a]
-            shown = [
-                f"{word} {', '.join(map(str, v[:3]))}{' ...' if len(v) > 3 else ''}"
-                for word, v in (("without", gone), ("with new", new))
-                if v
-            ]
-            found.append(
-                f"{prefix}{key}: {len(a)} before, {len(b)} now, {' and '.join(shown) or 'in another order'}"
-            )
+            found.append(f"{prefix}{key}: {_difference_of_lists(a, b)}")
         else:
             found.append(f"{prefix}{key}: was {_short(a)}, is {_short(b)}")
     return found
 
 
+def _difference_of_lists(before: list, now: list) -> str:
+    gone, new = [v for v in before if v not in now], [v for v in now if v not in before]
+    sides = [f"{word} {_first(v)}" for word, v in (("without", gone), ("with new", new)) if v]
+    what = " and ".join(sides) or "in another order"
+    return f"{len(before)} before, {len(now)} now, {what}"
+
+
+def _first(values: list, count: int = 3) -> str:
+    return ", ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
+
+
 def _short(value: Any) -> str:
-    text = json.dumps(value) if not isinstance(value, str) else value
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _as_json(settings: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps(settings))

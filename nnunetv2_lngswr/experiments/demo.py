@@ -368,7 +368,7 @@ class _Chain:
                 "8/255",
                 "--steps",
                 "5",
-                "--shifts",
+                "--corruptions",
                 "--max-cases",
                 "3",
                 "--disable_tta",

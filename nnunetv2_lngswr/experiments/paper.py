@@ -175,7 +175,7 @@ def make_steps(protocol: Protocol, places: Places) -> list[Step]:
             )
     for trainer in protocol.trainers:
         command = ("lngswr", "evaluate", "-m", str(places.model(trainer)), "-o", str(places.output / trainer), "-f", *map(str, protocol.folds),
-                   "--attacks", *ATTACKS, "--shifts")  # fmt: skip
+                   "--attacks", *ATTACKS, "--corruptions")  # fmt: skip
         if protocol.steps is not None:
             command += ("--steps", str(protocol.steps))
         if protocol.max_cases is not None:

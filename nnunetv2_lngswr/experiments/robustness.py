@@ -63,6 +63,7 @@ PRESETS = {
     # to choose settings: the training of cpu-small, and of its evaluation what settings are chosen by
     "search": Preset(
         **SMALL,
+        # --corruptions by its old name: OUT folders hold these words, and others are refused there
         evaluation=(
             *("--attacks", "pgd_linf", "--epsilons", "4/255", "8/255", "--shifts", "none"),
             *("--steps", "10", "--max-cases", "40", "--disable_tta"),
@@ -240,7 +241,8 @@ def evaluation_options(
     """`options` of lngswr evaluate with other attacks, or another number of cases. Raises ValueError for unknown attacks."""
     options = list(options)
     if attacks is not None:
-        from evaluation.protocol import Options, check_names
+        from evaluation.options import Options
+        from evaluation.protocol import check_names
 
         check_names(Options(attacks=tuple(attacks)))
         # steps may be given for attacks that are run only

@@ -59,7 +59,7 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
 
 
 def is_users(error: OSError) -> bool:
-    """Whether the user can mend it: a full disk, no permission, or a file that is not a library's."""
+    """Whether the user can mend it: a full disk, no permission, a file that is not a library's."""
     if error.errno in _REFUSED:
         return True
     if error.errno is None or not isinstance(error.filename, (str, bytes, os.PathLike)):
@@ -83,7 +83,7 @@ def _refusal(error: OSError, output: str | Path | None) -> str:
     if output is None:
         return f"{error}; what is done is kept: once that is mended the same call goes on"
     place = output if error.filename is None else error.filename
-    advice = "free space and run" if error.errno in _FULL else "then run"
+    advice = "free space and run" if error.errno in _FULL else "once that is mended run"
     said = f"{place}: {error.strerror or error}"
     return f"{said}; what is done is kept: {advice} the same command again"
 

@@ -134,7 +134,7 @@ def test_all_steps_in_their_order(root, commands):
         "pgd_linf",
         "pgd_l2",
         "ssah",
-        "--shifts",
+        "--corruptions",
     ]
     # the reference of the table is the vanilla network
     assert [Path(p).name for p in run.seen[-1][3:7]] == list(paper.TRAINERS)
@@ -271,7 +271,7 @@ def test_dry_run_prints_what_would_be_run_and_writes_nothing(root, commands, cap
 
 def test_the_printed_commands_are_ones_that_exist(root, capsys, monkeypatch):
     from evaluation import compare
-    from evaluation.robust import _parser as robust_parser
+    from evaluation.command_line import build_parser as robust_parser
 
     cli.main(
         [

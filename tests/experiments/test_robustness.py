@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import robust
+from evaluation import command_line
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
 from nnunetv2_lngswr.experiments import robustness as benchmark
@@ -273,7 +273,7 @@ def test_other_attacks_replace_those_of_the_preset_with_their_steps(
         max_cases=3,
     )
     (command,) = (c for c, _ in commands if c[0] == "lngswr")
-    options = vars(robust._parser().parse_args(command[2:]))
+    options = vars(command_line.build_parser().parse_args(command[2:]))
     assert (options["attacks"], options["steps"], options["max_cases"]) == (
         ["pgd_l2", "fgsm"],
         ["10"],

@@ -136,7 +136,7 @@ def test_train_predict_and_evaluate_in_processes_of_their_own(crossvalidated, tm
             "fgsm",
             "--epsilons",
             "8/255",
-            "--shifts",
+            "--corruptions",
             "none",
         )
         rows = list(csv.DictReader((results / "cases.csv").open()))

@@ -64,7 +64,7 @@ def test_what_the_user_has_to_mend_is_one_line(error, status, said, capsys):
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "a.nii.gz"),
             "p: a.nii.gz: No such file or directory; what is done is kept: "
-            "then run the same command again\n",
+            "once that is mended run the same command again\n",
         ),
         (
             KeyboardInterrupt(),

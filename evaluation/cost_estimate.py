@@ -1,0 +1,58 @@
+"""A guess at time and memory, from one prediction and one gradient on the first case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from evaluation.run_case import sliding_window
+from evaluation.session import Session
+from nnunetv2_lngswr.attacks.losses import cross_entropy
+
+
+def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
+    """What `evaluation.estimate` returns; `finished`: keys of cases that need no more work."""
+    files = session.cases[0]
+    model, _ = session.models_for(files)
+    started = time.perf_counter()
+    case = model.preprocess(files.images, files.label, files.previous_stage)
+    preprocessing = time.perf_counter() - started
+    started = time.perf_counter()
+    model.predict(case)
+    prediction = time.perf_counter() - started
+    window = sliding_window(model, session.options)
+    x, target = case.batch.to(model.device), case.target(model.label_space).to(model.device)
+    started = time.perf_counter()
+    window.value_and_gradient(x, lambda z: cross_entropy(z, target))[1].cpu()
+    gradient = time.perf_counter() - started
+    runs, corruptions_left_out, attacks_left_out = session.planned
+    per_case = preprocessing + sum(
+        prediction * (1 + r.forwards) + gradient * r.gradients for r in runs
+    )
+    return {
+        "cases": [c.key for c in session.cases],
+        "share": [c.key for c in session.share],
+        "finished": list(finished),
+        "runs": [r.title for r in runs],
+        "shifts_left_out": corruptions_left_out,
+        "attacks_left_out": attacks_left_out,
+        "prediction_seconds": prediction,
+        "gradient_seconds": gradient,
+        "seconds_per_case": per_case,
+        "seconds": per_case * (len(session.share) - len(finished)),
+        "peak_memory_bytes": _peak_memory(model.device),
+        "device": str(model.device),
+    }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes, so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,210 @@
+"""What an evaluation may be told: every setting with its default, validated once.
+
+The command line reads its defaults from here. Budgets are exact fractions. Nothing heavy is
+imported, so that `--help` and a wrong value are answered at once; whether an attack or a corruption
+of some name exists is asked in protocol.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_lngswr.attacks.terms import Norm, Unit
+from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
+from nnunetv2_lngswr.utils.errors import UserError
+
+ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
+EPSILONS = ("1/255", "2/255", "4/255", "8/255")
+EPSILONS_L2 = ("0.25/255", "0.5/255", "1/255", "2/255")
+LINF, L2 = Norm.LINF.value, Norm.L2.value
+UNITS = tuple(u.value for u in Unit)
+WORST = ("worst_linf", "worst_l2")
+OLD_NAMES = {"shifts": "corruptions"}
+"""{old: new} of options; settings.json and summary.json keep the old ones."""
+
+_BUDGETS = {"epsilons": EPSILONS, "epsilons_l2": EPSILONS_L2}
+_LEAST = {"steps": 1, "restarts": 1, "window_batch_size": 1, "max_cases": 1, "seed": 0}
+_NEW_NAMES = {new: old for old, new in OLD_NAMES.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything that an evaluation may be told.
+
+    Raises
+    ------
+    UserError
+        A value outside the rules below; the text names the option, the rule and the value.
+    """
+
+    attacks: Sequence[str] = ATTACKS
+    """Names of nnunetv2_lngswr.attacks. One of both norms runs in Linf, and in L2 with '_l2'
+    appended (segpgd_l2); `noise` runs in every norm that another attack runs in. worst_linf and
+    worst_l2 are always derived, whether or not they are named."""
+    epsilons: Sequence[Fraction | float | str] | None = None
+    """Linf budgets in `epsilon_unit`: numbers, Fractions or texts such as '8/255'. None: EPSILONS
+    for the unit range, which the defaults exist for; none for other units."""
+    epsilons_l2: Sequence[Fraction | float | str] | None = None
+    """L2 budgets, root mean square per voxel, as `epsilons`. None: as there, from EPSILONS_L2."""
+    epsilon_unit: str = "range"
+    """'range': of each channel after preprocessing; 'normalized': preprocessed units; 'original':
+    units of the file, such as HU."""
+    steps: int | None = None
+    """Of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer). None takes each
+    attack's own, and so do ssah and square, whose steps are other things."""
+    steps_of: Mapping[str, int] | Sequence[tuple[str, int]] = ()
+    """{attack: steps}, for one attack; each must be among `attacks`."""
+    restarts: int | None = None
+    """Of attacks with a random start, and draws of the noise control, of which the worst counts.
+    None takes each attack's own."""
+    seed: int = 0
+    """Of everything random."""
+    corruptions: Sequence[str] = ("all",)
+    """Names of evaluation.corruptions, 'all' for those that apply to the data set; empty or 'none'
+    for no corruptions."""
+    surrogate: str | Path | None = None
+    """Another model folder, on which `transfer` makes its perturbations; adds that attack."""
+    folds: Sequence[int | str] | None = None
+    """None takes those found."""
+    checkpoint: str = "checkpoint_final.pth"
+    """File name in each fold_X."""
+    tile_step_size: float = 0.5
+    """Of the sliding window, in windows: in (0, 1]."""
+    use_mirroring: bool = True
+    """Test-time augmentation along the axes that training mirrored."""
+    device: str | None = None
+    """'cpu', 'cuda', 'cuda:N' or 'mps'. None takes CUDA where there is one."""
+    window_batch_size: int | None = None
+    """Windows, mirrored copies included, per network call. None: 8 for 2D configurations, 1 for
+    3D."""
+    autocast: bool = False
+    """Attack in fp16 where autocast allows it, as nnU-Net predicts on CUDA; what the attacks find
+    is scored as always."""
+    max_cases: int | None = None
+    """A seeded choice of so many cases. None: all."""
+    nsd_tolerance: float = 2.0
+    """Of the normalised surface Dice, in mm; in pixels for files without a spacing."""
+    save_adversarial: bool = False
+    """Write perturbed cases into OUT/adversarial, as float images where that is exact."""
+    trust_checkpoint: bool = False
+    """Load checkpoints that hold more than tensors and numbers, which runs their code."""
+
+    def __post_init__(self) -> None:
+        if self.epsilon_unit not in UNITS:
+            raise UserError(
+                f"epsilon unit must be one of {', '.join(UNITS)}, got {self.epsilon_unit!r}"
+            )
+        self._set_names()
+        self._set_budgets()
+        self._set_steps_of()
+        self._check_numbers()
+        if not ({*self.attacks} - {*WORST} or {*self.corruptions} - {"none"}):
+            raise UserError(
+                "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
+                "from others) or --corruptions"
+            )
+
+    def budgets(self, norm: str) -> tuple[Fraction, ...]:
+        """Of one norm, rising."""
+        values = self.epsilons if norm == LINF else self.epsilons_l2
+        return tuple(e for e in values or () if isinstance(e, Fraction))
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready, budgets as text, names as in settings.json and summary.json of all
+        versions."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name, norm in zip(_BUDGETS, (LINF, L2)):
+            values[name] = [budget_text(e) for e in self.budgets(norm)]
+        values["steps_of"] = dict(self.steps_of)
+        return {
+            _NEW_NAMES.get(k, k): list(v) if isinstance(v, tuple) else v for k, v in values.items()
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Options:
+        """The options that `record` was made of, up to the digits of budgets."""
+        return cls(**{OLD_NAMES.get(k, k): v for k, v in record.items()})
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _set_names(self) -> None:
+        for name in ("attacks", "corruptions"):
+            value = getattr(self, name)
+            self._set(name, (value,) if isinstance(value, str) else tuple(dict.fromkeys(value)))
+        if self.surrogate is None:
+            return
+        self._set("surrogate", str(self.surrogate))
+        if not any(a.startswith("transfer") for a in self.attacks):
+            self._set("attacks", (*self.attacks, "transfer"))
+
+    def _set_budgets(self) -> None:
+        in_range = self.epsilon_unit == "range"
+        for name, default in _BUDGETS.items():
+            given = getattr(self, name)
+            if given is None:
+                given = default if in_range else ()
+            if isinstance(given, (str, int, float, Fraction)):
+                given = (given,)
+            budgets = tuple(sorted({parse_budget(e) for e in given}))
+            self._set(name, budgets)
+        for name, norm in zip(_BUDGETS, (LINF, L2)):
+            largest = float(max(self.budgets(norm), default=0))
+            if in_range and largest > 1:
+                raise UserError(
+                    f"{name} are fractions of the intensity range, got {largest:g}; "
+                    f"did you mean {largest:g}/255?"
+                )
+
+    def _set_steps_of(self) -> None:
+        steps_of = tuple(sorted(dict(self.steps_of).items()))
+        self._set("steps_of", steps_of)
+        for name, value in steps_of:
+            if name not in self.attacks:
+                raise UserError(
+                    f"steps are given for {name}, which is not among the attacks: "
+                    f"{', '.join(self.attacks)}"
+                )
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"steps of {name} must be an integer >= 1, got {value}")
+
+    def _check_numbers(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise UserError(f"{name} must be an integer >= {least}, got {value}")
+        if not 0 < self.tile_step_size <= 1:
+            raise UserError(
+                f"step_size (tile_step_size) must be in (0, 1], got {self.tile_step_size}"
+            )
+        if not self.nsd_tolerance >= 0:
+            raise UserError(f"nsd_tolerance must be >= 0, got {self.nsd_tolerance}")
+
+
+def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:
+    """Options with their old names replaced, each with a FutureWarning.
+
+    Raises
+    ------
+    UserError
+        An option given under both names.
+    """
+    renamed = dict(options)
+    for old, new in OLD_NAMES.items():
+        if old not in renamed:
+            continue
+        if new in renamed:
+            raise UserError(f"{old} is the old name of {new}; give {new} only")
+        warnings.warn(said_of_old_name(old, new), FutureWarning, stacklevel=stacklevel)
+        renamed[new] = renamed.pop(old)
+    return renamed
+
+
+def said_of_old_name(old: str, new: str) -> str:
+    return f"{old} is now called {new}; the old name goes on working"

@@ -1,0 +1,270 @@
+"""What is decided before the first case: the model, the cases, this call's share of them, the runs.
+
+`prepare` checks the cheap things first, since names are wrong more often than models.
+`Session.settings` is what results depend on; OUT is gone on with only where it was made with the
+same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation import protocol
+from evaluation.inputs import (
+    CaseFiles,
+    choose,
+    from_cross_validation,
+    from_folders,
+    refuse_fold_all,
+)
+from evaluation.options import Options
+from evaluation.protocol import PlannedRuns
+from nnunetv2_lngswr.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from evaluation.model.folder import SegmentationModel
+
+SETTINGS_VERSION = 1
+# paths, the number of the device and versions do not change what is evaluated; the summary has them
+_NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
+_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "trust_checkpoint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where model and cases are. Without images and labels: each fold's validation cases."""
+
+    model_folder: Path
+    """TRAINER__PLANS__CONFIGURATION."""
+    images: Path | None = None
+    """Image folder in nnU-Net's format."""
+    labels: Path | None = None
+    """Label folder."""
+    previous_stage: Path | None = None
+    """Folder of the previous stage's segmentations, of a cascade."""
+
+    def __post_init__(self) -> None:
+        if (self.images is None) == (self.labels is None):
+            return
+        given, missing = "images (-i)", "labels (-l)"
+        if self.images is None:
+            given, missing = missing, given
+        raise UserError(
+            f"{given} were given without {missing}; "
+            "give both, or neither for each fold's validation cases"
+        )
+
+    @property
+    def validating(self) -> bool:
+        """Whether each fold's validation cases are evaluated."""
+        return self.images is None
+
+
+@dataclass(kw_only=True)
+class Session:
+    """Everything that is decided before the first case."""
+
+    inputs: Inputs
+    options: Options
+    model: SegmentationModel
+    """The folds that evaluate the current case; one fold at a time when validating."""
+    surrogate: SegmentationModel | None
+    """What `transfer` attacks, of the same folds."""
+    cases: list[CaseFiles]
+    """All of the evaluation, in the order of the report."""
+    share: list[CaseFiles]
+    """Those of this call."""
+    planned: PlannedRuns
+    settings: dict[str, Any]
+    """What results depend on, JSON-ready: the content of settings.json."""
+
+    def models_for(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
+        """The model (and surrogate) that may evaluate these files."""
+        if files.folds is not None and tuple(self.model.folds) != files.folds:
+            self.model = _load(self.inputs.model_folder, self.options, files.folds)
+            if self.options.surrogate is not None:
+                self.surrogate = _load(Path(self.options.surrogate), self.options, files.folds)
+        return self.model, self.surrogate
+
+    def check_files(self, cases: Sequence[CaseFiles], *, progress: bool) -> None:
+        """Read every file once: a bad one is better named now than after a night."""
+        from tqdm import tqdm
+
+        for files in tqdm(
+            cases, desc="checking files", unit="case", disable=not progress, leave=False
+        ):
+            self.model.read(files.images, files.label, files.previous_stage)
+
+
+def prepare(
+    inputs: Inputs, options: Options, *, num_parts: int | None = None, part_id: int | None = None
+) -> Session:
+    """Load the model, list its cases and plan its runs.
+
+    Parameters
+    ----------
+    inputs, options
+        What is evaluated, and how.
+    num_parts, part_id
+        This call's share is cases part_id, part_id + num_parts, ...; None: RANK and WORLD_SIZE, as
+        torchrun sets them.
+
+    Raises
+    ------
+    UserError
+        Names that do not exist, a folder that is no model or lacks files, options that do not
+        apply.
+    """
+    num_parts, part_id = _parts(num_parts, part_id)
+    protocol.check_names(options)
+    from evaluation.model.folder import find_folds
+
+    folds = find_folds(inputs.model_folder, options.folds, options.checkpoint)
+    if inputs.validating:
+        refuse_fold_all(folds)
+    model = _load(inputs.model_folder, options, folds[:1] if inputs.validating else folds)
+    cases = choose(_list_cases(inputs, model, folds), options.max_cases, seed=options.seed)
+    schemes = model.configuration_manager.normalization_schemes
+    planned = protocol.plan_runs(
+        options,
+        ct=all(s == "CTNormalization" for s in schemes),
+        two_dimensional=len(model.patch_size) == 2,
+        regions=model.label_space.regions,
+        has_encoder=all(hasattr(n, "encoder") for n in model.networks),
+    )
+    surrogate, surrogate_hashes = _surrogate(inputs, options, model, folds)
+    return Session(
+        inputs=inputs,
+        options=options,
+        model=model,
+        surrogate=surrogate,
+        cases=cases,
+        share=cases[part_id::num_parts],
+        planned=planned,
+        settings=_settings(inputs, options, model, folds, surrogate_hashes, cases),
+    )
+
+
+def _parts(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
+    ranks = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if num_parts is None and part_id is None:
+        return ranks
+    if ranks[0] > 1:
+        raise UserError(
+            f"torchrun (WORLD_SIZE={ranks[0]}) and num_parts/part_id both divide the cases; "
+            "use one of them"
+        )
+    if num_parts is None or num_parts < 1:
+        raise UserError(f"num_parts must be >= 1, got {num_parts}")
+    part_id = 0 if part_id is None else part_id
+    if not 0 <= part_id < num_parts:
+        raise UserError(
+            f"part_id must be in 0..{num_parts - 1} (num_parts {num_parts}), got {part_id}"
+        )
+    return num_parts, part_id
+
+
+def _list_cases(
+    inputs: Inputs, model: SegmentationModel, folds: Sequence[int | str]
+) -> list[CaseFiles]:
+    if inputs.images is None or inputs.labels is None:
+        cases = from_cross_validation(
+            dataset=model.plans.dataset_name,
+            folds=folds,
+            ending=model.file_ending,
+            channels=model.image_channels,
+            previous_stage=inputs.previous_stage,
+        )
+    else:
+        if not inputs.images.is_dir():
+            raise UserError(f"image folder {inputs.images} does not exist (-i)")
+        cases = from_folders(
+            model.list_images(inputs.images),
+            inputs.labels,
+            ending=model.file_ending,
+            previous_stage=inputs.previous_stage,
+        )
+    if model.is_cascade and inputs.previous_stage is None:
+        raise UserError(
+            f"{model.configuration} is a cascade: give the previous stage's segmentations "
+            "(-prev_stage_predictions)"
+        )
+    return cases
+
+
+def _surrogate(
+    inputs: Inputs, options: Options, model: SegmentationModel, folds: Sequence[int | str]
+) -> tuple[SegmentationModel | None, dict[str, str] | None]:
+    """(the surrogate of the folds that are loaded, SHA-256 of the checkpoints of all its folds)."""
+    if options.surrogate is None:
+        return None, None
+    from evaluation.model.folder import find_folds
+
+    folder = Path(options.surrogate)
+    found = find_folds(folder, folds if inputs.validating else None, options.checkpoint)
+    surrogate = _load(folder, options, found[:1] if inputs.validating else found)
+    model.check_surrogate(surrogate)
+    return surrogate, _hashes(folder, options.checkpoint, found)
+
+
+def _settings(
+    inputs: Inputs,
+    options: Options,
+    model: SegmentationModel,
+    folds: Sequence[int | str],
+    surrogate_hashes: dict[str, str] | None,
+    cases: Sequence[CaseFiles],
+) -> dict[str, Any]:
+    from nnunetv2_lngswr.utils.checkpoints import sha256
+
+    description = {k: v for k, v in model.describe().items() if k not in _NOT_IN_SETTINGS}
+    hashes = _hashes(inputs.model_folder, options.checkpoint, folds)
+    return {
+        "schema_version": SETTINGS_VERSION,
+        "model": {**description, "checkpoint_sha256": hashes},
+        "plans_sha256": sha256(inputs.model_folder / "plans.json"),
+        "surrogate": surrogate_hashes,
+        "device": model.device.type,
+        "options": {k: v for k, v in options.record().items() if k not in _OPTIONS_NOT_IN_SETTINGS},
+        "cases": [c.key for c in cases],
+    }
+
+
+def _hashes(folder: Path, checkpoint: str, folds: Sequence[int | str]) -> dict[str, str]:
+    from nnunetv2_lngswr.utils.checkpoints import sha256
+
+    return {str(f): sha256(folder / f"fold_{f}" / checkpoint) for f in folds}
+
+
+def _load(folder: Path, options: Options, folds: Sequence[int | str]) -> SegmentationModel:
+    from evaluation.model.folder import SegmentationModel
+
+    return SegmentationModel.from_folder(
+        folder,
+        folds=folds,
+        checkpoint=options.checkpoint,
+        device=_device(options.device),
+        tile_step_size=options.tile_step_size,
+        use_mirroring=options.use_mirroring,
+        trust_checkpoint=options.trust_checkpoint,
+    )
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, and torch finds none; use -device cpu")
+    return str(device)

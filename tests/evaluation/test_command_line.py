@@ -1,0 +1,113 @@
+"""The command: --help and mistakes are answered at once, the estimate, and what bad options say."""
+
+import pytest
+
+from evaluation import command_line, robust
+from evaluation.options import Options
+from tests.evaluation.tiny import command, without_torch
+
+
+def test_dry_run_prints_and_writes_nothing(world, tmp_path, capsys):
+    words = ("--dry-run", "--attacks", "fgsm", "--max-cases", "2")
+    code = robust.main(command(world, tmp_path / "out", *words))
+    said = capsys.readouterr().out
+    assert code == 0 and not (tmp_path / "out").exists()
+    for needed in (
+        "2 cases",
+        "fgsm 8/255",
+        "gaussian_noise 5",
+        "left out: hu_offset",
+        "peak memory",
+        "for this part",
+    ):
+        assert needed in said, needed
+
+
+def test_help_needs_no_torch():
+    done = without_torch("import evaluation.robust as r; r.main(['--help'])")
+    assert done.returncode == 0 and "--epsilons" in done.stdout and "worst_linf" in done.stdout
+
+
+BAD = {
+    "unknown attack": (["--attacks", "pgd_lnf"], "pgd_linf"),
+    "unknown shift": (["--corruptions", "gama"], "gamma"),
+    "shift of other data": (
+        ["--corruptions", "hu_offset"],
+        "does not apply to this data set: needs CT",
+    ),
+    "negative epsilon": (["--epsilons", "-1/255"], "epsilon must be >= 0, got -1/255"),
+    "more than the range": (["--epsilons", "8"], "did you mean 8/255?"),
+    "derived attacks only": (
+        ["--attacks", "worst_linf", "--corruptions", "none"],
+        "there is nothing to run",
+    ),
+    "l2 of what has no budget": (["--attacks", "ssah_l2"], "ssah"),
+    "no number": (["--epsilons", "eight"], "got 'eight'"),
+    "division by zero": (["--epsilons", "1/0"], "got '1/0'"),
+    "unknown unit": (
+        ["--epsilon-unit", "percent"],
+        "epsilon unit must be one of range, normalized, original, got 'percent'",
+    ),
+    "unit without budgets": (
+        ["--epsilon-unit", "original", "--attacks", "pgd_linf"],
+        "give --epsilons in unit original",
+    ),
+    "transfer without surrogate": (["--attacks", "transfer"], "--surrogate"),
+    "unknown device": (["-device", "gpu"], "device must be"),
+    "no such fold": (["-f", "3"], "has no fold_3; folds there: 0"),
+    "fold no number": (["-f", "first"], "folds must be numbers or 'all', got first"),
+    "no such checkpoint": (
+        ["-chk", "checkpoint_best.pth"],
+        "checkpoints there: checkpoint_final.pth",
+    ),
+    "step size": (["-step_size", "1.5"], "must be in (0, 1], got 1.5"),
+    "steps": (["--steps", "ten"], "steps must be N or NAME=N"),
+    "steps of no attack": (
+        ["--attacks", "fgsm", "--steps", "ssah=5"],
+        "ssah, which is not among the attacks",
+    ),
+    "part": (["-num_parts", "2", "-part_id", "2"], "part_id must be in 0..1"),
+    "part without number": (["-part_id", "1"], "num_parts must be >= 1"),
+}
+
+
+@pytest.mark.parametrize("arguments, message", BAD.values(), ids=BAD)
+def test_bad_options_say_what_and_how_to_fix(arguments, message, world, tmp_path, capsys):
+    code = robust.main(command(world, tmp_path / "out", *arguments))
+    assert code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_labels_argument(world, tmp_path, capsys):
+    folder, images, labels = world
+    assert robust.main(["-m", str(folder), "-i", str(images), "-o", str(tmp_path / "o")]) == 2
+    assert "images (-i) were given without labels (-l)" in capsys.readouterr().err
+    assert robust.main(["-m", str(folder), "-l", str(labels), "-o", str(tmp_path / "o")]) == 2
+    assert "labels (-l) were given without images (-i)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--stpes", "3"], 2, "unrecognized arguments: --stpes"),
+        (["--epsilons", "eight"], 2, "got 'eight'"),
+        (["--epsilons", "8"], 2, "did you mean 8/255?"),
+        (["--steps", "ten"], 2, "steps must be N or NAME=N"),
+    ],
+)
+def test_a_misspelt_option_or_budget_needs_no_torch(words, status, said):
+    arguments = ["-m", "MODEL", "-o", "OUT", *words]
+    done = without_torch(f"import evaluation.robust as r; sys.exit(r.main({arguments}))")
+    assert done.returncode == status and said in done.stderr, done.stderr
+
+
+def test_the_old_name_of_an_option_is_taken_and_said_once(capsys):
+    words = ["-m", "MODEL", "-o", "OUT"]
+    for given in (["--shifts", "gamma"], ["--shifts"]):
+        old = command_line.parse([*words, *given], prog="lngswr evaluate")
+        assert capsys.readouterr().err == (
+            "lngswr evaluate: --shifts is now called --corruptions; the old name goes on working\n"
+        )
+        assert old == command_line.parse([*words, "--corruptions", *given[1:]])
+    assert command_line.parse(words)["corruptions"] == Options().corruptions
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,77 @@
+"""What is run: seeds, the noise control, and what does not apply to a model."""
+
+from fractions import Fraction
+
+import pytest
+
+from evaluation import protocol
+from evaluation.options import Options
+from tests.evaluation.tiny import installed
+
+
+def test_seeds_depend_on_case_and_attack_but_not_on_order_or_budget():
+    def seed(**change):
+        return protocol.EvaluationRun(
+            **{
+                "kind": "attack",
+                "name": "pgd_linf",
+                "norm": "linf",
+                "epsilon": Fraction(1, 255),
+                **change,
+            }
+        )
+
+    base = seed().seed(0, "a")
+    assert seed(epsilon=Fraction(2, 255)).seed(0, "a") == base
+    assert (
+        len(
+            {
+                base,
+                seed(name="segpgd").seed(0, "a"),
+                seed().seed(1, "a"),
+                seed().seed(0, "b"),
+                seed(norm="l2").seed(0, "a"),
+            }
+        )
+        == 5
+    )
+
+
+def test_noise_is_the_control_in_every_norm_that_is_attacked():
+    def norms(attacks, **more):
+        runs, *_ = protocol.plan_runs(
+            Options(attacks=attacks, corruptions=(), **more), ct=False, two_dimensional=True
+        )
+        return [
+            (r.name, r.norm)
+            for r in runs
+            if r.name == "noise"
+            and r.epsilon
+            == min(e.epsilon for e in runs if e.norm == r.norm and e.epsilon is not None)
+        ]
+
+    assert norms(["noise", "pgd_linf"]) == [("noise", "linf")]
+    assert norms(["noise", "pgd_l2", "apgd"]) == [("noise", "l2"), ("noise", "linf")]
+    assert norms(["noise"]) == [("noise", "linf")]
+
+
+def test_what_does_not_apply_to_a_model_is_left_out_of_the_defaults_and_refused_by_name():
+    facts = {"ct": False, "two_dimensional": True}
+    runs, _, left_out = protocol.plan_runs(Options(corruptions=()), **facts, has_encoder=False)
+    assert (
+        list(left_out) == ["ssah"]
+        and "ssah" not in {r.name for r in runs}
+        and "pgd_linf" in {r.name for r in runs}
+    )
+    with pytest.raises(ValueError, match="attack ssah needs a network with an .encoder"):
+        protocol.plan_runs(Options(attacks=["ssah"]), **facts, has_encoder=False)
+    if installed("torchattacks"):
+        with pytest.raises(ValueError, match="torchattacks:PGD needs exclusive labels"):
+            protocol.plan_runs(Options(attacks=["torchattacks:PGD"]), **facts, regions=True)
+        with pytest.raises(
+            ValueError, match="torchattacks:PGD needs epsilon in unit range, got normalized"
+        ):
+            protocol.plan_runs(
+                Options(attacks=["torchattacks:PGD"], epsilon_unit="normalized", epsilons=[0.1]),
+                **facts,
+            )
