@@ -53,13 +53,17 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """The parser; its arguments are named as `evaluate` names them."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Attack and corrupt what an nnU-Net v2 model folder deploys, and report how far "
-        "Dice falls. Results of the same settings in OUT are resumed: finished cases are not "
+        description="Attack and corrupt what an nnU-Net v2 model folder deploys, and report how "
+        "far Dice falls. Results of the same settings in OUT are resumed: finished cases are not "
         "repeated.",
     )
     _add_model_and_cases(parser)
-    _add_attacks(parser.add_argument_group("attacks"))
-    _add_others(parser.add_argument_group("corruptions and work"))
+    attacks = parser.add_argument_group("attacks")
+    _add_attacks_and_budgets(attacks)
+    _add_steps_and_surrogate(attacks)
+    others = parser.add_argument_group("corruptions and work")
+    _add_corruptions_and_scores(others)
+    _add_work(others)
     return parser
 
 
@@ -146,7 +150,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add("--disable_tta", dest="use_mirroring", action="store_false", help="no mirroring")
 
 
-def _add_attacks(group: argparse._ArgumentGroup) -> None:
+def _add_attacks_and_budgets(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--attacks",
@@ -177,6 +181,10 @@ def _add_attacks(group: argparse._ArgumentGroup) -> None:
         help="range (of each channel, after preprocessing), normalized (preprocessed units) or "
         "original (units of the file, HU); default: %(default)s",
     )
+
+
+def _add_steps_and_surrogate(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--steps",
         nargs="+",
@@ -209,7 +217,7 @@ def _add_attacks(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_others(group: argparse._ArgumentGroup) -> None:
+def _add_corruptions_and_scores(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--corruptions",
@@ -234,6 +242,10 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
         metavar="MM",
         help="of the normalised surface Dice; default: %(default)s",
     )
+
+
+def _add_work(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--max-cases",
         type=int,

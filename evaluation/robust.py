@@ -69,8 +69,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model folder.
 
-    Finished cases in OUT are not repeated; on a CPU with the same number of threads and workers
-    cases.csv gets the same bytes as without an interruption.
+    Finished cases in OUT are not repeated. On a CPU with as many threads and workers, cases.csv
+    gets the same bytes as without an interruption.
 
     Parameters
     ----------
@@ -83,11 +83,11 @@ def evaluate(
     previous_stage
         Folder of the previous stage's segmentations, of a cascade.
     num_parts, part_id
-        Evaluate only cases part_id, part_id + num_parts, ...; by default RANK and WORLD_SIZE, as
-        torchrun sets them. The part that ends last writes the report.
+        Take only cases part_id, part_id + num_parts, ...; default: WORLD_SIZE and RANK, as torchrun
+        sets them. The part that ends last writes the report.
     workers
         Processes that share this call's cases and its CPU threads. None, the command's default,
-        takes one per CPU thread for 2D configurations on a CPU where the work is worth their start.
+        takes one per thread for 2D configurations on a CPU where the work is worth their start.
     overwrite
         Replace results of other settings in OUT.
     progress
@@ -104,23 +104,12 @@ def evaluate(
     """
     from evaluation.results_folder import ResultsFolder
 
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise UserError(f"workers must be an integer >= 1, got {workers}")
+    _check_workers(workers)
     places = {"images": images, "labels": labels, "previous_stage": previous_stage}
     given = Options(**with_new_names(options))
     session = _prepare(model_folder, places, given, num_parts, part_id)
     out = ResultsFolder(output_folder)
-    out.check(session.settings, overwrite=overwrite)
-    todo = out.unfinished(session.share, session.settings)
-    session.check_files(todo, progress=progress)
-    out.open(session.settings)
-    from evaluation.workers import count_workers, run_cases, run_in_workers
-
-    processes = count_workers(workers, session, todo)
-    if processes > 1:
-        run_in_workers(processes, session, todo, out, progress=progress)
-    else:
-        run_cases(session, todo, out, progress=progress)
+    _run_what_is_left(session, out, workers, overwrite, progress)
     if not all(out.finished(c) for c in session.cases):
         return Evaluation(folder=out.path, finished=False, summary={})
     return Evaluation(folder=out.path, finished=True, summary=_write_report(session, out))
@@ -204,6 +193,11 @@ def _run(
     return 0
 
 
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise UserError(f"workers must be an integer >= 1, got {workers}")
+
+
 def _prepare(
     model_folder: str | Path,
     places: Mapping[str, str | Path | None],
@@ -216,6 +210,20 @@ def _prepare(
     paths = {k: None if v is None else Path(v) for k, v in places.items()}
     inputs = Inputs(model_folder=Path(model_folder), **paths)
     return prepare(inputs, options, num_parts=num_parts, part_id=part_id)
+
+
+def _run_what_is_left(
+    session: Session, out: ResultsFolder, workers: int | None, overwrite: bool, progress: bool
+) -> None:
+    """The cases of this part that OUT does not hold; OUT is untouched until all files are
+    checked."""
+    from evaluation.workers import run_todo
+
+    out.check(session.settings, overwrite=overwrite)
+    todo = out.unfinished(session.share, session.settings)
+    session.check_files(todo, progress=progress)
+    out.open(session.settings)
+    run_todo(workers, session, todo, out, progress=progress)
 
 
 def _write_report(session: Session, out: ResultsFolder) -> dict[str, Any]:

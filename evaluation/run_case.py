@@ -49,12 +49,10 @@ def run_case(
 
     Parameters
     ----------
-    model, files
-        The model, and a case that it may evaluate.
+    model, files, options
+        The model, a case that it may evaluate, and the settings.
     runs
         As `protocol.plan_runs` gives them: the clean one first.
-    options
-        The settings.
     surrogate
         What `transfer` attacks in place of the model.
     adversarial_folder
@@ -81,28 +79,16 @@ def run_case(
         result.rows += rows.of(run, scores, columns)
         # synchronises CUDA too: predictions come back on the CPU
         result.seconds[run.title] = time.perf_counter() - started
-        result.evaluations[run.title] = (
-            columns.get("forwards") or 0,
-            columns.get("gradients") or 0,
-        )
+        result.evaluations[run.title] = columns.get("forwards", 0), columns.get("gradients", 0)
         if run.kind == "clean":
             clean = segmentation
         elif run.kind == "attack":
-            strongest.consider(run, x, segmentation, metrics.foreground_mean(scores).dice)
+            strongest.consider(run, x, segmentation, _mean_dice(scores))
             if adversarial_folder is not None and run.function != "noise":
                 evaluated.save(run, x, adversarial_folder, result)
         advance(run.cost)
     result.rows = report.with_worst(result.rows)
-    if strongest.found is not None:
-        assert clean is not None
-        result.example = build_example(
-            model,
-            case,
-            strongest.found,
-            clean=clean,
-            clean_dice=metrics.foreground_mean(evaluated.score(clean)).dice,
-            names=evaluated.names,
-        )
+    result.example = _example(evaluated, strongest, clean)
     return result
 
 
@@ -288,6 +274,26 @@ class _Rows:
             "extras": _json_or_nothing(columns.get("extras")),
             "source": "",
         }
+
+
+def _example(
+    evaluated: _EvaluatedCase, strongest: StrongestAttack, clean: np.ndarray | None
+) -> dict[str, Any] | None:
+    if strongest.found is None:
+        return None
+    assert clean is not None
+    return build_example(
+        evaluated.model,
+        evaluated.case,
+        strongest.found,
+        clean=clean,
+        clean_dice=_mean_dice(evaluated.score(clean)),
+        names=evaluated.names,
+    )
+
+
+def _mean_dice(scores: Scores) -> float:
+    return metrics.foreground_mean(scores).dice
 
 
 def _foreground(manager: Any) -> list[metrics.Label]:

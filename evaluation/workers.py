@@ -48,6 +48,22 @@ _POLL_SECONDS = 0.2
 _BAD_INPUT, _SYSTEM_ERROR, _INTERRUPTED = 2, 3, 130
 
 
+def run_todo(
+    workers: int | None,
+    session: Session,
+    todo: Sequence[CaseFiles],
+    out: ResultsFolder,
+    *,
+    progress: bool,
+) -> None:
+    """Run cases and keep each in OUT, in as many processes as `count_workers` says."""
+    count = count_workers(workers, session, todo)
+    if count > 1:
+        run_in_workers(count, session, todo, out, progress=progress)
+    else:
+        run_cases(session, todo, out, progress=progress)
+
+
 def run_cases(
     session: Session, todo: Sequence[CaseFiles], out: ResultsFolder, *, progress: bool
 ) -> None:

@@ -1,6 +1,7 @@
 """The evaluation end to end on tiny models: nnU-Net's clean Dice, every kind of data and attack."""
 
 import json
+import textwrap
 
 import numpy as np
 import pytest
@@ -279,3 +280,18 @@ def test_evaluate_is_in_the_package():
     assert evaluation.evaluate is robust.evaluate and evaluation.estimate is robust.estimate
     with pytest.raises(AttributeError):
         evaluation.nothing  # noqa: B018, which is what is tested
+
+
+def test_the_page_in_the_package_runs_as_it_stands(world):
+    lines = evaluation.__doc__.splitlines()
+    start = lines.index("    import torch")
+    end = next(i for i in range(start, len(lines)) if lines[i] and lines[i][0] != " ")
+    folder, images, labels = world
+    names = {
+        "model_folder": folder,
+        "image_files": [images / "case0_0000.nii.gz"],
+        "label_file": labels / "case0.nii.gz",
+    }
+    exec(textwrap.dedent("\n".join(lines[start:end])), names)
+    assert names["attacked"].shape == names["clean"].shape
+    assert float(names["result"].norms["linf_range"]) == pytest.approx(8 / 255, rel=1e-3)
