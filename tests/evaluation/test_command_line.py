@@ -93,9 +93,11 @@ def test_images_without_labels_argument(world, tmp_path, capsys):
         (["--epsilons", "eight"], 2, "got 'eight'"),
         (["--epsilons", "8"], 2, "did you mean 8/255?"),
         (["--steps", "ten"], 2, "steps must be N or NAME=N"),
+        (["--attacks", "pgd_lnf"], 2, "did you mean pgd_linf"),
+        (["--attacks", "pgd_linf", "--steps", "ssah=3"], 2, "ssah, which is not among the attacks"),
     ],
 )
-def test_a_misspelt_option_or_budget_needs_no_torch(words, status, said):
+def test_a_misspelt_option_attack_or_budget_needs_no_torch(words, status, said):
     arguments = ["-m", "MODEL", "-o", "OUT", *words]
     done = without_torch(f"import evaluation.robust as r; sys.exit(r.main({arguments}))")
     assert done.returncode == status and said in done.stderr, done.stderr

@@ -299,7 +299,7 @@ def test_the_printed_commands_are_ones_that_exist(root, capsys, monkeypatch):
         if words[0] == "lngswr":
             parsed = robust_parser().parse_args(words[2:])
             assert (
-                parsed.shifts == []
+                parsed.corruptions == []
                 and parsed.max_cases == 2
                 and not parsed.use_mirroring
                 and len(parsed.folds) == 5
