@@ -23,7 +23,8 @@ class Drawing:
             f'width="{width}" height="{height}" font-family="sans-serif" font-size="14">',
             f"<title>{escape(title)}</title>",
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-            f'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="{INK}"/></marker></defs>',
+            'markerHeight="7" orient="auto">'
+            f'<path d="M0 0L8 4L0 8z" fill="{INK}"/></marker></defs>',
             '<rect width="100%" height="100%" fill="white"/>',
         ]
 
@@ -137,7 +138,7 @@ def shrink(examples: Path, path: Path) -> None:
     with Image.open(examples) as image:
         height = round(image.height * ATTACK_WIDTH / image.width)
         small = image.convert("RGB").resize((ATTACK_WIDTH, height), Image.Resampling.LANCZOS)
-    small.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+    small.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main(arguments: list[str]) -> int:

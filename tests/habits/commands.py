@@ -102,7 +102,7 @@ def parser_of(words: tuple[str, ...]) -> Callable[[], object] | None:
 
 
 class _Parsed(BaseException):
-    """Raised once the arguments are read, so that nothing runs. No handler of a command takes it."""
+    """Raised once the arguments are read, so that nothing runs; no command's handler takes it."""
 
 
 def check(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +125,12 @@ def check(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     first = 2 if words[0] == "python" and words[1] != "-m" else 1
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     monkeypatch.setattr(sys, "argv", [words[first - 1], *words[first:]])
+    ended: BaseException | None = None
     try:
         run()
-    except _Parsed:
-        return
-    except SystemExit as error:
-        assert error.code in (0, None), f"{shown.where}: {shown.text!r} is refused (see stderr)"
-        return
-    pytest.fail(f"{shown.where}: {shown.text!r} ended without reading its arguments")
+    except (_Parsed, SystemExit) as error:
+        ended = error
+    if isinstance(ended, SystemExit) and ended.code not in (0, None):
+        pytest.fail(f"{shown.where}: {shown.text!r} is refused (see stderr)")
+    if ended is None:
+        pytest.fail(f"{shown.where}: {shown.text!r} ended without reading its arguments")

@@ -30,7 +30,9 @@ def steps() -> dict[str, str]:
     """{file: Python that the recipe puts there}, in order."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     recipe = text.split("## Add an attack")[1].split("\n## ")[0]
-    found = re.findall(r"^\d\. .*?`([\w/.]+\.py)`:\n\n    ```python\n(.*?)    ```", recipe, re.M | re.S)
+    found = re.findall(
+        r"^\d\. .*?`([\w/.]+\.py)`:\n\n    ```python\n(.*?)    ```", recipe, re.M | re.S
+    )
     return {file: textwrap.dedent(block) for file, block in found}
 
 

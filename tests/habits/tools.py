@@ -1,4 +1,4 @@
-"""Where this repository is, what is ours in it, and how a tool is run, or skipped if it is absent."""
+"""What is ours in this repository, and how a tool is run, or skipped where it is absent."""
 
 import importlib.util
 import os
