@@ -58,8 +58,8 @@ def draw_method(path: Path) -> None:
     """Above: where noise and reconstruction sit in the encoder. Below: one reconstruction."""
     drawing = Drawing(980, 390, "Layer-wise noise and selective wavelet reconstruction")
     drawing.text(20, 28, "encoder of nnU-Net", "start")
-    drawing.text(20, 70, "image")
-    x = 48
+    drawing.text(6, 70, "image", "start")
+    x = 50
     for name in ("stage 0", "stage 1"):
         drawing.arrow((x, 65), (x + 22, 65))
         drawing.box(x + 22, 45, 72, 40, "+ noise", RED)
@@ -73,7 +73,7 @@ def draw_method(path: Path) -> None:
     drawing.box(x + 54, 40, 96, 50, "bottleneck")
     drawing.arrow((x + 150, 65), (x + 168, 65))
     drawing.box(x + 168, 45, 72, 40, "+ noise", RED)
-    drawing.text(20, 112, "noise only while training, of random strength", "start")
+    drawing.text(380, 118, "noise only while training, of random strength", "start")
 
     drawing.arrow((220, 85), (220, 140))
     drawing.box(14, 142, 952, 236, "", "#f7fafd")
@@ -97,7 +97,7 @@ def draw_method(path: Path) -> None:
     drawing.box(640, 235, 70, 50, "iDWT", BLUE)
     drawing.arrow((710, 260), (740, 260))
     drawing.text(752, 265, "y")
-    drawing.text(775, 215, "g: constant, or Wiener's gain", "start")
+    drawing.text(775, 215, "g: constant, or Wiener's", "start")
     drawing.text(775, 235, "E / (E + N) of a prior", "start")
     drawing.text(775, 255, "measured in training", "start")
     drawing.text(775, 290, "a in [0, 1]: learned per", "start")
