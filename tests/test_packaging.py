@@ -80,6 +80,10 @@ def test_the_wheel_holds_every_module_and_the_shim(members):
     assert "nnunetv2_lngswr/patches/nnUNetTrainerLNGSWR.py" in members
 
 
+def test_both_packages_say_that_they_are_typed(members):
+    assert {"nnunetv2_lngswr/py.typed", "evaluation/py.typed"} <= members
+
+
 def test_an_installed_wheel_finds_its_shim(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "from nnunetv2_lngswr.installation.register import shim_source; print(shim_source())"

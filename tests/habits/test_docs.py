@@ -1,0 +1,76 @@
+"""README and manual: their size, their commands, the tests that they name, and the site."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.habits.commands import Shown, check, commands_of, shown_commands
+from tests.habits.tools import ROOT, pages, run_tool, said
+
+README_WORDS = 1000
+NAMED_TEST = re.compile(r"`(?:[\w/]*/)?(?=test_|::)(test_\w+\.py)?(?:::(test_\w+))?`")
+NAMED_FILE = re.compile(r"`((?:benchmarks|evaluation|nnunetv2_lngswr|docs|tests)/[\w./-]+)`")
+NAMED_RESULT = re.compile(r"`(20[\w-]+\.json)`")
+# by who follows a recipe of CONTRIBUTING.md
+TO_BE_ADDED = ("momentum.py", "test_momentum.py", "NAME.py", "test_NAME.py")
+COMMANDS = shown_commands()
+
+
+def test_readme_has_at_most_1000_words():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= README_WORDS
+
+
+@pytest.mark.parametrize("shown", COMMANDS, ids=[f"{c.where} {c.text}"[:90] for c in COMMANDS])
+def test_every_command_shown_is_one_that_its_parser_takes(shown, monkeypatch):
+    check(shown, monkeypatch)
+
+
+def test_commands_are_found_and_wrong_ones_are_seen(monkeypatch, capsys):
+    text = (
+        "```\nlngswr splits -i A \\\n    --pattern B  # why\nlngswr splits --no-such C && ls\n```\n"
+    )
+    good, wrong, unknown = commands_of(ROOT.relative_to(ROOT), text)
+    assert good.words == ("lngswr", "splits", "-i", "A", "--pattern", "B")
+    check(good, monkeypatch)
+    for shown in (wrong, unknown, Shown("here", ("nnUNetv2_no_such",))):
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            check(shown, monkeypatch)
+
+
+def test_every_test_that_the_manual_names_exists():
+    files = defaultdict(str)
+    for path in ROOT.glob("tests/**/test_*.py"):
+        files[path.name] += path.read_text(encoding="utf-8")
+    missing = []
+    for page in pages():
+        for file, function in NAMED_TEST.findall(page.read_text(encoding="utf-8")):
+            if file in TO_BE_ADDED:
+                continue
+            where = files[file] if file else "".join(files.values())
+            if not where or (function and f"def {function}(" not in where):
+                missing.append(f"{page.name}: {file}::{function}")
+    assert not missing, "\n".join(missing)
+
+
+def test_every_file_of_ours_that_the_manual_names_exists():
+    missing = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        named = [*NAMED_FILE.findall(text)]
+        named += [f"benchmarks/results/{name}" for name in NAMED_RESULT.findall(text)]
+        for name in named:
+            if Path(name).name not in TO_BE_ADDED and not (ROOT / name).exists():
+                missing.append(f"{page.name}: {name}")
+    assert not missing, "\n".join(missing)
+
+
+def test_the_site_builds(tmp_path):
+    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    for module in ("material", "mkdocstrings", "griffe"):
+        pytest.importorskip(module, reason="pip install -e '.[test]'")
+    done = run_tool("mkdocs", words, distribution="mkdocs", NO_MKDOCS_2_WARNING="1")
+    assert done.returncode == 0, said(done)
+    assert (tmp_path / "site/index.html").is_file()
+    assert "https://fonts." not in (tmp_path / "site/index.html").read_text()
