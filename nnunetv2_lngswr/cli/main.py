@@ -649,7 +649,7 @@ def _report(done, shown: int = 20) -> int:
 def _splits(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from nnunetv2_lngswr.datasets import splits
+    from nnunetv2_lngswr.datasets import near_duplicates, splits
     from nnunetv2_lngswr.datasets.conversion import write_if_changed
 
     images = splits.cases_of(arguments.input)
@@ -659,18 +659,18 @@ def _splits(arguments: argparse.Namespace) -> int:
         groups = splits.groups_by_csv(
             images, arguments.csv, arguments.case_column, arguments.group_column
         )
-    pairs = splits.near_duplicates(
+    pairs = near_duplicates.near_duplicates(
         images,
         groups,
         max_distance=arguments.max_distance,
         progress=not arguments.disable_progress_bar,
     )
     folds = splits.make_folds(
-        splits.join_groups(groups, pairs) if arguments.join else groups,
+        near_duplicates.join_groups(groups, pairs) if arguments.join else groups,
         folds=arguments.folds,
         seed=arguments.seed,
     )
-    found = set(splits.leaks(folds, pairs))
+    found = set(near_duplicates.leaks(folds, pairs))
     for pair in pairs:
         where = "over a fold border" if pair in found else "in one fold"
         print(

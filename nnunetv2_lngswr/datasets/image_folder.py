@@ -1,7 +1,9 @@
-"""Folders of images and masks -> nnU-Net raw format (2D, PNG): the plain case, BUSI's layout, and what tnscui.py builds on.
+"""Folders of images and masks -> nnU-Net raw format (2D, PNG).
 
-An image's masks are the files of the same name in the masks' folder, or with `_mask`, `_mask_1`, ... behind it; several are united. Grey images
-saved as RGB become grey again. Anything that does not fit is skipped and named, never guessed at.
+The plain case, BUSI's layout, and what tnscui.py builds on. An image's masks are the files of the
+same name in the masks' folder, or with `_mask`, `_mask_1`, ... behind it; several are united. Grey
+images saved as RGB become grey again. Anything that does not fit is skipped and named, never
+guessed at.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from nnunetv2_lngswr.datasets.conversion import (
     Unit,
     case_name,
     convert,
+    skip,
     source_name,
 )
 from nnunetv2_lngswr.datasets.options import MASK_PATTERN, DatasetSpec, ImageOptions
+from nnunetv2_lngswr.datasets.pixels import Unfit, read_image, read_mask, write_png
 from nnunetv2_lngswr.datasets.splits import groups_by_pattern
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import atomic_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 ENDING = ".png"
@@ -33,9 +36,10 @@ ENDING = ".png"
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An image with its masks. `name`: path below its folder, without suffix."""
+    """An image with its masks."""
 
     name: str
+    """Path below its folder, without suffix."""
     image: Path
     masks: tuple[Path, ...]
 
@@ -51,9 +55,26 @@ def convert_image_folder(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Conversion:
-    """Convert `images` (searched with its subfolders) and `masks` (None: the same folder) into `raw_folder` (nnUNet_raw). `group_pattern`: regular
-    expression on an image's path without suffix, for the splits (splits.groups_by_pattern); None: every image by itself. ValueError for
-    folders that do not exist or hold no images, and a pattern that finds nothing in some image."""
+    """Convert a folder of images with masks.
+
+    Parameters
+    ----------
+    images : searched with its subfolders.
+    raw_folder : nnUNet_raw.
+    target : the data set to write.
+    masks : None: the same folder.
+    group_pattern : regular expression on an image's path without suffix, for the splits
+        (splits.groups_by_pattern); None: every image by itself.
+    options : how images and masks are read.
+    overwrite : convert anew what was converted with other settings.
+    progress : show a bar.
+
+    Raises
+    ------
+    UserError
+        A folder does not exist or holds no images, the pattern finds nothing in some image, or
+        `conversion.convert` refuses.
+    """
     images = Path(images)
     masks = images if masks is None else Path(masks)
     for folder in (images, masks):
@@ -62,24 +83,22 @@ def convert_image_folder(
     pairs, wrong = find_pairs(images, masks, images, options.mask_pattern)
     if not pairs:
         raise UserError(
-            f"{images} holds no images with masks ({', '.join(SUFFIXES)}); masks were looked for in {masks}"
+            f"{images} holds no images with masks ({', '.join(SUFFIXES)}); "
+            f"masks were looked for in {masks}"
         )
-    groups = (
-        {} if group_pattern is None else groups_by_pattern([p.name for p in pairs], group_pattern)
-    )
+    groups = {}
+    if group_pattern is not None:
+        groups = groups_by_pattern([p.name for p in pairs], group_pattern)
     settings = {
         "converter": "image-folder",
         "mask_pattern": options.mask_pattern,
-        "mask_threshold": options.mask_threshold,
-        "keep_empty": options.keep_empty,
-        "luminance": options.luminance,
+        **reading_settings(options),
         "group_pattern": group_pattern,
     }
-    units = units_of(pairs, images, options, groups=groups)
     return convert(
         raw_folder,
         target,
-        units,
+        units_of(pairs, images, options, groups=groups),
         settings=settings,
         entries=wrong,
         overwrite=overwrite,
@@ -87,59 +106,42 @@ def convert_image_folder(
     )
 
 
+def reading_settings(options: ImageOptions) -> dict[str, object]:
+    """What of the options decides how one pair is read, for the manifest."""
+    return {
+        "mask_threshold": options.mask_threshold,
+        "keep_empty": options.keep_empty,
+        "luminance": options.luminance,
+    }
+
+
 def find_pairs(
     images: Path, masks: Path, root: Path, mask_pattern: str = MASK_PATTERN
 ) -> tuple[list[Pair], list[Entry]]:
-    """Images with their masks by name, and entries for images without masks, masks without images, and two images of one name, which name files
-    from `root`."""
-    expression = re.compile(mask_pattern)
-    same = images.resolve() == masks.resolve()
-    found_images, found_masks = defaultdict(list), defaultdict(list)
-    for path in _files(images):
-        name = _name(path, images)
-        if not (same and expression.fullmatch(path.stem)):
-            found_images[name].append(path)
-    for path in _files(masks):
-        name, match = _name(path, masks), expression.fullmatch(path.stem)
-        if not same and name in found_images:
-            found_masks[name].append(path)
-        elif match and match[1]:
-            found_masks[str(Path(name).with_name(match[1]))].append(path)
-        elif not same:
-            found_masks[name].append(path)
+    """Images with their masks by name, and entries for what has no partner.
 
+    These are images without masks, masks without images, and two images of one name.
+
+    Parameters
+    ----------
+    images, masks : the folders; may be the same.
+    root : what entries name files from.
+    mask_pattern : as in ImageOptions.
+    """
+    found_images, found_masks = _by_name(images, masks, re.compile(mask_pattern))
     pairs, wrong = [], []
     for name, paths in sorted(found_images.items()):
         if len(paths) > 1:
             all_of_them = ", ".join(source_name(p, root) for p in paths)
-            wrong += [
-                Entry(
-                    source=source_name(p, root),
-                    status="skipped",
-                    reason=f"several images of one name: {all_of_them}",
-                )
-                for p in paths
-            ]
+            wrong += [skip(p, root, f"several images of one name: {all_of_them}") for p in paths]
         elif name not in found_masks:
-            wrong.append(
-                Entry(
-                    source=source_name(paths[0], root),
-                    status="skipped",
-                    reason="image without a mask",
-                )
-            )
+            wrong.append(skip(paths[0], root, "image without a mask"))
         else:
             pairs.append(Pair(name=name, image=paths[0], masks=tuple(found_masks[name])))
     for name, paths in sorted(found_masks.items()):
         if name not in found_images:
-            wrong += [
-                Entry(
-                    source=source_name(p, root),
-                    status="skipped",
-                    reason=f"mask without an image ({name} was expected)",
-                )
-                for p in paths
-            ]
+            why = f"mask without an image ({name} was expected)"
+            wrong += [skip(p, root, why) for p in paths]
     return pairs, wrong
 
 
@@ -151,9 +153,65 @@ def units_of(
     groups: Mapping[str, str],
     strata: Mapping[str, str] | None = None,
 ) -> list[Unit]:
-    """One unit per pair. `groups`, `strata`: by the pair's name. ValueError if two pairs would get the same case name."""
+    """One unit per pair.
+
+    Parameters
+    ----------
+    pairs : the images.
+    root : what entries name files from.
+    options : how they are read.
+    groups, strata : by the pair's name, for the splits.
+
+    Raises
+    ------
+    UserError
+        Two pairs would get the same case name.
+    """
+    cases = _case_names(pairs)
+
+    def unit(pair: Pair) -> Unit:
+        group, stratum = groups.get(pair.name), (strata or {}).get(pair.name)
+        case = cases[pair.name]
+
+        def convert_unit(folder: Path, taken: Mapping[str, str]) -> list[Entry]:
+            return [_convert_pair(pair, case, folder, root, options, group, stratum)]
+
+        return Unit(
+            key=pair.name,
+            files=(pair.image, *pair.masks),
+            also=repr((case, group, stratum)),
+            convert=convert_unit,
+        )
+
+    return [unit(p) for p in pairs]
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def _by_name(
+    images: Path, masks: Path, mask_expression: re.Pattern[str]
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Image files, and mask files by the name of their image."""
+    same = images.resolve() == masks.resolve()
+    found_images, found_masks = defaultdict(list), defaultdict(list)
+    for path in _files(images):
+        if not (same and mask_expression.fullmatch(path.stem)):
+            found_images[_name(path, images)].append(path)
+    for path in _files(masks):
+        name, match = _name(path, masks), mask_expression.fullmatch(path.stem)
+        if not same and name in found_images:
+            found_masks[name].append(path)
+        elif match and match[1]:
+            found_masks[str(Path(name).with_name(match[1]))].append(path)
+        elif not same:
+            found_masks[name].append(path)
+    return found_images, found_masks
+
+
+def _case_names(pairs: Sequence[Pair]) -> dict[str, str]:
+    """By the pair's name, with subfolders only where they are needed to tell cases apart."""
     short = {p.name: case_name(Path(p.name).name) for p in pairs}
-    # subfolders only where they are needed to tell cases apart
     if len(set(short.values())) < len(pairs):
         short = {p.name: case_name(p.name) for p in pairs}
     seen: dict[str, Pair] = {}
@@ -163,61 +221,7 @@ def units_of(
             raise UserError(
                 f"{other.image} and {pair.image} would both become {short[pair.name]}: rename one"
             )
-
-    def unit(pair: Pair) -> Unit:
-        group, stratum = groups.get(pair.name), (strata or {}).get(pair.name)
-        case = short[pair.name]
-        return Unit(
-            key=pair.name,
-            files=(pair.image, *pair.masks),
-            also=repr((case, group, stratum)),
-            convert=lambda folder, taken: [
-                _convert_pair(pair, case, folder, root, options, group, stratum)
-            ],
-        )
-
-    return [unit(p) for p in pairs]
-
-
-class Unfit(ValueError):
-    """A file that cannot be used; the text says why."""
-
-
-def read_image(path: Path, *, luminance: bool = False) -> np.ndarray:
-    """A grey image, (H, W) uint8 or uint16. Unfit for files that are not readable, colour images (unless `luminance`) and transparent ones."""
-    pixels = _pixels(path)
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] in (2, 4):
-        if (pixels[..., -1] != 255).any():
-            raise Unfit("image has transparent pixels")
-        pixels = pixels[..., :-1]
-    difference = int(np.ptp(pixels.astype(int), axis=2).max())
-    if difference == 0:
-        return np.ascontiguousarray(pixels[..., 0])
-    if not luminance:
-        raise Unfit(
-            f"colour image (channels differ by up to {difference}); --luminance makes such images grey"
-        )
-    return np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(pixels.dtype)
-
-
-def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
-    """A binary mask, (H, W) bool. Unfit for files that are not readable or hold more than one value besides 0 (without `threshold`)."""
-    pixels = _pixels(path)
-    if pixels.ndim == 3:
-        # an alpha channel says nothing about the mask
-        pixels = pixels[..., : pixels.shape[2] - (pixels.shape[2] in (2, 4))].max(2)
-    if threshold is not None:
-        return pixels >= threshold
-    values = np.unique(pixels)
-    foreground = values[values != 0]
-    if len(foreground) > 1:
-        values = ", ".join(map(str, foreground[:6]))
-        raise Unfit(
-            f"mask has {len(foreground)} values besides 0 ({values}), one was expected; --mask-threshold for lossy files"
-        )
-    return pixels > 0
+    return short
 
 
 def _convert_pair(
@@ -241,14 +245,9 @@ def _convert_pair(
         if not label.any() and not options.keep_empty:
             raise Unfit("empty mask; --keep-empty keeps such images")
     except Unfit as error:
-        return Entry(
-            source=source_name(at, root),
-            status="skipped",
-            reason=str(error),
-            details={} if at == pair.image else {"image": name},
-        )
-    _write(image, folder / "imagesTr" / f"{case}_0000{ENDING}")
-    _write(label.astype(np.uint8), folder / "labelsTr" / f"{case}{ENDING}")
+        return skip(at, root, str(error), details={} if at == pair.image else {"image": name})
+    write_png(image, folder / "imagesTr" / f"{case}_0000{ENDING}")
+    write_png(label.astype(np.uint8), folder / "labelsTr" / f"{case}{ENDING}")
     details = {
         "masks": [source_name(m, root) for m in pair.masks],
         "size": list(image.shape[::-1]),
@@ -261,42 +260,6 @@ def _convert_pair(
 
 def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """(H, W) or (H, W, C), uint8 or uint16; palettes are resolved."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if getattr(image, "n_frames", 1) > 1:
-                raise Unfit(f"file holds {image.n_frames} images")
-            if image.mode == "1":
-                image = image.convert("L")
-            elif image.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB"):
-                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-            elif image.mode.startswith("I"):
-                return _sixteen_bit(np.asarray(image))
-            return np.asarray(image)
-    except Unfit:
-        raise
-    # Pillow: UnidentifiedImageError is an OSError, damaged PNG chunks a SyntaxError, absurd sizes a DecompressionBombError
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unfit(f"not readable as an image ({error})") from None
-
-
-def _sixteen_bit(pixels: np.ndarray) -> np.ndarray:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise Unfit("values do not fit into 16 bit")
-    return pixels.astype(np.uint16)
-
-
-def _write(array: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    with atomic_path(path) as temporary:
-        Image.fromarray(array).save(temporary)
 
 
 def _files(folder: Path) -> list[Path]:

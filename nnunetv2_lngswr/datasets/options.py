@@ -1,4 +1,7 @@
-"""What can be chosen in a conversion, with the defaults that the command line shows. Imports nothing heavy, so that `--help` answers at once."""
+"""What can be chosen in a conversion, with the defaults that the command line shows.
+
+Imports nothing heavy, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,35 @@ CONSENSUS = ("any", "majority", "all", "one")
 VOTERS = ("scan", "nodule")
 MASK_PATTERN = r"(.+)_mask(?:_\d+)?"
 CROP_MM = 64.0
-# of 256 bits; on 515 thyroid images of 302 patients (DDTI) strangers differ in 58 and more, repeated views of one patient mostly in 0 to 48
+# of 256 bits; on 515 thyroid images of 302 patients (DDTI) strangers differ in 58 and more,
+# repeated views of one patient mostly in 0 to 48
 MAX_DISTANCE = 48
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """The data set to write: nnU-Net's number and name, channel, label and file ending, and the folds."""
+    """The data set to write, in nnU-Net's words.
+
+    Raises
+    ------
+    UserError
+        A number outside 1..999, a name that is no folder name for nnU-Net, fewer than two folds.
+    """
 
     dataset_id: int
+    """nnU-Net's number of the data set, 1..999."""
     name: str
+    """What follows the number in the folder's name; letters, digits, `_` and `-`."""
     channel: str
+    """Name of the only channel; "CT" makes nnU-Net normalise as CT."""
     label: str
+    """Name of the foreground, whose value is 1."""
     file_ending: str
+    """Of images and labels, with the dot."""
     folds: int = 5
+    """How many folds splits_final.json has."""
     seed: int = 0
+    """Of the order in which groups go to folds."""
 
     def __post_init__(self):
         if not 1 <= self.dataset_id <= 999:
@@ -40,30 +57,35 @@ class DatasetSpec:
 
     @property
     def dataset_name(self) -> str:
+        """DatasetXXX_NAME, the folder's name."""
         return f"Dataset{self.dataset_id:03d}_{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """`mask_pattern`: a mask's name without suffix, whole; its first capture group is the image's name. `mask_threshold`: masks are what is at
-    least this bright, for lossy formats; None: masks must hold one value besides 0. `keep_empty`: images without foreground are used.
-    `luminance`: colour images become grey, instead of being skipped."""
+    """How folders of images and masks are read.
+
+    Raises
+    ------
+    UserError
+        A pattern that is no regular expression or has no group; a threshold outside 1..255.
+    """
 
     mask_pattern: str = MASK_PATTERN
+    """A mask's name without suffix, whole; its first capture group is the image's name."""
     mask_threshold: int | None = None
+    """Masks are what is at least this bright, for lossy formats; None: they must hold one value
+    besides 0."""
     keep_empty: bool = False
+    """Images without foreground are used."""
     luminance: bool = False
+    """Colour images become grey, instead of being skipped."""
 
     def __post_init__(self):
-        try:
-            expression = re.compile(self.mask_pattern)
-        except re.error as error:
+        if compiled(self.mask_pattern, "mask pattern").groups < 1:
             raise UserError(
-                f"mask pattern {self.mask_pattern!r} is no regular expression: {error}"
-            ) from None
-        if expression.groups < 1:
-            raise UserError(
-                f"mask pattern must have a capture group for the image's name, got {self.mask_pattern!r}"
+                "mask pattern must have a capture group for the image's name, "
+                f"got {self.mask_pattern!r}"
             )
         if self.mask_threshold is not None and not 0 < self.mask_threshold <= 255:
             raise UserError(f"mask threshold must be in 1..255, got {self.mask_threshold}")
@@ -71,18 +93,30 @@ class ImageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LidcOptions:
-    """`form`: slices (2D, axial, those with nodules), crops (3D, one around each nodule) or scans. `consensus`, `reader`, `voters`: as in
-    lidc_xml.consensus. `small`: nodules under 3 mm too. `crop_mm`: edge of a crop, more where the nodule is larger; for slices None is the
-    whole slice. `min_pixels`: of nodule in a slice. `keep_empty`: scans without a nodule are used."""
+    """What is made of LIDC-IDRI's scans and of what their readers marked.
+
+    Raises
+    ------
+    UserError
+        An unknown choice, a number out of range, or a crop of whole scans.
+    """
 
     form: str = "slices"
+    """slices (2D, axial, those with nodules), crops (3D, one around each nodule) or scans."""
     consensus: str = "majority"
+    """Which voxels are nodule: those of any, of the majority, of all readers, or of one."""
     reader: int = 1
+    """Whose outlines count with consensus "one": the number of the reading session, from 1."""
     voters: str = "scan"
+    """Who votes: "scan", all readers of the scan; "nodule", those who marked the nodule."""
     small: bool = False
+    """Nodules under 3 mm too."""
     crop_mm: float | None = None
+    """Edge of a crop, more where the nodule is larger; for slices None is the whole slice."""
     min_pixels: int = 1
+    """Slices with fewer pixels of nodule are not used."""
     keep_empty: bool = False
+    """Scans without a nodule are used."""
 
     def __post_init__(self):
         for name, allowed in (("form", FORMS), ("consensus", CONSENSUS), ("voters", VOTERS)):
@@ -99,3 +133,11 @@ class LidcOptions:
             raise UserError("crop_mm is for slices and crops, whole scans are not cut")
         if self.form == "crops" and self.crop_mm is None:
             object.__setattr__(self, "crop_mm", CROP_MM)
+
+
+def compiled(pattern: str, what: str = "pattern") -> re.Pattern[str]:
+    """The regular expression `pattern`; UserError, naming it as `what`, if it is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{what} {pattern!r} is no regular expression: {error}") from None

@@ -1,8 +1,8 @@
-"""TN-SCUI2020 (thyroid nodule ultrasound, grand-challenge.org) -> nnU-Net raw format: image/N.PNG, mask/N.PNG and train.csv with the columns
-ID and CATE (0 benign, 1 malignant).
+"""TN-SCUI2020 (thyroid nodule ultrasound, grand-challenge.org) -> nnU-Net raw format.
 
-The challenge numbers images by patient, so that each image is a group of its own; folds keep the share of malignant nodules. Near-duplicates
-are found by `lngswr splits`.
+The download has image/N.PNG, mask/N.PNG and train.csv with the columns ID and CATE (0 benign, 1
+malignant). The challenge numbers images by patient, so that each image is a group of its own;
+folds keep the share of malignant nodules. Near-duplicates are found by `lngswr splits`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, source_name
-from nnunetv2_lngswr.datasets.image_folder import find_pairs, units_of
+from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, skip
+from nnunetv2_lngswr.datasets.image_folder import find_pairs, reading_settings, units_of
 from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -27,8 +27,25 @@ def convert_tnscui(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Conversion:
-    """Convert the challenge's download. `folder` holds image/, mask/ and a CSV file. ValueError if one of them is missing or the CSV has not the
-    challenge's columns; a row without an image, an image without a row and an unknown category are skipped."""
+    """Convert the challenge's download.
+
+    A row without an image, an image without a row and an unknown category are skipped.
+
+    Parameters
+    ----------
+    folder : holds image/, mask/ and a CSV file.
+    raw_folder : nnUNet_raw.
+    target : the data set to write.
+    options : how images and masks are read.
+    overwrite : convert anew what was converted with other settings.
+    progress : show a bar.
+
+    Raises
+    ------
+    UserError
+        One of the three is missing, the CSV has not the challenge's columns, or
+        `conversion.convert` refuses.
+    """
     folder = Path(folder)
     images, masks = (_subfolder(folder, name) for name in ("image", "mask"))
     table = _table(folder)
@@ -38,31 +55,18 @@ def convert_tnscui(
     # an image whose mask is missing has been named already
     present = {p.name for p in pairs} | {Path(e.source).stem for e in unpaired}
     for name in sorted(categories.keys() - present):
-        wrong.append(Entry(source=table.name, status="skipped", reason=f"row {name} has no image"))
+        wrong.append(skip(table, folder, f"row {name} has no image"))
     for pair in pairs:
         if pair.name not in categories:
-            wrong.append(
-                Entry(
-                    source=source_name(pair.image, folder),
-                    status="skipped",
-                    reason=f"image without a valid row in {table.name}",
-                )
-            )
+            wrong.append(skip(pair.image, folder, f"image without a valid row in {table.name}"))
     pairs = [p for p in pairs if p.name in categories]
     if not pairs:
         raise UserError(f"{folder} holds no image with a mask and a row in {table.name}")
-    settings = {
-        "converter": "tnscui",
-        "mask_threshold": options.mask_threshold,
-        "keep_empty": options.keep_empty,
-        "luminance": options.luminance,
-    }
-    units = units_of(pairs, folder, options, groups={}, strata=categories)
     return convert(
         raw_folder,
         target,
-        units,
-        settings=settings,
+        units_of(pairs, folder, options, groups={}, strata=categories),
+        settings={"converter": "tnscui", **reading_settings(options)},
         entries=wrong,
         overwrite=overwrite,
         progress=progress,
@@ -77,9 +81,8 @@ def _subfolder(folder: Path, name: str) -> Path:
         p for p in folder.iterdir() if p.is_dir() and p.name.lower() in (name, f"{name}s")
     )
     if len(found) != 1:
-        raise UserError(
-            f"{folder} must hold one folder {name}/, got {', '.join(p.name for p in found) or 'none'}"
-        )
+        got = ", ".join(p.name for p in found) or "none"
+        raise UserError(f"{folder} must hold one folder {name}/, got {got}")
     return found[0]
 
 
@@ -87,34 +90,31 @@ def _table(folder: Path) -> Path:
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".csv")
     named = [p for p in found if p.name.lower() == "train.csv"] or found
     if len(named) != 1:
-        raise UserError(
-            f"{folder} must hold train.csv, got {', '.join(p.name for p in found) or 'no CSV file'}"
-        )
+        got = ", ".join(p.name for p in found) or "no CSV file"
+        raise UserError(f"{folder} must hold train.csv, got {got}")
     return named[0]
 
 
 def _categories(table: Path) -> tuple[dict[str, str], list[Entry]]:
     """image name -> category, and entries for rows that cannot be used."""
+    categories: dict[str, str] = {}
+    wrong = []
+    for number, category in _rows(table):
+        name = Path(number).stem if Path(number).suffix.lower() in (".png", ".jpg") else number
+        if category not in CATEGORIES:
+            why = f"row {number}: CATE must be 0 or 1, got {category!r}"
+            wrong.append(skip(table, table.parent, why))
+        elif categories.setdefault(name, CATEGORIES[category]) != CATEGORIES[category]:
+            why = f"row {number}: a second row gives another category, the first one counts"
+            wrong.append(skip(table, table.parent, why))
+    return categories, wrong
+
+
+def _rows(table: Path) -> list[tuple[str, str]]:
+    """ID and CATE of each row, without white space."""
     with open(table, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if not {"ID", "CATE"} <= set(reader.fieldnames or ()):
-            raise UserError(
-                f"{table} must have the columns ID and CATE, got {', '.join(reader.fieldnames or ()) or 'none'}"
-            )
-        rows = [((row["ID"] or "").strip(), (row["CATE"] or "").strip()) for row in reader]
-    categories: dict[str, str] = {}
-    wrong = []
-    for number, category in rows:
-        name = Path(number).stem if Path(number).suffix.lower() in (".png", ".jpg") else number
-        if category not in CATEGORIES:
-            wrong.append(
-                Entry(
-                    source=table.name,
-                    status="skipped",
-                    reason=f"row {number}: CATE must be 0 or 1, got {category!r}",
-                )
-            )
-        elif categories.setdefault(name, CATEGORIES[category]) != CATEGORIES[category]:
-            why = f"row {number}: a second row gives another category, the first one counts"
-            wrong.append(Entry(source=table.name, status="skipped", reason=why))
-    return categories, wrong
+            got = ", ".join(reader.fieldnames or ()) or "none"
+            raise UserError(f"{table} must have the columns ID and CATE, got {got}")
+        return [((row["ID"] or "").strip(), (row["CATE"] or "").strip()) for row in reader]

@@ -1,7 +1,8 @@
-"""Small LIDC-IDRI folders in the original formats: CT slices as DICOM files (pydicom), reader annotations as XML of the published schema.
+"""Small LIDC-IDRI folders in the original formats.
 
-Series are written as scanners do: one file per slice, file names and instance numbers that do not follow the position, rescale
-slope and intercept, UIDs.
+CT slices are DICOM files (pydicom), reader annotations XML of the published schema. Series are
+written as scanners do: one file per slice, file names and instance numbers that do not follow the
+position, rescale slope and intercept, UIDs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,22 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+# of the XML's root element
+ATTRIBUTES = (
+    f'uid="{ROOT}1307390687803.0" xmlns="http://www.nih.gov" '
+    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation='
+    '"http://www.nih.gov http://troll.rad.med.umich.edu/lidc/LidcReadMessage.xsd"'
+)
+RATINGS = (
+    "subtlety",
+    "internalStructure",
+    "calcification",
+    "sphericity",
+    "margin",
+    "lobulation",
+    "spiculation",
+    "texture",
+)
 
 
 def write_series(
@@ -35,8 +52,11 @@ def write_series(
     shift_mm: float = 0,
     orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
 ) -> list[str]:
-    """Writes `stored` (Z, H, W), the stored values bottom to top, and returns the SOP instance UIDs bottom to top. `spacing_mm`: between rows,
-    between columns. `shift_mm`: of each slice along y against the one below, as under a tilted gantry."""
+    """Write a series and return its SOP instance UIDs, bottom to top.
+
+    `stored`: (Z, H, W), the stored values, bottom to top. `spacing_mm`: between rows, between
+    columns. `shift_mm`: of each slice along y against the one below, as under a tilted gantry.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     zs_mm = [-50 + 2.5 * z for z in range(len(stored))] if zs_mm is None else zs_mm
     order = np.random.default_rng(0).permutation(len(stored))
@@ -44,21 +64,10 @@ def write_series(
     for z, pixels in enumerate(stored):
         uid = f"{ROOT}{series}.{z + 1}"
         uids.append(uid)
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = (
-            CTImageStorage,
-            uid,
-            ExplicitVRLittleEndian,
-        )
-        ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, uid
+        ds = _empty(uid)
         ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{ROOT}{series}.100", f"{ROOT}{series}"
-        ds.PatientID, ds.PatientName, ds.Modality, ds.Manufacturer = (
-            patient,
-            "",
-            modality,
-            "GE MEDICAL SYSTEMS",
-        )
+        ds.PatientID, ds.PatientName = patient, ""
+        ds.Modality, ds.Manufacturer = modality, "GE MEDICAL SYSTEMS"
         ds.InstanceNumber = len(stored) - z if descending else z + 1
         if modality == "CT":
             ds.ImagePositionPatient = [origin_mm[0], origin_mm[1] + shift_mm * z, zs_mm[z]]
@@ -75,6 +84,15 @@ def write_series(
     return uids
 
 
+def _empty(uid: str) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, uid
+    return ds
+
+
 Nodule = Mapping[str, object]
 
 
@@ -84,7 +102,10 @@ def nodule(
     *,
     malignancy: int | None = 3,
 ) -> Nodule:
-    """`rois`: (SOP UID, edge points as (x, y), inclusion). `malignancy` None: a nodule under 3 mm, which has no characteristics."""
+    """`rois`: (SOP UID, edge points as (x, y), inclusion).
+
+    `malignancy` None: a nodule under 3 mm, which has no characteristics.
+    """
     return {"name": name, "rois": rois, "malignancy": malignancy}
 
 
@@ -95,7 +116,7 @@ def write_xml(
     path.parent.mkdir(parents=True, exist_ok=True)
     sessions = "\n".join(_session(nodules) for nodules in readers)
     path.write_text(f"""<?xml version="1.0" encoding="UTF-8"?>
-<{root} uid="1.3.6.1.4.1.14519.5.2.1.6279.6001.1307390687803.0" xmlns="http://www.nih.gov" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="http://www.nih.gov http://troll.rad.med.umich.edu/lidc/LidcReadMessage.xsd">
+<{root} {ATTRIBUTES}>
   <ResponseHeader>
     <Version>1.8.1</Version>
     <MessageId>-421198203</MessageId>
@@ -131,31 +152,23 @@ def _session(nodules: Sequence[Nodule]) -> str:
 def _nodule(content: Nodule) -> str:
     characteristics = ""
     if content["malignancy"] is not None:
-        names = (
-            "subtlety",
-            "internalStructure",
-            "calcification",
-            "sphericity",
-            "margin",
-            "lobulation",
-            "spiculation",
-            "texture",
-        )
-        values = (
-            "".join(f"<{n}>3</{n}>" for n in names)
-            + f"<malignancy>{content['malignancy']}</malignancy>"
-        )
+        values = "".join(f"<{name}>3</{name}>" for name in RATINGS)
+        values += f"<malignancy>{content['malignancy']}</malignancy>"
         characteristics = f"      <characteristics>{values}</characteristics>\n"
-    rois = "".join(
-        f"""      <roi>
-        <imageZposition>-125.0 </imageZposition>
-        <imageSOP_UID>{uid}</imageSOP_UID>
-        <inclusion>{"TRUE" if inclusion else "FALSE"}</inclusion>
-{"".join(f"        <edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>{chr(10)}" for x, y in points)}      </roi>
-"""
-        for uid, points, inclusion in content["rois"]
-    )
+    rois = "".join(_roi(*roi) for roi in content["rois"])
     return f"""    <unblindedReadNodule>
       <noduleID>{escape(str(content["name"]))}</noduleID>
 {characteristics}{rois}    </unblindedReadNodule>
+"""
+
+
+def _roi(uid: str, points: Sequence[tuple[int, int]], inclusion: bool) -> str:
+    edges = "".join(
+        f"        <edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>\n" for x, y in points
+    )
+    return f"""      <roi>
+        <imageZposition>-125.0 </imageZposition>
+        <imageSOP_UID>{uid}</imageSOP_UID>
+        <inclusion>{"TRUE" if inclusion else "FALSE"}</inclusion>
+{edges}      </roi>
 """

@@ -1,4 +1,4 @@
-"""The phantom sets: seeded, in nnU-Net's format, patients apart, nothing of the user's overwritten."""
+"""The phantom sets: seeded, in nnU-Net's format, patients apart, nothing foreign overwritten."""
 
 import hashlib
 import json

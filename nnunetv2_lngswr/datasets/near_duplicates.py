@@ -1,0 +1,124 @@
+"""A search for images that nearly agree, and for those on both sides of a fold border.
+
+Two images of one patient, or one image under two names, make a validation too easy when one of
+them is trained on. `lngswr splits` refuses such folds, or joins the groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+from tqdm import tqdm
+
+from nnunetv2_lngswr.datasets.options import MAX_DISTANCE
+from nnunetv2_lngswr.utils.errors import UserError
+
+HASH_SIDE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicate:
+    """Two cases of different groups whose images nearly agree."""
+
+    a: str
+    b: str
+    distance: int
+    """Differing bits of the 256 of their perceptual hashes."""
+
+
+def near_duplicates(
+    images: Mapping[str, Path],
+    groups: Mapping[str, str],
+    *,
+    max_distance: int = MAX_DISTANCE,
+    progress: bool = True,
+) -> list[NearDuplicate]:
+    """Pairs of cases of different groups that nearly agree, nearest first.
+
+    Pairs within a group are no leak. Volumes are compared by their middle slice.
+
+    Parameters
+    ----------
+    images : case -> image or volume.
+    groups : case -> group.
+    max_distance : how many of 256 bits may differ.
+    progress : show a bar.
+
+    Raises
+    ------
+    UserError
+        A distance out of range, or an image that is not readable, by file.
+    """
+    if not 0 <= max_distance <= HASH_SIDE**2:
+        raise UserError(f"max distance must be in 0..{HASH_SIDE**2}, got {max_distance}")
+    names = sorted(images)
+    shown = tqdm(names, desc="hashing", unit="image", disable=not progress)
+    bits = np.stack([perceptual_hash(images[name]) for name in shown])
+    # differing bits = ones of a + ones of b - 2 * common ones
+    ones = bits.astype(np.float32)
+    count = ones.sum(1)
+    pairs = []
+    for i, name in enumerate(names):
+        distance = count[i] + count[i + 1 :] - 2 * (ones[i + 1 :] @ ones[i])
+        for j in np.flatnonzero(distance <= max_distance):
+            other = names[i + 1 + j]
+            if groups[name] != groups[other]:
+                pairs.append(NearDuplicate(a=name, b=other, distance=int(distance[j])))
+    return sorted(pairs, key=lambda p: (p.distance, p.a, p.b))
+
+
+def leaks(
+    folds: Sequence[Mapping[str, Sequence[str]]], pairs: Iterable[NearDuplicate]
+) -> list[NearDuplicate]:
+    """The pairs that some fold has on both sides, train and val."""
+    of_case = {case: number for number, fold in enumerate(folds) for case in fold["val"]}
+    return [p for p in pairs if of_case[p.a] != of_case[p.b]]
+
+
+def join_groups(groups: Mapping[str, str], pairs: Iterable[NearDuplicate]) -> dict[str, str]:
+    """`groups` (case -> group) in which near-duplicates share a group, and so a fold."""
+    root = {g: g for g in groups.values()}
+
+    def find(group: str) -> str:
+        while root[group] != group:
+            group = root[group]
+        return group
+
+    for pair in pairs:
+        a, b = sorted((find(groups[pair.a]), find(groups[pair.b])))
+        root[b] = a
+    return {case: find(group) for case, group in groups.items()}
+
+
+def perceptual_hash(path: Path) -> np.ndarray:
+    """256 bits, (256,) bool, which noise, JPEG, scaling and a shift of intensities hardly change.
+
+    Signs of the low DCT coefficients of the grey image about their median (ImageHash's phash).
+
+    Raises
+    ------
+    UserError
+        The file is not readable as an image.
+    """
+    plane = _plane(path).astype(np.float64)
+    low, high = plane.min(), plane.max()
+    grey = np.zeros(plane.shape) if high == low else (plane - low) / (high - low) * 255
+    return imagehash.phash(Image.fromarray(grey.astype(np.uint8)), hash_size=HASH_SIDE).hash.ravel()
+
+
+def _plane(path: Path) -> np.ndarray:
+    """An image, or the middle axial slice of a volume, grey, (H, W)."""
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError:
+        raise UserError(f"{path} is not readable as an image") from None
+    array = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = array.mean(-1)
+    return array[array.shape[0] // 2] if array.ndim == 3 else array

@@ -1,0 +1,115 @@
+"""Image files of all kinds -> grey images and binary masks; what is not one is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nnunetv2_lngswr.utils.files import atomic_path
+
+
+class Unfit(ValueError):
+    """A file that cannot be used; the text says why."""
+
+
+def read_image(path: Path, *, luminance: bool = False) -> np.ndarray:
+    """A grey image, (H, W) uint8 or uint16.
+
+    Parameters
+    ----------
+    path : of any format that Pillow reads; grey images saved as RGB become grey again.
+    luminance : colour images become grey (ITU-R 601), instead of being refused.
+
+    Raises
+    ------
+    Unfit
+        Not readable, in colour (unless `luminance`), or transparent.
+    """
+    pixels = _pixels(path)
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] in (2, 4):
+        if (pixels[..., -1] != 255).any():
+            raise Unfit("image has transparent pixels")
+        pixels = pixels[..., :-1]
+    difference = int(np.ptp(pixels.astype(int), axis=2).max())
+    if difference == 0:
+        return np.ascontiguousarray(pixels[..., 0])
+    if not luminance:
+        raise Unfit(
+            f"colour image (channels differ by up to {difference}); "
+            "--luminance makes such images grey"
+        )
+    return np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(pixels.dtype)
+
+
+def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
+    """A binary mask, (H, W) bool.
+
+    Parameters
+    ----------
+    path : of any format that Pillow reads.
+    threshold : the mask is what is at least this bright; None: what is not 0.
+
+    Raises
+    ------
+    Unfit
+        Not readable, or without `threshold` more than one value besides 0.
+    """
+    pixels = _pixels(path)
+    if pixels.ndim == 3:
+        # an alpha channel says nothing about the mask
+        pixels = pixels[..., : pixels.shape[2] - (pixels.shape[2] in (2, 4))].max(2)
+    if threshold is not None:
+        return pixels >= threshold
+    values = np.unique(pixels)
+    foreground = values[values != 0]
+    if len(foreground) > 1:
+        some = ", ".join(map(str, foreground[:6]))
+        raise Unfit(
+            f"mask has {len(foreground)} values besides 0 ({some}), one was expected; "
+            "--mask-threshold for lossy files"
+        )
+    return pixels > 0
+
+
+def write_png(array: np.ndarray, path: Path) -> None:
+    """Write (H, W) uint8 or uint16; the file appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """(H, W) or (H, W, C), uint8 or uint16; palettes are resolved."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise Unfit(f"file holds {frames} images")
+            return _resolved(image)
+    except Unfit:
+        raise
+    # Pillow: UnidentifiedImageError is an OSError, damaged PNG chunks a SyntaxError, absurd sizes
+    # a DecompressionBombError
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Unfit(f"not readable as an image ({error})") from None
+
+
+def _resolved(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        return _sixteen_bit(np.asarray(image))
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB"):
+        mode = "RGBA" if "transparency" in image.info else "RGB"
+        return np.asarray(image.convert(mode))
+    return np.asarray(image)
+
+
+def _sixteen_bit(pixels: np.ndarray) -> np.ndarray:
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise Unfit("values do not fit into 16 bit")
+    return pixels.astype(np.uint16)
