@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from evaluation import robust
+from evaluation.command_line import build_parser
 from nnunetv2_lngswr.experiments.robustness import (
     PRESETS,
     benchmark_robustness,
@@ -43,7 +43,7 @@ def test_other_attacks_replace_those_of_the_preset_with_their_steps(
         max_cases=3,
     )
     (command,) = (c for c, _ in ran if c[0] == "lngswr")
-    options = vars(robust._parser().parse_args(command[2:]))
+    options = vars(build_parser().parse_args(command[2:]))
     assert options["attacks"] == ["pgd_l2", "fgsm"]
     assert options["steps"] == ["10"]
     assert options["max_cases"] == 3
