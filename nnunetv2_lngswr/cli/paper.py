@@ -3,6 +3,7 @@
 import argparse
 
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, say, take
+from nnunetv2_lngswr.experiments.devices import default_device
 from nnunetv2_lngswr.experiments.paper import DATASET_IDS, EPOCHS, Protocol, run_paper
 
 
@@ -102,10 +103,8 @@ def _paper(arguments: argparse.Namespace) -> int:
         arguments.dataset_id = DATASET_IDS[arguments.dataset]
     arguments.folds = tuple(arguments.folds)
     if arguments.device is None and not arguments.dry_run:
-        import torch
-
         # nnU-Net's commands take cuda unless told otherwise
-        arguments.device = None if torch.cuda.is_available() else "cpu"
+        arguments.device = None if default_device() == "cuda" else "cpu"
     output = arguments.output or f"lngswr_paper_{arguments.dataset}"
     table = run_paper(take(Protocol, arguments), output, dry_run=arguments.dry_run, say=say)
     if not arguments.dry_run:

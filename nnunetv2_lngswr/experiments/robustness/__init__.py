@@ -8,13 +8,14 @@ lands below the output folder with a log per command, nnUNet_raw is only read. W
 not repeated, an interrupted training goes on from its last checkpoint, an interrupted evaluation
 with its next run: arms, folds and seeds can be added by later calls.
 
-presets.py and arms.py say what is run, benchmark.py where it lies, planning.py makes the plans,
-execution.py trains and evaluates, times.py reads how long that took, table.py writes it all up, and
-run.py calls them in turn.
+options.py, presets.py and arms.py say what is run, benchmark.py where it lies, planning.py makes
+the plans, execution.py trains and evaluates, times.py reads how long that took, table.py writes it
+all up, and run.py calls them in turn.
 """
 
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import TrainingRun
+from nnunetv2_lngswr.experiments.robustness.options import Options
 from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, evaluation_options
 from nnunetv2_lngswr.experiments.robustness.run import benchmark_robustness
 
@@ -22,6 +23,7 @@ __all__ = [
     "ARMS",
     "BASELINE",
     "PRESETS",
+    "Options",
     "Preset",
     "TrainingRun",
     "benchmark_robustness",

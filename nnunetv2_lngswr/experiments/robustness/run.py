@@ -1,13 +1,16 @@
 """The benchmark from its options to its table."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from nnunetv2_lngswr.experiments.robustness.arms import ARMS, read_arms
+from nnunetv2_lngswr.experiments.devices import default_device
+from nnunetv2_lngswr.experiments.robustness.arms import read_arms
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, claim, find_raw
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.execution import run_all
+from nnunetv2_lngswr.experiments.robustness.options import Options
 from nnunetv2_lngswr.experiments.robustness.planning import plan_run, prepare
 from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, evaluation_options
 from nnunetv2_lngswr.experiments.robustness.table import write_table
@@ -20,19 +23,8 @@ def benchmark_robustness(
     configuration: str,
     output: Path | str,
     *,
-    arms: Sequence[str] = tuple(ARMS),
-    folds: Sequence[int] = (0,),
-    seeds: Sequence[int] = (0,),
-    preset: str = "cpu-small",
-    settings: Mapping | None = None,
-    variants: Mapping[str, Mapping] | None = None,
-    hold_out: int | None = None,
-    attacks: Sequence[str] | None = None,
-    max_cases: int | None = None,
-    equal_time: bool = False,
-    device: str | None = None,
-    dry_run: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    **options: Any,
 ) -> Path:
     """Train and evaluate every arm for every seed and fold.
 
@@ -42,29 +34,10 @@ def benchmark_robustness(
         nnU-Net's names: of a data set in nnUNet_raw, of what its planner makes.
     output
         Folder for everything; the same one goes on.
-    arms
-        Names of ARMS; the baseline is always one of them.
-    folds, seeds
-        Of the trainings.
-    preset
-        A name in PRESETS.
-    settings
-        A "lngswr" entry for the plans of all arms (the budget is the preset's).
-    variants
-        Further arms with settings of their own, {name: {"arm": one of ARMS, **"lngswr" entry}}.
-    hold_out
-        A fold whose validation cases nothing here trains on or is evaluated on, so that settings
-        can be chosen before that fold is looked at.
-    attacks, max_cases
-        Instead of the preset's.
-    equal_time
-        A second reading: slower arms again, for as many epochs as the baseline's time allows.
-    device
-        None takes cuda where there is one.
-    dry_run
-        Say the commands, run nothing.
     say
         Receives each line for the user.
+    **options
+        The fields of `Options`: arms, folds, seeds, preset, settings, variants, ...
 
     Returns
     -------
@@ -78,52 +51,47 @@ def benchmark_robustness(
     CommandError
         A command failed.
     """
-    all_arms = read_arms(arms, variants or {}, settings or {})
-    if hold_out is not None and hold_out in folds:
-        raise UserError(f"fold {hold_out} is held out: choose other --folds")
-    benchmark = Benchmark(
-        output=Path(output).resolve(),
-        dataset=dataset,
-        configuration=configuration,
-        preset_name=preset,
-        preset=_preset(preset, attacks, max_cases),
-        settings=dict(settings or {}),
-        hold_out=hold_out,
-        raw=find_raw(dataset),
-        device=device or _default_device(),
-    )
-    claim(benchmark, write=not dry_run)
-    commands = Commands(benchmark, say, dry_run)
+    given = Options(**options)
+    arms = read_arms(given.arms, given.variants or {}, given.settings or {})
+    benchmark = _benchmark(dataset, configuration, Path(output).resolve(), given)
+    claim(benchmark, write=not given.dry_run)
+    commands = Commands(benchmark, say, given.dry_run)
     prepare(commands)
     runs = [
-        plan_run(benchmark, name, arm, seed, fold, dry_run=dry_run)
-        for seed in seeds
-        for fold in folds
-        for name, arm in all_arms.items()
+        plan_run(benchmark, name, arm, seed, fold, dry_run=given.dry_run)
+        for seed in given.seeds
+        for fold in given.folds
+        for name, arm in arms.items()
     ]
     run_all(commands, runs)
-    if dry_run:
+    if given.dry_run:
         return benchmark.output
-    if equal_time:
-        again = list(equal_time_runs(benchmark, runs, all_arms))
+    if given.equal_time:
+        again = list(equal_time_runs(benchmark, runs, arms))
         run_all(commands, again)
         runs += again
-    write_table(benchmark, runs, all_arms)
+    write_table(benchmark, runs, arms)
     return benchmark.output
 
 
-def _preset(name: str, attacks: Sequence[str] | None, max_cases: int | None) -> Preset:
-    """The preset of this name with other attacks or cases."""
-    if name not in PRESETS:
-        raise UserError(f"unknown preset {name}; presets are {', '.join(PRESETS)}")
-    if max_cases is not None and max_cases < 1:
-        raise UserError(f"max_cases must be 1 or more, got {max_cases}")
-    preset = PRESETS[name]
-    evaluation = evaluation_options(preset.evaluation, attacks, max_cases)
+def _benchmark(dataset: str, configuration: str, output: Path, options: Options) -> Benchmark:
+    return Benchmark(
+        output=output,
+        raw=find_raw(dataset),
+        dataset=dataset,
+        configuration=configuration,
+        preset_name=options.preset,
+        preset=_preset(options),
+        settings=dict(options.settings or {}),
+        hold_out=options.hold_out,
+        device=options.device or default_device(),
+    )
+
+
+def _preset(options: Options) -> Preset:
+    """The preset, with other attacks or cases."""
+    if options.preset not in PRESETS:
+        raise UserError(f"unknown preset {options.preset}; presets are {', '.join(PRESETS)}")
+    preset = PRESETS[options.preset]
+    evaluation = evaluation_options(preset.evaluation, options.attacks, options.max_cases)
     return dataclasses.replace(preset, evaluation=evaluation)
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
