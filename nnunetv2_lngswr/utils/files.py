@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a killed run, never meets half of one, and reading JSON so that a bad file is named."""
+"""Files that are written whole or not at all, and JSON that is read so that a bad file is named."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from nnunetv2_lngswr.utils.errors import UserError
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, for writers that take a path; rename it to `path` on success, remove it on failure.
+    """Yield a temporary path beside `path`, for writers that take a path.
 
-    The temporary name keeps the suffixes, which many writers read the format from, and is always the same: what a killed
-    run has left is overwritten by the next.
+    It is renamed to `path` on success and removed on failure. The temporary name keeps the
+    suffixes, which many writers read the format from, and is always the same: what a killed run has
+    left is overwritten by the next.
     """
     path = Path(path)
     temporary = path.with_name(f".partial-{path.name}")
@@ -30,10 +31,24 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_file(path: str | Path, content: str | bytes | Callable[[BinaryIO], None]) -> Path:
-    """Write text (UTF-8), bytes, or what `content(file)` writes into an open binary file, to `path`; the folder is made.
+    """Write a file; whoever reads it sees the old one or the whole new one.
 
-    Whoever reads `path` sees the old file or the whole new one. OSError (a full disk, no permission) leaves the old file and no
-    temporary one behind.
+    Parameters
+    ----------
+    path
+        File to write; its folder is made.
+    content
+        Text (written as UTF-8), bytes, or a function that writes into an open binary file.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    OSError
+        A full disk, no permission: the old file stays, and no temporary one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +71,22 @@ def write_file(path: str | Path, content: str | bytes | Callable[[BinaryIO], Non
 
 
 def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()) -> dict:
-    """The content of a JSON file. ValueError, with the path, for a file that is damaged or lacks one of the keys in `needs`."""
+    """Return the content of a JSON file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    needs
+        Keys that it must have.
+
+    Raises
+    ------
+    UserError
+        It is damaged or lacks one of these keys; names the path.
+    OSError
+        It is not there, or cannot be read.
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:

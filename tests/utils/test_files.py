@@ -8,25 +8,30 @@ from nnunetv2_lngswr.utils.files import atomic_path, write_file
 def test_success_replaces_and_failure_leaves_the_old_file(tmp_path):
     path = tmp_path / "report.md"
     write_file(path, "old")
-    with pytest.raises(OSError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        assert path.read_text() == "old"
-        raise OSError("disk full")
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            assert path.read_text() == "old"
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.md"]
     write_file(path, "new")
     assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["report.md"]
 
 
-@pytest.mark.parametrize("content", ["text", b"bytes", lambda file: file.write(b"written")])
-def test_write_file_makes_the_folder_and_takes_text_bytes_or_a_writer(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("text", b"text"),
+        (b"bytes", b"bytes"),
+        (lambda file: file.write(b"written"), b"written"),
+    ],
+)
+def test_write_file_makes_the_folder_and_takes_text_bytes_or_a_writer(tmp_path, content, expected):
     path = write_file(tmp_path / "new" / "file", content)
-    expected = (
-        content
-        if isinstance(content, bytes)
-        else b"written"
-        if callable(content)
-        else content.encode()
-    )
     assert path.read_bytes() == expected
 
 

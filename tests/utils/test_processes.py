@@ -1,4 +1,7 @@
-"""Commands that are run for the user: found beside this Python, and ended with us at Ctrl-C. The processes are real ones."""
+"""Commands that are run for the user: found beside this Python, and ended with us at Ctrl-C.
+
+The processes are real ones.
+"""
 
 import os
 import signal
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_lngswr.utils.errors import CommandError
 from nnunetv2_lngswr.utils.processes import beside_python, call_command, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +82,7 @@ def test_no_command_outlives_ctrl_c(tmp_path, who, logged):
 
 def test_exit_statuses(tmp_path):
     assert call_command(["python", "-c", "raise SystemExit(7)"]) == 7
-    with pytest.raises(ValueError, match=r"python failed \(exit status 7\)"):
+    with pytest.raises(CommandError, match=r"python failed \(exit status 7\)"):
         run_command(
             ["python", "-c", "raise SystemExit(7)"],
             tmp_path / "log",

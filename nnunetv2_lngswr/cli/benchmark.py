@@ -1,0 +1,185 @@
+"""`lngswr benchmark robustness` and `lngswr benchmark overhead`."""
+
+import argparse
+import json
+
+from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
+
+
+def add_command(commands: Commands) -> None:
+    """Add `benchmark` with its two benchmarks."""
+    command = commands.add_parser(
+        "benchmark",
+        help="robustness of arms trained at one equal budget; overhead beside vanilla nnU-Net",
+    )
+    benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    _add_robustness(benchmarks)
+    _add_overhead(benchmarks)
+
+
+def _add_robustness(benchmarks: Commands) -> None:
+    command = benchmarks.add_parser(
+        "robustness",
+        help="arms trained through nnU-Net, attacked and shifted, in one table",
+        description=(
+            "Trains vanilla nnU-Net and each ARM, a trainer by its short name, through nnU-Net at "
+            "one equal budget, evaluates each on the validation cases of its fold, and writes "
+            "robustness.md and robustness.json. The same call goes on where an earlier one "
+            "stopped, and takes further arms, folds and seeds."
+        ),
+    )
+    _add_data(command)
+    _add_training(command)
+    _add_evaluation(command)
+    add_device(command)
+    command.add_argument("--dry-run", action="store_true", help="print the commands")
+    command.set_defaults(run=_robustness)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "-d",
+        "--data-set",
+        dest="dataset",
+        required=True,
+        metavar="DATASET",
+        help="full name in nnUNet_raw, such as Dataset611_ThyroidUS",
+    )
+    add(
+        "-c",
+        dest="configuration",
+        required=True,
+        metavar="CONFIGURATION",
+        help="2d, 3d_fullres, ...",
+    )
+    add(
+        "-o",
+        dest="output",
+        required=True,
+        metavar="FOLDER",
+        help="folder for everything it writes; the same one goes on",
+    )
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--arms",
+        nargs="+",
+        metavar="ARM",
+        help="of vanilla (always), DA5, LNG, SWR, LNGSWR, AT, LNGSWRAT (all seven)",
+    )
+    add("--folds", nargs="+", type=int, default=[0], help="folds of splits_final.json (0)")
+    add("--seeds", nargs="+", type=int, default=[0], help="seeds of the training (0)")
+    add(
+        "--preset",
+        default="cpu-small",
+        help="cpu-small (low resolution, 10 x 50 iterations, 20 cases), search (the same training, "
+        "40 cases, PGD Linf only, no shifts; to choose settings) or gpu (native resolution, "
+        "100 x 250 iterations, all cases) (cpu-small)",
+    )
+    add(
+        "--settings",
+        metavar="JSON",
+        help='a "lngswr" entry for the plans of all arms, such as \'{"noise_sigma_input": 0.5}\'',
+    )
+    add(
+        "--variants",
+        metavar="FILE",
+        help='JSON with further arms, {"NAME": {"arm": "LNGSWR", "noise_sigma_input": 0.5}, ...}',
+    )
+    add(
+        "--hold-out",
+        type=int,
+        metavar="FOLD",
+        help="leave the validation cases of this fold untouched, to choose settings on the others",
+    )
+    add(
+        "--equal-time",
+        action="store_true",
+        help="a second reading: slower arms again, for as long as vanilla took",
+    )
+
+
+def _add_evaluation(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--attacks",
+        nargs="+",
+        metavar="ATTACK",
+        help="instead of the preset's, as for lngswr evaluate",
+    )
+    add(
+        "--max-cases",
+        type=int,
+        metavar="N",
+        help="validation cases to attack (the preset's: cpu-small 20, search 40, gpu all)",
+    )
+
+
+def _add_overhead(benchmarks: Commands) -> None:
+    command = benchmarks.add_parser(
+        "overhead",
+        help="train step, inference and peak memory relative to vanilla nnU-Net",
+        description=(
+            "Times a train step and an inference of LNG-SWR, LNG and SWR in turns beside vanilla "
+            "nnU-Net's, on random data, and says where the rest goes."
+        ),
+    )
+    add = command.add_argument
+    add(
+        "--plans",
+        nargs="+",
+        default=["2d", "3d"],
+        metavar="PLAN",
+        help="of 2d, 3d, 3d_large (128 x 128 x 128; for a GPU) (2d 3d)",
+    )
+    add("--repeats", type=int, default=9, help="turns of each arm after one that warms up (9)")
+    add("--threads", type=int, default=2, help="CPU threads (2)")
+    add_device(command, choices=("cpu", "cuda"), default="cpu")
+    add(
+        "--compile",
+        dest="compiled",
+        action="store_true",
+        help="by torch.compile, as nnU-Net does on CUDA",
+    )
+    add("-o", dest="output", metavar="FOLDER", help="write overhead.json and overhead.md there")
+    command.set_defaults(run=_overhead)
+
+
+def _robustness(arguments: argparse.Namespace) -> int:
+    from nnunetv2_lngswr.experiments.robustness import ARMS, benchmark_robustness
+
+    options = options_of(arguments)
+    options["arms"] = options["arms"] or list(ARMS)
+    try:
+        options["settings"] = json.loads(options["settings"] or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings must be JSON: {error}") from None
+    if options["variants"] is not None:
+        options["variants"] = read_json(options["variants"])
+    output = benchmark_robustness(
+        options.pop("dataset"),
+        options.pop("configuration"),
+        options.pop("output"),
+        say=say,
+        **options,
+    )
+    if not arguments.dry_run:
+        print((output / "robustness.md").read_text().rstrip())
+        print(
+            f"\nwritten to {output}: "
+            "robustness.md, robustness.json, compare.md, compare.csv, compare.png"
+        )
+    return 0
+
+
+def _overhead(arguments: argparse.Namespace) -> int:
+    from nnunetv2_lngswr.experiments.overhead import benchmark_overhead
+
+    options = options_of(arguments)
+    benchmark_overhead(options.pop("plans"), say=say, **options)
+    return 0

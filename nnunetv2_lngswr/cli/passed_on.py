@@ -1,0 +1,44 @@
+"""`lngswr evaluate` and `lngswr compare`: commands that belong to modules of `evaluation`.
+
+These read their own options and answer their own `--help`; here they are listed for ours only.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nnunetv2_lngswr.cli.arguments import Commands
+
+
+class PassedOn(NamedTuple):
+    """A command: what `lngswr --help` says of it, and what takes all words after its name."""
+
+    help: str
+    run: Callable[[list[str]], int]
+
+
+def _evaluate(argv: list[str]) -> int:
+    from evaluation.robust import main
+
+    return main(argv, prog="lngswr evaluate")
+
+
+def _compare(argv: list[str]) -> int:
+    from evaluation.compare import main
+
+    return main(argv, prog="lngswr compare")
+
+
+COMMANDS = {
+    "evaluate": PassedOn(
+        "robustness of a model folder: attacks and corruptions (lngswr evaluate --help)", _evaluate
+    ),
+    "compare": PassedOn(
+        "several evaluations in one table, paired by case (lngswr compare --help)", _compare
+    ),
+}
+
+
+def add_commands(commands: Commands) -> None:
+    """List them in the help."""
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help, add_help=False)

@@ -1,0 +1,32 @@
+"""`lngswr warm-start`."""
+
+import argparse
+
+from nnunetv2_lngswr.cli.arguments import Commands
+
+
+def add_command(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "warm-start", help="make a vanilla nnU-Net checkpoint usable as -pretrained_weights"
+    )
+    command.add_argument(
+        "source", metavar="VANILLA.pth", help="checkpoint of a vanilla nnU-Net v2 training"
+    )
+    command.add_argument(
+        "destination",
+        metavar="OUT.pth",
+        help="file to write: the same backbone with identity LNG-SWR parts",
+    )
+    command.set_defaults(run=_warm_start)
+
+
+def _warm_start(arguments: argparse.Namespace) -> int:
+    from nnunetv2_lngswr.training.warm_start import warm_start_checkpoint
+
+    warm_start_checkpoint(arguments.source, arguments.destination)
+    print(
+        f"wrote {arguments.destination}; train from it with "
+        f"-pretrained_weights {arguments.destination}"
+    )
+    return 0

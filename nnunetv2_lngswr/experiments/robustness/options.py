@@ -1,0 +1,52 @@
+"""What a benchmark may be told, with the defaults, each said once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnunetv2_lngswr.experiments.robustness.arms import ARMS
+from nnunetv2_lngswr.utils.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Keyword arguments of `benchmark_robustness`.
+
+    Raises
+    ------
+    UserError
+        The fold that is held out is one of the folds, no case is left.
+    """
+
+    arms: Sequence[str] = tuple(ARMS)
+    """Names of ARMS; the baseline is always one of them."""
+    folds: Sequence[int] = (0,)
+    """Of splits_final.json."""
+    seeds: Sequence[int] = (0,)
+    """Of the trainings."""
+    preset: str = "cpu-small"
+    """A name in PRESETS."""
+    settings: Mapping[str, Any] | None = None
+    """A "lngswr" entry for the plans of all arms (the budget is the preset's)."""
+    variants: Mapping[str, Mapping[str, Any]] | None = None
+    """Further arms with settings of their own, {name: {"arm": one of ARMS, **"lngswr" entry}}."""
+    hold_out: int | None = None
+    """A fold whose validation cases nothing here trains on or is evaluated on.
+
+    So that settings can be chosen before that fold is looked at."""
+    attacks: Sequence[str] | None = None
+    """Instead of the preset's."""
+    max_cases: int | None = None
+    """Instead of the preset's."""
+    equal_time: bool = False
+    """A second reading: slower arms again, for as many epochs as the baseline's time allows."""
+    device: str | None = None
+    """None takes cuda where there is one."""
+    dry_run: bool = False
+    """Say the commands, run nothing."""
+
+    def __post_init__(self):
+        if self.hold_out is not None and self.hold_out in self.folds:
+            raise UserError(f"fold {self.hold_out} is held out: choose other --folds")
+        if self.max_cases is not None and self.max_cases < 1:
+            raise UserError(f"max_cases must be 1 or more, got {self.max_cases}")

@@ -1,0 +1,97 @@
+"""The benchmark from its options to its table."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_lngswr.experiments.devices import default_device
+from nnunetv2_lngswr.experiments.robustness.arms import read_arms
+from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, claim, find_raw
+from nnunetv2_lngswr.experiments.robustness.commands import Commands
+from nnunetv2_lngswr.experiments.robustness.execution import run_all
+from nnunetv2_lngswr.experiments.robustness.options import Options
+from nnunetv2_lngswr.experiments.robustness.planning import plan_run, prepare
+from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, evaluation_options
+from nnunetv2_lngswr.experiments.robustness.table import write_table
+from nnunetv2_lngswr.experiments.robustness.times import equal_time_runs
+from nnunetv2_lngswr.utils.errors import UserError
+
+
+def benchmark_robustness(
+    dataset: str,
+    configuration: str,
+    output: Path | str,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> Path:
+    """Train and evaluate every arm for every seed and fold.
+
+    Parameters
+    ----------
+    dataset, configuration
+        nnU-Net's names: of a data set in nnUNet_raw, of what its planner makes.
+    output
+        Folder for everything; the same one goes on.
+    say
+        Receives each line for the user.
+    **options
+        The fields of `Options`: arms, folds, seeds, preset, settings, variants, ...
+
+    Returns
+    -------
+    Path
+        `output`, with robustness.md, robustness.json and the comparison's files.
+
+    Raises
+    ------
+    UserError
+        Unknown arms, a missing data set, an `output` of other settings.
+    CommandError
+        A command failed.
+    """
+    given = Options(**options)
+    arms = read_arms(given.arms, given.variants or {}, given.settings or {})
+    benchmark = _benchmark(dataset, configuration, Path(output).resolve(), given)
+    claim(benchmark, write=not given.dry_run)
+    commands = Commands(benchmark, say, given.dry_run)
+    prepare(commands)
+    runs = [
+        plan_run(benchmark, name, arm, seed, fold, dry_run=given.dry_run)
+        for seed in given.seeds
+        for fold in given.folds
+        for name, arm in arms.items()
+    ]
+    run_all(commands, runs)
+    if given.dry_run:
+        return benchmark.output
+    if given.equal_time:
+        again = list(equal_time_runs(benchmark, runs, arms))
+        run_all(commands, again)
+        runs += again
+    write_table(benchmark, runs, arms)
+    return benchmark.output
+
+
+def _benchmark(dataset: str, configuration: str, output: Path, options: Options) -> Benchmark:
+    return Benchmark(
+        output=output,
+        raw=find_raw(dataset),
+        dataset=dataset,
+        configuration=configuration,
+        preset_name=options.preset,
+        preset=_preset(options),
+        settings=dict(options.settings or {}),
+        hold_out=options.hold_out,
+        device=options.device or default_device(),
+    )
+
+
+def _preset(options: Options) -> Preset:
+    """The preset, with other attacks or cases."""
+    if options.preset not in PRESETS:
+        raise UserError(f"unknown preset {options.preset}; presets are {', '.join(PRESETS)}")
+    preset = PRESETS[options.preset]
+    evaluation = evaluation_options(preset.evaluation, options.attacks, options.max_cases)
+    return dataclasses.replace(preset, evaluation=evaluation)

@@ -1,0 +1,140 @@
+"""What a benchmark leaves behind: robustness.json, robustness.md, and the comparison's files."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+from evaluation.compare import compare
+from evaluation.report.markdown import markdown_table
+from nnunetv2_lngswr import __version__
+from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
+from nnunetv2_lngswr.experiments.robustness.benchmark import MARKER, Benchmark, TrainingRun
+from nnunetv2_lngswr.experiments.robustness.commands import cores
+from nnunetv2_lngswr.experiments.robustness.times import epoch_seconds
+from nnunetv2_lngswr.method.config import PLANS_KEY
+from nnunetv2_lngswr.utils.files import read_json, write_file
+
+Runs = Mapping[str, Sequence[TrainingRun]]
+
+
+def write_table(
+    benchmark: Benchmark, runs: Sequence[TrainingRun], arms: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Compare all arms and write everything into the output folder.
+
+    Parameters
+    ----------
+    benchmark
+        Theirs.
+    runs
+        All that were trained and evaluated.
+    arms
+        As in `arms.read_arms`, for the record.
+    """
+    by_arm: dict[str, list[TrainingRun]] = {}
+    for run in runs:
+        by_arm.setdefault(run.arm, []).append(run)
+    folders = [[benchmark.evaluation_folder(r) for r in of] for of in by_arm.values()]
+    compared = compare(folders, benchmark.output, names=list(by_arm))
+    cost = _cost(benchmark, by_arm)
+    results = read_json(benchmark.output / "compare.json", needs=("results",))["results"]
+    record = {
+        "date": date.today().isoformat(),
+        "versions": _versions(),
+        "device": benchmark.device,
+        "cores": cores(),
+        **read_json(benchmark.output / MARKER, needs=("dataset",)),
+        "arms": arms,
+        "runs": [_run_record(benchmark, run) for run in runs],
+        "cost": cost,
+        "results": results,
+    }
+    write_file(benchmark.output / "robustness.json", json.dumps(record, indent=1) + "\n")
+    text = _markdown(benchmark, by_arm, cost, cases=compared[0]["cases"])
+    write_file(benchmark.output / "robustness.md", text)
+
+
+def _cost(benchmark: Benchmark, by_arm: Runs) -> dict[str, dict[str, float]]:
+    seconds = {arm: epoch_seconds(benchmark, of) for arm, of in by_arm.items()}
+    baseline = seconds[BASELINE]
+    return {arm: {"epoch_seconds": s, "ratio": s / baseline} for arm, s in seconds.items()}
+
+
+def _run_record(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(run),
+        "settings": _trained_settings(benchmark, run),
+        "dice": _dice(benchmark, run),
+    }
+
+
+def _trained_settings(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
+    """The run's "lngswr" entry as its trainer wrote it out, defaults of that day included."""
+    file = benchmark.fold_folder(run).parent / "plans.json"
+    plans = read_json(file, needs=("configurations",))
+    return plans["configurations"][benchmark.configuration][PLANS_KEY]
+
+
+def _dice(benchmark: Benchmark, run: TrainingRun) -> dict[str, float]:
+    """Mean Dice of one run: clean, worst_linf and worst_l2 per budget, all corruptions.
+
+    How far they lie apart within an arm is what training again changes, which the intervals over
+    cases leave out.
+    """
+    file = benchmark.evaluation_folder(run) / "summary.json"
+    results = read_json(file, needs=("results",))["results"]
+    return {
+        " ".join(filter(None, (r["attack"], r["epsilon_text"]))): r["dice"]
+        for r in results
+        if r["kind"] in ("clean", "worst", "shifts_mean")
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "nnunetv2_lngswr": __version__,
+        **{package: version(package) for package in ("torch", "nnunetv2")},
+        "python": platform.python_version(),
+    }
+
+
+def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping, cases: int) -> str:
+    budget = benchmark.preset.budget
+    lines = [
+        f"# Robustness on {benchmark.dataset}, {benchmark.configuration}",
+        "",
+        f"Preset {benchmark.preset_name}: {budget['num_epochs']} x "
+        f"{budget['num_iterations_per_epoch']} iterations for every arm, evaluated with "
+        f"`{' '.join(benchmark.preset.evaluation)}`; {cases} validation cases. "
+        f"Written {date.today().isoformat()}.",
+        "",
+        _arms_table(by_arm, cost),
+        "",
+        "Dice in percent of each training by itself; "
+        "the intervals further down are over cases and do not cover training again:",
+        "",
+        _runs_table(benchmark, by_arm),
+        "",
+    ]
+    return "\n".join(lines) + (benchmark.output / "compare.md").read_text()
+
+
+def _arms_table(by_arm: Runs, cost: Mapping) -> str:
+    rows = []
+    for arm, of in by_arm.items():
+        trainings = ", ".join(f"{r.seed}/{r.fold}" for r in of)
+        rows.append([arm, of[0].trainer, trainings, f"{cost[arm]['ratio']:.2f}"])
+    return markdown_table(["arm", "trainer", "seeds and folds", "epoch time / vanilla"], rows)
+
+
+def _runs_table(benchmark: Benchmark, by_arm: Runs) -> str:
+    dice = [(r, _dice(benchmark, r)) for of in by_arm.values() for r in of]
+    rows = []
+    for run, its in dice:
+        percent = (f"{100 * d:.1f}" for d in its.values())
+        rows.append([run.arm, f"{run.seed}/{run.fold}", *percent])
+    return markdown_table(["arm", "seed/fold", *dice[0][1]], rows)

@@ -1,0 +1,49 @@
+"""The options of an evaluation, and what takes their place."""
+
+import dataclasses
+
+from evaluation.command_line import build_parser
+from nnunetv2_lngswr.experiments.robustness import (
+    PRESETS,
+    benchmark_robustness,
+    evaluation_options,
+)
+from tests.experiments.robustness.settings import DATASET, TINY
+
+
+def test_other_attacks_and_cases_take_the_place_of_the_presets():
+    options = evaluation_options(
+        ("--attacks", "noise", "ssah_project", "--steps", "10", "ssah_project=30", "--disable_tta"),
+        ["fgsm"],
+        7,
+    )
+    assert options == ("--attacks", "fgsm", "--steps", "10", "--disable_tta", "--max-cases", "7")
+    assert evaluation_options(options, ["noise", "fgsm"], 8)[-4:] == (
+        "10",
+        "--disable_tta",
+        "--max-cases",
+        "8",
+    )
+
+
+def test_other_attacks_replace_those_of_the_preset_with_their_steps(
+    raw, tmp_path, ran, monkeypatch
+):
+    assert "ssah_project=30" in PRESETS["cpu-small"].evaluation
+    monkeypatch.setitem(
+        PRESETS, "tiny", dataclasses.replace(TINY, evaluation=PRESETS["cpu-small"].evaluation)
+    )
+    benchmark_robustness(
+        DATASET,
+        "2d",
+        tmp_path / "out",
+        arms=[],
+        preset="tiny",
+        attacks=["pgd_l2", "fgsm"],
+        max_cases=3,
+    )
+    (command,) = (c for c, _ in ran if c[0] == "lngswr")
+    options = vars(build_parser().parse_args(command[2:]))
+    assert options["attacks"] == ["pgd_l2", "fgsm"]
+    assert options["steps"] == ["10"]
+    assert options["max_cases"] == 3

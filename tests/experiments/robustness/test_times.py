@@ -1,0 +1,33 @@
+"""Which arms are trained again at equal time."""
+
+import statistics
+
+from nnunetv2_lngswr.experiments.robustness import PRESETS, times
+from nnunetv2_lngswr.experiments.robustness.planning import plan_run
+from tests.experiments.robustness.settings import make_benchmark
+
+
+def test_equal_time_is_decided_for_an_arm_as_a_whole_and_never_for_the_baseline(
+    tmp_path, monkeypatch
+):
+    seconds = {
+        ("vanilla", 0): [10, 10],
+        ("vanilla", 1): [7, 7],
+        ("LNGSWR", 0): [20, 20],
+        ("LNGSWR", 1): [7, 12],
+        ("SWR", 0): [8, 9],
+        ("SWR", 1): [8, 8],
+    }
+    monkeypatch.setattr(
+        times,
+        "epoch_seconds",
+        lambda benchmark, runs: statistics.median(s for r in runs for s in seconds[r.arm, r.seed]),
+    )
+    its = make_benchmark(tmp_path, preset=PRESETS["cpu-small"])
+    arms = {name: {"arm": name} for name in ("vanilla", "LNGSWR", "SWR")}
+    runs = [plan_run(its, arm, arms[arm], seed, 0, dry_run=True) for seed in (0, 1) for arm in arms]
+    again = list(times.equal_time_runs(its, runs, arms, dry_run=True))
+    # medians: 8.5, 16 and 8
+    assert [(r.arm, r.seed, r.plans) for r in again] == [
+        ("LNGSWR (same time)", s, f"lngswrBenchmarkSeed{s}Epochs5") for s in (0, 1)
+    ]
