@@ -58,7 +58,12 @@ from evaluation.report.figures import COLOURS
 from evaluation.report.markdown import MEAN_LABEL, markdown_table
 from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
-from nnunetv2_lngswr.attacks.base import clip, project_onto_ball, random_direction, step_direction
+from nnunetv2_lngswr.attacks.geometry import (
+    clip,
+    project_onto_ball,
+    random_direction,
+    step_direction,
+)
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction

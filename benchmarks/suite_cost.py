@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr import __version__
-from nnunetv2_lngswr.attacks.base import per_case
+from nnunetv2_lngswr.attacks.losses import per_case
 from nnunetv2_lngswr.utils.files import write_file
 
 SUITE = [

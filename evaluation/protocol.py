@@ -295,11 +295,13 @@ def _resolve(name: str) -> tuple[str, Any, str]:
     """(reported name, AttackSpec, norm)."""
     from nnunetv2_lngswr.attacks import ATTACKS as known
     from nnunetv2_lngswr.attacks import get_attack
-    from nnunetv2_lngswr.attacks.torchattacks_adapter import PREFIX, classes
+    from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
     from nnunetv2_lngswr.utils.names import lookup
 
-    if name.startswith(PREFIX):
-        lookup(classes(), name.removeprefix(PREFIX), "torchattacks attack")
+    if name.startswith(TORCHATTACKS_PREFIX):
+        from nnunetv2_lngswr.attacks.torchattacks_adapter import classes
+
+        lookup(classes(), name.removeprefix(TORCHATTACKS_PREFIX), "torchattacks attack")
         # torchattacks names its L2 attacks so
         return name, get_attack(name), L2 if "L2" in name else LINF
     base, _, suffix = name.rpartition("_")

@@ -21,7 +21,7 @@ from evaluation.model.sliding_window import SlidingWindow
 from evaluation.protocol import EvaluationRun, Options
 from evaluation.report import markdown as report
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
-from nnunetv2_lngswr.attacks.base import perturbation_norms
+from nnunetv2_lngswr.attacks.geometry import perturbation_norms
 from nnunetv2_lngswr.utils.files import write_file
 
 

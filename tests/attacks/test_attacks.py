@@ -8,7 +8,7 @@ import torch
 from nnunetv2_lngswr import attacks
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.apgd import apgd
-from nnunetv2_lngswr.attacks.base import BestIterate
+from nnunetv2_lngswr.attacks.best_iterate import BestIterate
 from nnunetv2_lngswr.attacks.segpgd import wrong_weight
 from nnunetv2_lngswr.attacks.ssah import _Semantics, low_frequencies
 from tests.model_folders import make_network

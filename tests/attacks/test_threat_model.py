@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, parse_epsilon
-from nnunetv2_lngswr.attacks.base import (
+from nnunetv2_lngswr.attacks.geometry import (
     perturbation_norms,
     project_onto_ball,
     random_start,
