@@ -28,6 +28,9 @@ Here:
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -86,44 +89,22 @@ def ssah(
         iterate, 'start_loss', (B,) each, and 'windows'.
     """
     check_steps(steps)
-    axes = sum(n > 1 for n in x.shape[2:]) if axes is None else axes
-    space = _TanhSpace(x, ball.bounds, axes)
-    semantics = _Semantics(model, x, target, margin)
-    weight = low_frequency_weight * PUBLISHED_NUMEL / x[0].numel()
-    best, lowest = BestIterate(x, target, ball), _Lowest(x)
-    w = space.w(x)
-    optimizer = torch.optim.Adam([w], lr=learning_rate)
-    for step in range(steps + 1):
-        # arctanh and tanh round; the start is the clean case itself
-        candidate = x if step == 0 else space.case(w)
-        feature_loss, feature_gradient = model.feature_value_and_gradient(candidate, semantics)
-        best.gradients += 1
-        distance, low_gradient = space.low_distance_and_gradient(candidate)
-        lowest.offer(candidate, alpha * feature_loss + weight * distance, feature_loss, distance)
-        if step == 0 and semantics.count == 1:
-            w.copy_(space.off_the_saddle(w, generator))
-        elif step < steps:
-            w.grad = space.pulled_back(alpha * feature_gradient + weight * low_gradient, w)
-            optimizer.step()
-    if project_into_ball:
-        lowest.point = project_onto_ball(lowest.point, x, ball)
-        lowest.low_frequency_distance = _figure(space.low_distance(lowest.point))
+    settings = _Settings(
+        steps=steps,
+        learning_rate=learning_rate,
+        alpha=alpha,
+        low_frequency_weight=low_frequency_weight,
+        margin=margin,
+        project=project_into_ball,
+        axes=sum(n > 1 for n in x.shape[2:]) if axes is None else axes,
+    )
+    best = BestIterate(x, target, ball)
+    lowest = _descend(model, best, settings, generator)
     best.evaluate(model, lowest.point, cross_entropy)
     best.history = [-total for total in lowest.history]
     best.best_value = -lowest.total
-    settings = {
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "alpha": alpha,
-        "low_frequency_weight": low_frequency_weight,
-        "margin": margin,
-        "project": project_into_ball,
-        "axes": axes,
-    }
-    if not project_into_ball:
-        settings["epsilon"] = None
-    name = "ssah_project" if project_into_ball else "ssah"
-    return best.result(name, settings=settings, extras=lowest.extras(windows=semantics.count))
+    extras = {**lowest.extras(), "windows": model.window_count(x)}
+    return best.result(settings.name, settings=settings.record(), extras=extras)
 
 
 def low_frequencies(x: torch.Tensor, axes: int) -> torch.Tensor:
@@ -149,6 +130,54 @@ def low_frequencies(x: torch.Tensor, axes: int) -> torch.Tensor:
         blocks = even.unflatten(axis, (-1, 2)).mean(axis + 1)
         x = blocks.repeat_interleave(2, axis).narrow(axis, 0, n)
     return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """As the report shows them, in this order."""
+
+    steps: int
+    learning_rate: float
+    alpha: float
+    low_frequency_weight: float
+    margin: float
+    project: bool
+    axes: int
+
+    @property
+    def name(self) -> str:
+        return "ssah_project" if self.project else "ssah"
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self) if self.project else {**asdict(self), "epsilon": None}
+
+
+def _descend(
+    model: FeatureModel, best: BestIterate, settings: _Settings, generator: torch.Generator
+) -> _Lowest:
+    """The iterate of lowest total over Adam's steps on w, projected where the settings say so."""
+    x = best.x
+    space = _TanhSpace(x, best.ball.bounds, settings.axes)
+    semantics = _Semantics(model, x, best.target, settings.margin)
+    weight = settings.low_frequency_weight * PUBLISHED_NUMEL / x[0].numel()
+    alpha, lowest, w = settings.alpha, _Lowest(x), space.w(x)
+    optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
+    for step in range(settings.steps + 1):
+        # arctanh and tanh round; the start is the clean case itself
+        candidate = x if step == 0 else space.case(w)
+        feature_loss, feature_gradient = model.feature_value_and_gradient(candidate, semantics)
+        best.gradients += 1
+        distance, low_gradient = space.low_distance_and_gradient(candidate)
+        lowest.offer(candidate, alpha * feature_loss + weight * distance, feature_loss, distance)
+        if step == 0 and semantics.count == 1:
+            w.copy_(space.off_the_saddle(w, generator))
+        elif step < settings.steps:
+            w.grad = space.pulled_back(alpha * feature_gradient + weight * low_gradient, w)
+            optimizer.step()
+    if settings.project:
+        lowest.point = project_onto_ball(lowest.point, x, best.ball)
+        lowest.low_frequency_distance = _figure(space.low_distance(lowest.point))
+    return lowest
 
 
 class _TanhSpace:
@@ -232,12 +261,11 @@ class _Lowest:
         )
         self.history.append(total)
 
-    def extras(self, *, windows: int) -> dict[str, torch.Tensor | int]:
+    def extras(self) -> dict[str, torch.Tensor]:
         return {
             "low_frequency_distance": self.low_frequency_distance,
             "feature_loss": self.feature_loss,
             "start_loss": self.history[0],
-            "windows": windows,
         }
 
 
