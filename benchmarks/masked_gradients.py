@@ -182,8 +182,8 @@ def main(argv: list[str] | None = None) -> None:
         draw(args.picture, figures, titles, protocol)
 
 
-def _kept(out: Path | None) -> Path | None:
-    return None if out is None else out.with_name(f"{out.name}.partial")
+def _kept(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
 
 
 def _run(
@@ -201,7 +201,8 @@ def _run(
         seed=args.seed,
     )
     pair = load(args)
-    cases = measure(pair, protocol, progress=not args.disable_progress_bar, kept=_kept(args.o))
+    kept = _kept(args.o) if args.o else None
+    cases = measure(pair, protocol, progress=not args.disable_progress_bar, kept=kept)
     figures = {name: summarise(found, protocol) for name, found in cases.items()}
     result = {
         **conditions(command_line("masked_gradients", argv), args.device, args.threads),

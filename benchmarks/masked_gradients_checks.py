@@ -120,7 +120,7 @@ class Protocol:
 def _attack(
     name: str, epsilon: Fraction, steps: int | None, *, gradients: int | None = None
 ) -> EvaluationRun:
-    gradients = steps if gradients is None else gradients
+    gradients = steps or 0 if gradients is None else gradients
     forwards = 1 if gradients else steps or 1
     options = {} if steps is None else {"steps": steps}
     return EvaluationRun(

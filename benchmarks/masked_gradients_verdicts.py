@@ -69,7 +69,8 @@ def _row(
 
 
 def _largest(values: Sequence[float | None]) -> float | None:
-    return None if any(v is None for v in values) else max(values)
+    known = [v for v in values if v is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 def _gradient_error(cases: Sequence[Mapping[str, Any]]) -> float | None:

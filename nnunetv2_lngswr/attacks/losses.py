@@ -44,7 +44,7 @@ class LabelSpace:
         regions = label_manager.has_regions
         members = label_manager.foreground_regions if regions else label_manager.all_labels
         return cls(
-            heads=tuple(_values_of(m) for m in members or ()),
+            heads=tuple(_values_of(m) for m in members),
             regions=regions,
             ignore_label=label_manager.ignore_label,
         )
