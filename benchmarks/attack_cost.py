@@ -1,11 +1,15 @@
-"""What one attack step costs: time against a plain sliding-window prediction, and peak memory against the number of windows.
+"""What one attack step costs: time against a plain sliding-window prediction, and peak memory
+against the number of windows.
 
-    python benchmarks/attack_cost.py [-o FILE] [--dimensions 2 3] [--device cpu|cuda] [--repeats 9] [--window-batch-size 1]
+    python benchmarks/attack_cost.py [-o FILE] [--dimensions 2 3] [--device cpu|cuda] \\
+        [--repeats 9] [--window-batch-size 1]
 
-Prints JSON (and writes it to -o). Time: nnU-Net's own predictor (`predictor_s`), our logits without a graph (`logits_s`) and one PGD step
-(`step_s`) take turns, so that a busy machine touches all alike; medians and the medians of the ratios taken turn by turn; networks and cases
-are those of real low-resolution plans. Memory: one case tiled into 4 and into 64 windows, peak of a step in MiB (CUDA: allocator
-peak; CPU: bytes held for backward plus the growth of the process's peak, each tiling in its own process).
+Prints JSON (and writes it to -o). Time: nnU-Net's own predictor (`predictor_s`), our logits without
+a graph (`logits_s`) and one PGD step (`step_s`) take turns, so that a busy machine touches all
+alike; medians and the medians of the ratios taken turn by turn; networks and cases are those of
+real low-resolution plans. Memory: one case tiled into 4 and into 64 windows, peak of a step in MiB
+(CUDA: allocator peak; CPU: bytes held for backward plus the growth of the process's peak, each
+tiling in its own process).
 """
 
 from __future__ import annotations
@@ -15,35 +19,34 @@ import contextlib
 import io
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import date
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from benchmarks.saving import command_line, first_paragraph
 from evaluation.model.sliding_window import SlidingWindow
-from nnunetv2_lngswr import __version__
-from nnunetv2_lngswr.attacks import Bounds, LabelSpace, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks import Bounds, LabelSpace, SegmentationTarget, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
-from nnunetv2_lngswr.experiments.overhead import RETURN_MEMORY, memory_mib
+from nnunetv2_lngswr.experiments.overhead import RETURN_MEMORY, conditions, memory_mib
 from nnunetv2_lngswr.utils.files import write_file
 
 # those of Dataset611_ThyroidUS at 128 px and of Dataset621_LungNodule3D, under nnU-Net's plans
 FEATURES = {2: (32, 64, 128, 256, 512), 3: (32, 64, 128, 256)}
 CASE = {2: (1, 128, 196), 3: (51, 51, 51)}
 PATCH = {2: (128, 112), 3: (48, 48, 48)}
-# memory, in small: step of the tiling that cuts the memory case into 4 and 64 windows; its patch is half of the case along the tiled axes
+# memory, in small: steps of the tiling that cut the memory case into 4 and 64 windows; its patch is
+# half of the case along the tiled axes
 MEMORY_STEPS = {2: {4: 1.0, 64: 1 / 7}, 3: {4: 1.0, 64: 1 / 7}}
 MEMORY_FEATURES = {2: (16, 32, 64), 3: (8, 16, 32)}
 MEMORY_CASE = {2: (1, 192, 192), 3: (48, 48, 48)}
@@ -51,6 +54,7 @@ MEMORY_PATCH = {2: (96, 96), 3: (48, 24, 24)}
 
 
 def build(features: tuple[int, ...], dimension: int, device: torch.device) -> torch.nn.Module:
+    """An untrained U-Net with these channels per stage."""
     conv, norm = (getattr(torch.nn, f"{n}{dimension}d") for n in ("Conv", "InstanceNorm"))
     strides = (1, *[2] * (len(features) - 1))
     torch.manual_seed(0)
@@ -75,7 +79,10 @@ def build(features: tuple[int, ...], dimension: int, device: torch.device) -> to
     return network.to(device).eval()
 
 
-def problem(shape: tuple[int, ...], device: torch.device):
+def problem(
+    shape: tuple[int, ...], device: torch.device
+) -> tuple[torch.Tensor, SegmentationTarget]:
+    """(x (1, 1, *shape), its target), random."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((1, 1, *shape), generator=generator).to(device)
     y = torch.randint(0, 2, (1, *shape), generator=generator).to(device)
@@ -83,16 +90,16 @@ def problem(shape: tuple[int, ...], device: torch.device):
 
 
 def synchronised(device: torch.device) -> float:
+    """Seconds, after all that the device was given is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
-    network, (x, target) = (
-        build(FEATURES[dimension], dimension, device),
-        problem(CASE[dimension], device),
-    )
+    """Seconds of a prediction, of our logits and of a step, and their ratios."""
+    network = build(FEATURES[dimension], dimension, device)
+    x, target = problem(CASE[dimension], device)
     window = SlidingWindow(
         [network],
         patch_size=PATCH[dimension],
@@ -103,38 +110,27 @@ def times(dimension: int, device: torch.device, repeats: int, window_batch_size:
     predictor = _predictor(network, PATCH[dimension], device)
     steps = 4
 
-    def attack():
-        run_attack(
-            "pgd_linf",
-            window,
-            x,
-            target,
-            ball,
-            generator=torch.Generator().manual_seed(0),
-            steps=steps,
-        )
-
-    def logits():
-        window.logits(x)
-
-    def predict():
+    def predict() -> None:
         predictor.predict_logits_from_preprocessed_data(x[0].cpu())
+
+    def attack() -> None:
+        generator = torch.Generator().manual_seed(0)
+        run_attack("pgd_linf", window, x, target, ball, generator=generator, steps=steps)
+
+    def elapsed(run: Callable[[], Any]) -> float:
+        start = synchronised(device)
+        run()
+        return synchronised(device) - start
 
     seconds: dict[str, list[float]] = {"predictor_s": [], "logits_s": [], "step_s": []}
     for repeat in range(repeats + 1):
-        for key, run, parts in (
-            ("predictor_s", predict, 1),
-            ("logits_s", logits, 1),
-            ("step_s", attack, None),
-        ):
-            start = synchronised(device)
-            run()
-            elapsed = synchronised(device) - start
-            if repeat:  # the first round warms up
-                # an attack of T steps is T gradients and one forward pass
-                seconds[key].append(
-                    elapsed / parts if parts else (elapsed - seconds["logits_s"][-1]) / steps
-                )
+        predicted = elapsed(predict)
+        forward = elapsed(lambda: window.logits(x))
+        # an attack of T steps is T gradients and one forward pass
+        step = (elapsed(attack) - forward) / steps
+        if repeat:  # the first round warms up
+            for key, value in zip(seconds, (predicted, forward, step)):
+                seconds[key].append(value)
     medians = {k: statistics.median(v) for k, v in seconds.items()}
     ratios = {
         key: [a / b for a, b in zip(seconds["step_s"], seconds[key])]
@@ -152,10 +148,8 @@ def times(dimension: int, device: torch.device, repeats: int, window_batch_size:
 
 def memory(dimension: int, device: torch.device, windows: int) -> dict:
     """Peak of one step in this process, which must be fresh."""
-    network, (x, target) = (
-        build(MEMORY_FEATURES[dimension], dimension, device),
-        problem(MEMORY_CASE[dimension], device),
-    )
+    network = build(MEMORY_FEATURES[dimension], dimension, device)
+    x, target = problem(MEMORY_CASE[dimension], device)
     window = SlidingWindow(
         [network],
         patch_size=MEMORY_PATCH[dimension],
@@ -208,7 +202,7 @@ def _predictor(network, patch_size, device: torch.device) -> nnUNetPredictor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("-o", type=Path, help="write the figures as JSON")
     parser.add_argument("--dimensions", type=int, choices=(2, 3), nargs="+", default=[2, 3])
     parser.add_argument("--device", default="cpu")
@@ -218,24 +212,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--memory-of", type=int, choices=(4, 64), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     device = torch.device(arguments.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
         print(json.dumps(memory(arguments.dimensions[0], device, arguments.memory_of)))
         return
     result = {
-        "date": date.today().isoformat(),
-        "command": " ".join(
-            ["python", "benchmarks/attack_cost.py", *(sys.argv[1:] if argv is None else argv)]
-        ),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
-        "versions": {
-            "torch": torch.__version__,
-            "nnunetv2_lngswr": __version__,
-            "python": platform.python_version(),
-        },
+        **conditions(command_line("attack_cost", argv), device.type, torch.get_num_threads()),
         "window_batch_size": arguments.window_batch_size,
     }
     for dimension in arguments.dimensions:

@@ -1,42 +1,37 @@
-"""What scripts that read a trained model beside a reference share: the command line, loading the pair with its cases, and saving.
+"""What scripts share that read a trained model beside a reference: options, and loading the pair.
 
-Both models are loaded from nnU-Net v2 model folders and must preprocess alike; cases are validation cases of the fold (nnUNet_raw and
-nnUNet_preprocessed must be set), a seeded choice. Without mirroring, as the project's CPU tables are taken.
+Both models are loaded from nnU-Net v2 model folders and must preprocess alike; cases are validation
+cases of the fold (nnUNet_raw and nnUNet_preprocessed must be set), a seeded choice. Without
+mirroring, as the project's CPU tables are taken.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
-
 import torch
-from matplotlib.figure import Figure
 
 from evaluation import inputs
 from evaluation.inputs import CaseFiles
-from evaluation.model.folder import SegmentationModel
-from nnunetv2_lngswr.utils.files import write_file
+from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.sliding_window import SlidingWindow
+from nnunetv2_lngswr.attacks import SegmentationTarget
 
 MODEL, REFERENCE = "model", "reference"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """`models`: {"model": ..., "reference": ...}; `cases`: files of the cases that both are read on."""
+    """Two models and the cases that both are read on."""
 
     models: dict[str, SegmentationModel]
+    """{"model": ..., "reference": ...}"""
     cases: list[CaseFiles]
+    """Files of the cases."""
 
     def other(self, name: str) -> SegmentationModel:
         return self.models[REFERENCE if name == MODEL else MODEL]
@@ -49,8 +44,16 @@ class Pair:
             for name, model in self.models.items()
         }
 
+    def record(self) -> dict[str, dict[str, Any]]:
+        """What the models are, without where they lie."""
+        return {
+            name: {k: v for k, v in model.describe().items() if k != "folder"}
+            for name, model in self.models.items()
+        }
+
 
 def parser(description: str) -> argparse.ArgumentParser:
+    """The options that all of these scripts have."""
     found = argparse.ArgumentParser(description=description)
     add = found.add_argument
     add(
@@ -104,7 +107,13 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def load(args: argparse.Namespace) -> Pair:
-    """ValueError for folders that cannot be used, a reference that preprocesses otherwise, and missing data."""
+    """The pair that `parser`'s options name.
+
+    Raises
+    ------
+    ValueError
+        Folders that cannot be used, a reference that preprocesses otherwise, missing data.
+    """
     models = {
         name: SegmentationModel.from_folder(
             folder,
@@ -127,26 +136,14 @@ def load(args: argparse.Namespace) -> Pair:
     return Pair(models=models, cases=inputs.choose(cases, args.max_cases, seed=args.seed))
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Numbers to seven digits, what float32 holds; nan as null."""
-    write_file(path, json.dumps(_rounded(content), indent=1, allow_nan=False) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
-    return value
-
-
-def write_picture(path: Path, figure: Figure) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, facecolor="white")
-    write_file(path, picture.getvalue())
+def problem(
+    model: SegmentationModel, case: Case
+) -> tuple[SlidingWindow, torch.Tensor, SegmentationTarget]:
+    """(window that the model deploys, x (1, C, *spatial), its target), on the model's device."""
+    x, target = case.batch.to(model.device), case.target(model.label_space).to(model.device)
+    return model.sliding_window(), x, target
 
 
 def mean(values: Sequence[float]) -> float:
+    """Of the values that are not nan."""
     return float(torch.tensor(values, dtype=torch.float64).nanmean())

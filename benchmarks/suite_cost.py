@@ -1,11 +1,15 @@
-"""What a suite of attacks costs: `python -m evaluation.robust` beside the straightforward loop over windows, with the same results.
+"""What a suite of attacks costs: `python -m evaluation.robust` beside the straightforward loop
+over windows, with the same results.
 
-    python benchmarks/suite_cost.py -m MODEL_FOLDER -f 0 [--max-cases 20] [--steps 10] [--turns 3] [-o FILE]
+    python benchmarks/suite_cost.py -m MODEL_FOLDER -f 0 [--max-cases 20] [--steps 10] \\
+        [--turns 3] [-o FILE]
 
-The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets, without shifts, mirroring off. Both sides are whole
-commands, from start to report, in turns: `ours` with its defaults, `plain` the same command in one process with all threads, where the gradient is
-that of the loop one would write first: each window through the network in one graph with the parameters in it, summed by their weights, then
-backward. The JSON holds the seconds of each turn, the median ratio, and by how much the Dice of any case and run differs.
+The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets, without
+corruptions, mirroring off. Both sides are whole commands, from start to report, in turns: `ours`
+with its defaults, `plain` the same command in one process with all threads, where the gradient is
+that of the loop one would write first: each window through the network in one graph with the
+parameters in it, summed by their weights, then backward. The JSON holds the seconds of each turn,
+the median ratio, and by how much the Dice of any case and run differs.
 """
 
 from __future__ import annotations
@@ -14,18 +18,14 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 from nnunetv2.inference.sliding_window_prediction import (
@@ -34,10 +34,11 @@ from nnunetv2.inference.sliding_window_prediction import (
 )
 from torch.nn import functional as F
 
+from benchmarks.saving import command_line, first_paragraph
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.sliding_window import SlidingWindow
-from nnunetv2_lngswr import __version__
-from nnunetv2_lngswr.attacks.base import per_case
+from nnunetv2_lngswr.attacks.losses import per_case
+from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.utils.files import write_file
 
 SUITE = [
@@ -59,7 +60,10 @@ SUITE += ["--corruptions", "none", "--disable_tta", "--disable_progress_bar"]
 
 
 class PlainWindows(SlidingWindow):
-    """The loop over windows as one would write it first: one graph over all of them, parameters included. Unmirrored."""
+    """The loop over windows as one would write it first, unmirrored.
+
+    One graph over all of them, parameters included.
+    """
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(False), torch.no_grad():
@@ -111,9 +115,8 @@ def plain(argv: list[str]) -> int:
 
     def sliding_window(self, **options):
         window = ours(self, **options)
-        for network in (
-            window.networks
-        ):  # as a loaded network comes: in eval mode, its parameters asking for gradients
+        # as a loaded network comes: in eval mode, its parameters asking for gradients
+        for network in window.networks:
             network.eval()
             for parameter in network.parameters():
                 parameter.requires_grad_(True)
@@ -125,7 +128,27 @@ def plain(argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    given = _parser().parse_args(argv)
+    seconds, dice = _take_turns(_options(given), given.turns)
+    assert dice["ours"].keys() == dice["plain"].keys()
+    differences = [abs(dice["ours"][k] - dice["plain"][k]) for k in dice["ours"]]
+    result = {
+        **conditions(command_line("suite_cost", argv), given.device, torch.get_num_threads()),
+        "cases": given.max_cases,
+        "runs": len(dice["ours"]),
+        "seconds": seconds,
+        "ratio": statistics.median(p / o for p, o in zip(seconds["plain"], seconds["ours"])),
+        "largest_difference_of_dice": max(differences),
+        "mean_dice": {name: statistics.mean(values.values()) for name, values in dice.items()},
+    }
+    text = json.dumps(result, indent=1) + "\n"
+    print(text, end="")
+    if given.o:
+        write_file(given.o, text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("-m", required=True, metavar="MODEL_FOLDER")
     parser.add_argument("-f", default="0", metavar="FOLD")
     parser.add_argument("--max-cases", type=int, default=20)
@@ -133,27 +156,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("-o", metavar="FILE")
-    given = parser.parse_args(argv)
-    options = [
-        "-m",
-        given.m,
-        "-f",
-        given.f,
-        "--max-cases",
-        str(given.max_cases),
-        "--steps",
-        str(given.steps),
-        "-device",
-        given.device,
-        *SUITE,
-    ]
+    return parser
+
+
+def _options(given: argparse.Namespace) -> list[str]:
+    """Of both sides' commands."""
+    model = ["-m", given.m, "-f", given.f, "-device", given.device]
+    return [*model, "--max-cases", str(given.max_cases), "--steps", str(given.steps), *SUITE]
+
+
+def _take_turns(
+    options: list[str], turns: int
+) -> tuple[dict[str, list[float]], dict[str, dict[tuple, float]]]:
+    """({side: seconds of each turn}, {side: Dice of its last turn})."""
     sides = {
         "ours": [sys.executable, "-m", "evaluation.robust"],
         "plain": [sys.executable, __file__, "--plain"],
     }
-    seconds = {name: [] for name in sides}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     dice = {}
-    for _, (name, command) in itertools.product(range(given.turns), sides.items()):
+    for _, (name, command) in itertools.product(range(turns), sides.items()):
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
             subprocess.run(
@@ -165,33 +187,7 @@ def main(argv: list[str] | None = None) -> None:
             seconds[name].append(time.perf_counter() - started)
             dice[name] = _dice(Path(folder))
         print(f"{name}: {seconds[name][-1]:.0f} s", file=sys.stderr)
-    assert dice["ours"].keys() == dice["plain"].keys()
-    result = {
-        "date": date.today().isoformat(),
-        "command": " ".join(
-            ["python", "benchmarks/suite_cost.py", *(sys.argv[1:] if argv is None else argv)]
-        ),
-        "device": torch.cuda.get_device_name()
-        if given.device == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
-        "versions": {
-            "torch": torch.__version__,
-            "nnunetv2_lngswr": __version__,
-            "python": platform.python_version(),
-        },
-        "cases": given.max_cases,
-        "runs": len(dice["ours"]),
-        "seconds": seconds,
-        "ratio": statistics.median(p / o for p, o in zip(seconds["plain"], seconds["ours"])),
-        "largest_difference_of_dice": max(
-            abs(dice["ours"][k] - dice["plain"][k]) for k in dice["ours"]
-        ),
-        "mean_dice": {name: statistics.mean(values.values()) for name, values in dice.items()},
-    }
-    text = json.dumps(result, indent=1) + "\n"
-    print(text, end="")
-    if given.o:
-        write_file(given.o, text)
+    return seconds, dice
 
 
 def _environment() -> dict[str, str]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OWN_STEPS = ("ssah", "ssah_project", "square")  # steps of Adam at a small rate, and queries
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
 GRADIENT_COST = 3.5  # plain predictions
-_TORCHATTACKS = "torchattacks:"
+
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +169,10 @@ def _resolve(name: str) -> _Attack:
     from nnunetv2_lngswr.attacks import ATTACKS as known
     from nnunetv2_lngswr.attacks import get_attack
 
-    if name.startswith(_TORCHATTACKS):
+    if name.startswith(TORCHATTACKS_PREFIX):
         from nnunetv2_lngswr.attacks.torchattacks_adapter import classes
 
-        lookup(classes(), name.removeprefix(_TORCHATTACKS), "torchattacks attack")
+        lookup(classes(), name.removeprefix(TORCHATTACKS_PREFIX), "torchattacks attack")
         # torchattacks names its L2 attacks so
         return _Attack(name, get_attack(name), L2 if "L2" in name else LINF)
     base, _, suffix = name.rpartition("_")
@@ -190,7 +190,7 @@ def _why_not(
     """Why an attack cannot run on a model; empty where it can."""
     if spec.needs_features and not has_encoder:
         return "needs a network with an .encoder, whose bottleneck it attacks"
-    if not spec.name.startswith(_TORCHATTACKS):
+    if not spec.name.startswith(TORCHATTACKS_PREFIX):
         return ""
     if not two_dimensional:
         return "works in 2D only, and this is a 3D configuration"

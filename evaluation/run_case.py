@@ -27,7 +27,7 @@ from evaluation.options import LINF, Options
 from evaluation.protocol import EvaluationRun
 from evaluation.report import markdown as report
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
-from nnunetv2_lngswr.attacks.base import perturbation_norms
+from nnunetv2_lngswr.attacks.geometry import perturbation_norms
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 

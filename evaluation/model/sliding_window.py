@@ -31,7 +31,8 @@ from nnunetv2.inference.sliding_window_prediction import (
 )
 from torch import nn
 
-from nnunetv2_lngswr.attacks.base import LogitLoss, bottleneck, frozen, per_case, scaled_gradient
+from nnunetv2_lngswr.attacks.losses import LogitLoss, per_case
+from nnunetv2_lngswr.attacks.models import bottleneck, frozen, scaled_gradient
 from nnunetv2_lngswr.utils.errors import UserError
 
 

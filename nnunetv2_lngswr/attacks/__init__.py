@@ -1,10 +1,11 @@
 """Adversarial attacks on segmentation models, for training and for evaluation, in any dimension.
 
 An attack is a function (model, x, target, ball, *, generator, **options) -> AttackResult; `ATTACKS`
-names them with their defaults and `run_attack` runs one by name. x is (B, C, *spatial), preprocessed;
-`target` comes from LabelSpace.target(labels); `ball` from ThreatModel(...).ball(Bounds.of(x)); `model`
-is a BatchModel(network) or a SlidingWindow. Names are imported when they are first used: terms.py and
-utils/epsilon.py, which settings need, are there without torch.
+names them with their defaults and `run_attack` runs one by name. x is (B, C, *spatial),
+preprocessed; `target` comes from LabelSpace.target(labels); `ball` from
+ThreatModel(...).ball(Bounds.of(x)); `model` is a BatchModel(network) or a SlidingWindow. Names are
+imported when they are first used: terms.py and utils/epsilon.py, which settings need, are there
+without torch.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 
 _WHERE = {
     "ATTACKS": "nnunetv2_lngswr.attacks.registry",
-    "AttackResult": "nnunetv2_lngswr.attacks.base",
+    "AttackResult": "nnunetv2_lngswr.attacks.best_iterate",
     "AttackSpec": "nnunetv2_lngswr.attacks.registry",
     "Ball": "nnunetv2_lngswr.attacks.threat_model",
-    "BatchModel": "nnunetv2_lngswr.attacks.base",
+    "BatchModel": "nnunetv2_lngswr.attacks.models",
     "Bounds": "nnunetv2_lngswr.attacks.threat_model",
-    "DifferentiableModel": "nnunetv2_lngswr.attacks.base",
-    "FeatureModel": "nnunetv2_lngswr.attacks.base",
+    "DifferentiableModel": "nnunetv2_lngswr.attacks.models",
+    "FeatureModel": "nnunetv2_lngswr.attacks.models",
     "LabelSpace": "nnunetv2_lngswr.attacks.losses",
     "Norm": "nnunetv2_lngswr.attacks.terms",
     "SegmentationTarget": "nnunetv2_lngswr.attacks.losses",

@@ -1,12 +1,16 @@
-"""Fast gradient sign method (Goodfellow et al. 2015): one step of size epsilon from the clean case; in the L2 ball along the gradient."""
+"""Fast gradient sign method (Goodfellow et al. 2015): one step of size epsilon from the clean case.
+
+In the L2 ball along the gradient.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
-from nnunetv2_lngswr.attacks.pgd import ascend
+from nnunetv2_lngswr.attacks.best_iterate import AttackResult
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget
+from nnunetv2_lngswr.attacks.models import DifferentiableModel
+from nnunetv2_lngswr.attacks.pgd import pgd
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 
@@ -19,19 +23,19 @@ def fgsm(
     generator: torch.Generator,
     loss: str = "ce",
 ) -> AttackResult:
-    """x + epsilon sign(gradient), clipped. The clean case is the start, hence a candidate. `generator` is not drawn from."""
-    ascended = get_loss(loss)
-    return ascend(
+    """x + epsilon sign(gradient), clipped; parameters as in `pgd`.
+
+    The clean case is the start, hence a candidate. `generator` is not drawn from.
+    """
+    result = pgd(
         model,
         x,
         target,
         ball,
-        name="fgsm",
-        loss_at=lambda step: ascended,
-        loss_name=loss,
         generator=generator,
         steps=1,
-        restarts=1,
+        loss=loss,
         step_size=ball.epsilon,
-        from_random=False,
+        random_start=False,
     )
+    return result.named("fgsm")

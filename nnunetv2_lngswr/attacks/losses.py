@@ -1,8 +1,11 @@
-"""Losses that attacks ascend, for softmax heads, region heads (sigmoid) and ignored voxels, in one code path.
+"""Losses that attacks ascend: softmax heads, region heads (sigmoid) and ignored voxels in one path.
 
-Logits z are (B, K, *spatial). A `SegmentationTarget` carries the one-hot or multi-hot reference and the mask of counted voxels. Every loss is built from
-maps of shape (B, R, *spatial), R = 1 for softmax and K for regions, and is reduced to (B,): the mean over counted voxels and regions.
-Ignored voxels leave every sum and N. CE per voxel: -log softmax(z)[y]; per region: binary cross-entropy with logits.
+Logits z are (B, K, *spatial). A `SegmentationTarget` carries the one-hot or multi-hot ground truth
+and the mask of counted voxels. Every loss is built from maps of shape (B, R, *spatial), R = 1 for
+softmax and K for regions, and is reduced to (B,): the mean over counted voxels and regions. Ignored
+voxels leave every sum and N.
+
+CE per voxel: -log softmax(z)[y]; per region: binary cross-entropy with logits.
 """
 
 from __future__ import annotations
@@ -20,28 +23,30 @@ from nnunetv2_lngswr.utils.names import lookup
 if TYPE_CHECKING:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+LogitLoss = Callable[[torch.Tensor], torch.Tensor]
+"""logits (B, K, *spatial) -> (B,), or a scalar for one case"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpace:
-    """What the network's heads mean. `heads`: for each output channel the label values it stands for (softmax: one each)."""
+    """What the network's heads mean."""
 
     heads: tuple[tuple[int, ...], ...]
+    """For each output channel the label values it stands for (softmax: one each)."""
     regions: bool = False
+    """Whether the heads overlap and are sigmoids."""
     ignore_label: int | None = None
+    """Voxels of this label are not counted."""
 
     @classmethod
     def from_label_manager(cls, label_manager: LabelManager) -> LabelSpace:
         """From nnU-Net's LabelManager, in the order of its heads."""
-        members = (
-            label_manager.foreground_regions
-            if label_manager.has_regions
-            else label_manager.all_labels
-        )
-        heads = tuple(
-            tuple(int(i) for i in m) if isinstance(m, (tuple, list)) else (int(m),) for m in members
-        )
+        regions = label_manager.has_regions
+        members = label_manager.foreground_regions if regions else label_manager.all_labels
         return cls(
-            heads=heads, regions=label_manager.has_regions, ignore_label=label_manager.ignore_label
+            heads=tuple(_values_of(m) for m in members),
+            regions=regions,
+            ignore_label=label_manager.ignore_label,
         )
 
     @classmethod
@@ -50,48 +55,72 @@ class LabelSpace:
         return cls(heads=tuple((i,) for i in range(classes)), ignore_label=ignore_label)
 
     def target(self, labels: torch.Tensor) -> SegmentationTarget:
-        """`labels`: (B, *spatial) integers after nnU-Net's preprocessing; -1 (outside the nonzero mask) counts as 0."""
+        """The target that these labels mean.
+
+        Parameters
+        ----------
+        labels
+            (B, *spatial) integers after nnU-Net's preprocessing; -1 (outside the nonzero mask)
+            counts as 0.
+
+        Raises
+        ------
+        UserError
+            A counted label belongs to no head of a softmax network.
+        """
         labels = labels.long().clamp_min(0)
-        mask = (
-            torch.ones_like(labels, dtype=torch.bool)
-            if self.ignore_label is None
-            else labels != self.ignore_label
-        )
+        if self.ignore_label is None:
+            mask = torch.ones_like(labels, dtype=torch.bool)
+        else:
+            mask = labels != self.ignore_label
         one_hot = torch.stack(
             [torch.isin(labels, torch.tensor(h, device=labels.device)) for h in self.heads], 1
         )
         if not self.regions and not bool((one_hot.any(1) | ~mask).all()):
             unknown = sorted(set(labels[~one_hot.any(1) & mask].tolist()))
             raise UserError(
-                f"labels {unknown} belong to no output of the network; it knows {[h[0] for h in self.heads]}"
+                f"labels {unknown} belong to no output of the network; "
+                f"it knows {[h[0] for h in self.heads]}"
             )
         return SegmentationTarget(one_hot=one_hot, mask=mask[:, None], regions=self.regions)
 
 
+def _values_of(member: int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
+    if isinstance(member, (tuple, list)):
+        return tuple(int(i) for i in member)
+    return (int(member),)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentationTarget:
-    """`one_hot`: (B, K, *spatial) bool, what each head should say. `mask`: (B, 1, *spatial) bool, counted voxels."""
+    """What the network should say, and where it counts."""
 
     one_hot: torch.Tensor
+    """(B, K, *spatial) bool, what each head should say."""
     mask: torch.Tensor
+    """(B, 1, *spatial) bool, counted voxels."""
     regions: bool
+    """As in LabelSpace."""
+
+    @property
+    def foreground_heads(self) -> torch.Tensor:
+        """(B, heads without background, *spatial) bool, also where nothing is counted."""
+        return self.one_hot if self.regions else self.one_hot[:, 1:]
 
     @property
     def foreground(self) -> torch.Tensor:
         """(B, 1, *spatial) bool, counted voxels of any foreground label."""
-        return (self.one_hot if self.regions else self.one_hot[:, 1:]).any(
-            1, keepdim=True
-        ) & self.mask
+        return self.foreground_heads.any(1, keepdim=True) & self.mask
 
     def to(self, device: torch.device | str) -> SegmentationTarget:
+        """The same on a device."""
         return SegmentationTarget(
             one_hot=self.one_hot.to(device), mask=self.mask.to(device), regions=self.regions
         )
 
 
-Loss = Callable[
-    [torch.Tensor, SegmentationTarget], torch.Tensor
-]  # logits (B, K, *spatial), target -> (B,)
+Loss = Callable[[torch.Tensor, SegmentationTarget], torch.Tensor]
+"""logits (B, K, *spatial), target -> (B,)"""
 
 
 def cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
@@ -101,10 +130,11 @@ def cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
 
 def dice_cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     """nnU-Net's training loss per case: CE + (1 - mean soft Dice of the foreground heads), (B,)."""
-    p = torch.sigmoid(z) if target.regions else torch.softmax(z, 1)
-    p, one_hot = (p, target.one_hot) if target.regions else (p[:, 1:], target.one_hot[:, 1:])
-    p, one_hot = p * target.mask, (one_hot & target.mask).to(p)
-    overlap, size = (p * one_hot).flatten(2).sum(2), p.flatten(2).sum(2) + one_hot.flatten(2).sum(2)
+    p = torch.sigmoid(z) if target.regions else torch.softmax(z, 1)[:, 1:]
+    p = p * target.mask
+    one_hot = (target.foreground_heads & target.mask).to(p)
+    overlap = (p * one_hot).flatten(2).sum(2)
+    size = p.flatten(2).sum(2) + one_hot.flatten(2).sum(2)
     dice = (2 * overlap + 1e-5) / (size + 1e-5)
     return cross_entropy(z, target) + 1 - dice.mean(1)
 
@@ -115,33 +145,36 @@ def masked_cross_entropy(z: torch.Tensor, target: SegmentationTarget) -> torch.T
 
 
 def jensen_shannon(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """Mean Jensen-Shannon divergence between the prediction and the one-hot reference, (B,), in [0, log 2]. Regions: between (p, 1 - p)
-    and the region's truth."""
+    """Mean Jensen-Shannon divergence between prediction and one-hot truth, (B,), in [0, log 2].
+
+    Regions: between (p, 1 - p) and the region's truth.
+    """
     # JS(p, e_y) depends on q = p_y only: the entropies of the remaining classes cancel
     log_q = -cross_entropy_map(z, target)
     q = log_q.exp()
-    middle = torch.log1p(q) - torch.log(torch.tensor(2.0, dtype=z.dtype, device=z.device))
+    log_2 = torch.log(torch.tensor(2.0, dtype=z.dtype, device=z.device))
+    log_middle = torch.log1p(q) - log_2
     # KL(p || m): class y gives q log(q / m_y), the others (1 - q) log 2; KL(e_y || m) = -log m_y
-    kl_p = q * (log_q - middle) + (1 - q) * torch.log(
-        torch.tensor(2.0, dtype=z.dtype, device=z.device)
-    )
-    return masked_mean(0.5 * (kl_p - middle), target)
+    kl_p = q * (log_q - log_middle) + (1 - q) * log_2
+    return masked_mean(0.5 * (kl_p - log_middle), target)
 
 
 def segpgd_loss(weight: float) -> Loss:
-    """SegPGD (Gu et al. 2022, eq. 4): (1 / N) [sum over right voxels (1 - weight) CE + sum over wrong voxels weight CE]."""
+    """SegPGD's loss (Gu et al. 2022, eq. 4), `weight` being lambda, that of the wrong voxels.
+
+    (1 / N) [sum over right voxels (1 - lambda) CE + sum over wrong voxels lambda CE].
+    """
 
     def loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
         right = correct_map(z, target)
-        return masked_mean(
-            (right * (1 - weight) + (1 - right) * weight) * cross_entropy_map(z, target), target
-        )
+        weights = right * (1 - weight) + (1 - right) * weight
+        return masked_mean(weights * cross_entropy_map(z, target), target)
 
     return loss
 
 
 def cospgd_loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """CosPGD (Agnihotri et al. 2023): mean over voxels of stopgrad(cos(p_i, onehot y_i)) CE_i, weighted voxel by voxel, (B,)."""
+    """CosPGD (Agnihotri et al. 2024): mean_i stopgrad(cos(p_i, onehot y_i)) CE_i, (B,)."""
     return masked_mean(cosine_map(z, target) * cross_entropy_map(z, target), target)
 
 
@@ -152,14 +185,18 @@ LOSSES: dict[str, Loss] = {
     "js": jensen_shannon,
     "cospgd": cospgd_loss,
 }
+"""What an attack may ascend; `terms.LOSS_NAMES` holds the names without torch."""
 
-# Losses that fade where the attack has won cannot say which iterate is worse for the model: masked CE and CosPGD fall when voxels flip
-# and SegPGD's weight changes with the step. Their iterates are judged by CE.
 FADING = frozenset({"masked_ce", "cospgd", "segpgd"})
+"""Losses that fade where the attack has won, and so do not rank iterates.
+
+Masked CE and CosPGD fall when voxels flip, and SegPGD's weight changes with the step. Their
+iterates are judged by CE.
+"""
 
 
 def get_loss(name: str) -> Loss:
-    """The loss of that name; ValueError with the nearest names otherwise."""
+    """The loss of that name; UserError with the nearest names otherwise."""
     return lookup(LOSSES, name, "loss")
 
 
@@ -168,8 +205,13 @@ def judge_of(name: str) -> Loss:
     return cross_entropy if name in FADING else get_loss(name)
 
 
+def per_case(value: torch.Tensor) -> torch.Tensor:
+    """A loss as (B,); a scalar is one case."""
+    return value.reshape(1) if value.ndim == 0 else value
+
+
 def cross_entropy_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """(B, R, *spatial)."""
+    """CE of each voxel and region, (B, R, *spatial)."""
     if target.regions:
         return F.binary_cross_entropy_with_logits(z, target.one_hot.to(z), reduction="none")
     # ignored voxels have no class: argmax gives 0 there and the mask drops them
@@ -178,7 +220,7 @@ def cross_entropy_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tens
 
 @torch.no_grad()
 def correct_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """(B, R, *spatial), 1 where the prediction is right, without a gradient."""
+    """1 where the prediction is right, (B, R, *spatial), without a gradient."""
     if target.regions:
         return ((z > 0) == target.one_hot).to(z)
     return target.one_hot.gather(1, z.argmax(1, keepdim=True)).to(z)
@@ -186,7 +228,7 @@ def correct_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
 
 @torch.no_grad()
 def cosine_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """(B, R, *spatial), cosine between the probabilities and the one-hot reference, without a gradient."""
+    """Cosine of probabilities and one-hot truth, (B, R, *spatial), without a gradient."""
     if target.regions:
         p = torch.sigmoid(z)
         return torch.where(target.one_hot, p, 1 - p) / (p.square() + (1 - p).square()).sqrt()
@@ -195,22 +237,24 @@ def cosine_map(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
 
 
 def masked_mean(values: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """Mean of (B, R, *spatial) over counted voxels and regions, (B,); 0 for a case without counted voxels."""
+    """Mean of (B, R, *spatial) over counted voxels and regions, (B,); 0 where none is counted."""
     total = torch.where(target.mask, values, torch.zeros_like(values)).flatten(1).sum(1)
     return total / (target.mask.flatten(1).sum(1) * values.shape[1]).clamp_min(1)
 
 
 @torch.no_grad()
 def foreground_dice(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
-    """Hard Dice of logits on the grid of the target, mean over the foreground heads that are in the reference or the prediction,
-    (B,) float64; nan where no head is."""
-    predicted = (
-        z > 0
-        if target.regions
-        else torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
-    )
+    """Hard Dice of logits on the grid of the target, (B,) float64.
+
+    The mean over the foreground heads that are in the ground truth or the prediction; nan where no
+    head is.
+    """
+    if target.regions:
+        predicted = z > 0
+    else:
+        predicted = torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
     predicted = predicted & target.mask
-    reference = (target.one_hot if target.regions else target.one_hot[:, 1:]) & target.mask
-    overlap = (predicted & reference).flatten(2).sum(2).cpu().double()  # MPS has no float64
-    size = (predicted.flatten(2).sum(2) + reference.flatten(2).sum(2)).cpu().double()
+    truth = target.foreground_heads & target.mask
+    overlap = (predicted & truth).flatten(2).sum(2).cpu().double()  # MPS has no float64
+    size = (predicted.flatten(2).sum(2) + truth.flatten(2).sum(2)).cpu().double()
     return torch.nanmean(2 * overlap / size, 1)

@@ -1,8 +1,10 @@
-"""Projected gradient ascent (Madry et al. 2018) in the Linf and the L2 ball; FGSM, SegPGD and CosPGD are settings of the same loop.
+"""Projected gradient ascent (Madry et al. 2018) in the Linf and the L2 ball.
 
-    x_0 = start,   x_{t+1} = P(x_t + size * d(grad L_t(x_t))),   d = sign (Linf) or gradient / RMS (L2), sizes in units of epsilon.
+    x_0 = start,   x_{t+1} = P(x_t + size * d(grad L_t(x_t))),
 
-T steps cost T gradients and one forward pass, which judges the last iterate; fewer where Dice reaches 0 before. Shapes: x (B, C, *spatial), one ball per case.
+d = sign (Linf) or gradient / RMS (L2), sizes in units of epsilon. FGSM, SegPGD and CosPGD are
+settings of the same loop. T steps cost T gradients and one forward pass, which judges the last
+iterate; fewer where Dice reaches 0 before. Shapes: x (B, C, *spatial), one ball per case.
 """
 
 from __future__ import annotations
@@ -11,16 +13,11 @@ from collections.abc import Callable
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import (
-    AttackResult,
-    BestIterate,
-    DifferentiableModel,
-    check_steps,
-    project_onto_ball,
-    random_start,
-    step_direction,
-)
+from nnunetv2_lngswr.attacks import geometry
+from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate, check_steps
+from nnunetv2_lngswr.attacks.geometry import project_onto_ball, step_direction
 from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, get_loss, judge_of
+from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.threat_model import Ball
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -38,7 +35,26 @@ def pgd(
     step_size: float | None = None,
     random_start: bool = True,
 ) -> AttackResult:
-    """PGD in the ball's norm. `loss`: a name of losses.LOSSES. `step_size`: in units of epsilon's unit, default 2.5 epsilon / steps."""
+    """PGD in the ball's norm.
+
+    Parameters
+    ----------
+    model, x, target, ball, generator
+        As in `registry.run_attack`.
+    steps, restarts
+        Gradients per restart, and restarts; the best iterate of all is returned.
+    loss
+        What is ascended, a name of `losses.LOSSES`.
+    step_size
+        In units of epsilon's unit; None: 2.5 epsilon / steps.
+    random_start
+        Start at a random point of the ball, else at the clean case.
+
+    Raises
+    ------
+    UserError
+        An unknown loss, or steps, restarts or a step size that are not positive.
+    """
     ascended = get_loss(loss)
     return ascend(
         model,
@@ -71,29 +87,34 @@ def ascend(
     step_size: float | None,
     from_random: bool,
 ) -> AttackResult:
-    """The shared loop. `loss_at(t)`: the loss ascended in step t = 1 .. steps; iterates are judged by `judge_of(loss_name)`."""
+    """The loop that PGD and SegPGD share; parameters as in `pgd`, and two of its own.
+
+    Parameters
+    ----------
+    name
+        Of the attack.
+    loss_at
+        The loss ascended in step t = 1 .. steps.
+    loss_name
+        Iterates are judged by `judge_of(loss_name)`.
+    """
     check_steps(steps, restarts)
     size = 2.5 * ball.epsilon / steps if step_size is None else step_size
     if size < 0 or (size == 0 and ball.epsilon > 0):
         raise UserError(f"step_size must be > 0, got {step_size}")
     judge = judge_of(loss_name)
-    search = BestIterate(x, target, ball)
-    for _ in range(restarts):
-        if search.solved:
-            break
-        start = random_start(x, ball, generator) if from_random else x
+    best = BestIterate(x, target, ball)
 
-        def gradient_at(step: int, current: torch.Tensor) -> torch.Tensor:
-            ascended = loss_at(step)
-            return search.gradient(
-                model, current, lambda z: ascended(z, target), lambda z: judge(z, target)
-            )[1]
+    def gradient_at(step: int, current: torch.Tensor) -> torch.Tensor:
+        return best.gradient(model, current, loss_at(step), judge)[1]
 
+    for _ in best.unsolved(restarts):
+        start = geometry.random_start(x, ball, generator) if from_random else x
         last = last_iterate(
-            x, ball, gradient_at, start=start, steps=steps, size=size, stop=lambda: search.solved
+            x, ball, gradient_at, start=start, steps=steps, size=size, stop=lambda: best.solved
         )
-        if not search.solved:
-            search.evaluate(model, last, lambda z: judge(z, target))
+        if not best.solved:
+            best.evaluate(model, last, judge)
     settings = {
         "steps": steps,
         "restarts": restarts,
@@ -101,7 +122,7 @@ def ascend(
         "loss": loss_name,
         "random_start": from_random,
     }
-    return search.result(name, settings=settings)
+    return best.result(name, settings=settings)
 
 
 def last_iterate(
@@ -114,8 +135,21 @@ def last_iterate(
     size: float,
     stop: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
-    """x_T of the recursion above, unjudged, at the cost of T gradients. `gradient_at(t, x_{t-1})`, t = 1 .. steps; `size` of a step in units
-    of epsilon's unit; `stop`, asked after each gradient, ends it at the iterate of that gradient."""
+    """x_T of the recursion above, unjudged, at the cost of T gradients.
+
+    Parameters
+    ----------
+    x, ball
+        The clean cases (B, C, *spatial) and what may be changed.
+    gradient_at
+        Called with (t, x_{t-1}), t = 1 .. steps.
+    start
+        x_0, inside the ball.
+    steps, size
+        T, and the size of a step in units of epsilon's unit.
+    stop
+        Asked after each gradient; True ends it at the iterate of that gradient.
+    """
     current = start
     for step in range(1, steps + 1):
         gradient = gradient_at(step, current)

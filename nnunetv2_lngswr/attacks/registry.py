@@ -1,54 +1,58 @@
-"""Adversarial attacks on segmentation models, for training and for evaluation, in any spatial dimension.
+"""The attacks by name, with their defaults, and the function that runs one.
 
-An attack is a function (model, x, target, ball, *, generator, **options) -> AttackResult; `ATTACKS` names them with their defaults and
-`run_attack` runs one by name. x is (B, C, *spatial), preprocessed; `target` comes from LabelSpace.target(labels); `ball` from
-ThreatModel(...).ball(Bounds.of(x)); `model` is a BatchModel(network) or a SlidingWindow.
+Imports no torch: names are validated at once, and an attack's module is imported when it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from nnunetv2_lngswr.attacks.apgd import apgd
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
-from nnunetv2_lngswr.attacks.cospgd import cospgd
-from nnunetv2_lngswr.attacks.fgsm import fgsm
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget
-from nnunetv2_lngswr.attacks.noise import noise
-from nnunetv2_lngswr.attacks.pgd import pgd
-from nnunetv2_lngswr.attacks.segpgd import segpgd
-from nnunetv2_lngswr.attacks.square import square
-from nnunetv2_lngswr.attacks.ssah import ssah
-from nnunetv2_lngswr.attacks.threat_model import (
-    Ball,
-    Norm,
-)
-from nnunetv2_lngswr.attacks.torchattacks_adapter import PREFIX, torchattacks_attack
-from nnunetv2_lngswr.attacks.transfer import transfer
+from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX, Norm
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
+
+if TYPE_CHECKING:
+    import torch
+
+    from nnunetv2_lngswr.attacks.best_iterate import AttackResult
+    from nnunetv2_lngswr.attacks.losses import SegmentationTarget
+    from nnunetv2_lngswr.attacks.models import DifferentiableModel
+    from nnunetv2_lngswr.attacks.threat_model import Ball
 
 _BOTH = (Norm.LINF, Norm.L2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSpec:
-    """`norms`: those the attack works in. `options`: fixed options of this name. `tunable`: of steps, restarts, loss those it takes.
-    `uses_epsilon`: False for ssah, whose size is an outcome. `needs_surrogate`, `needs_features`: what the caller must provide."""
+    """One attack: where its function is, and what it takes."""
 
     name: str
-    function: Callable[..., AttackResult]
+    """As users write it."""
+    implementation: str
+    """'module:function', imported on first use."""
     summary: str
+    """One line for lists."""
     norms: tuple[Norm, ...]
+    """Those that it works in."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that are fixed under this name."""
     tunable: tuple[str, ...] = ()
+    """Of steps, restarts and loss those that it takes."""
     uses_epsilon: bool = True
+    """False for ssah, whose size is an outcome."""
     needs_surrogate: bool = False
+    """Whether the caller must provide another model."""
     needs_features: bool = False
+    """Whether the network must have an `.encoder`."""
+
+    @property
+    def function(self) -> Callable[..., AttackResult]:
+        """(model, x, target, ball, *, generator, **options) -> AttackResult."""
+        module, _, name = self.implementation.partition(":")
+        return getattr(import_module(module), name)
 
 
 def _table(*specs: AttackSpec) -> dict[str, AttackSpec]:
@@ -58,35 +62,35 @@ def _table(*specs: AttackSpec) -> dict[str, AttackSpec]:
 ATTACKS: dict[str, AttackSpec] = _table(
     AttackSpec(
         name="noise",
-        function=noise,
+        implementation="nnunetv2_lngswr.attacks.noise:noise",
         norms=_BOTH,
         tunable=("restarts",),
         summary="random noise at the same budget, the control",
     ),
     AttackSpec(
         name="fgsm",
-        function=fgsm,
+        implementation="nnunetv2_lngswr.attacks.fgsm:fgsm",
         norms=_BOTH,
         tunable=("loss",),
         summary="one signed gradient step",
     ),
     AttackSpec(
         name="pgd_linf",
-        function=pgd,
+        implementation="nnunetv2_lngswr.attacks.pgd:pgd",
         norms=(Norm.LINF,),
         tunable=("steps", "restarts", "loss"),
         summary="projected gradient ascent, Linf",
     ),
     AttackSpec(
         name="pgd_l2",
-        function=pgd,
+        implementation="nnunetv2_lngswr.attacks.pgd:pgd",
         norms=(Norm.L2,),
         tunable=("steps", "restarts", "loss"),
         summary="projected gradient ascent, L2",
     ),
     AttackSpec(
         name="pgd_linf_dice_ce",
-        function=pgd,
+        implementation="nnunetv2_lngswr.attacks.pgd:pgd",
         norms=(Norm.LINF,),
         options={"loss": "dice_ce"},
         tunable=("steps", "restarts"),
@@ -94,7 +98,7 @@ ATTACKS: dict[str, AttackSpec] = _table(
     ),
     AttackSpec(
         name="pgd_l2_dice_ce",
-        function=pgd,
+        implementation="nnunetv2_lngswr.attacks.pgd:pgd",
         norms=(Norm.L2,),
         options={"loss": "dice_ce"},
         tunable=("steps", "restarts"),
@@ -102,28 +106,28 @@ ATTACKS: dict[str, AttackSpec] = _table(
     ),
     AttackSpec(
         name="segpgd",
-        function=segpgd,
+        implementation="nnunetv2_lngswr.attacks.segpgd:segpgd",
         norms=_BOTH,
         tunable=("steps", "restarts"),
         summary="PGD on right before wrong voxels",
     ),
     AttackSpec(
         name="cospgd",
-        function=cospgd,
+        implementation="nnunetv2_lngswr.attacks.cospgd:cospgd",
         norms=_BOTH,
         tunable=("steps", "restarts"),
         summary="PGD weighted by cosine per voxel",
     ),
     AttackSpec(
         name="apgd",
-        function=apgd,
+        implementation="nnunetv2_lngswr.attacks.apgd:apgd",
         norms=_BOTH,
         tunable=("steps", "restarts", "loss"),
         summary="Auto-PGD, CE",
     ),
     AttackSpec(
         name="apgd_masked_ce",
-        function=apgd,
+        implementation="nnunetv2_lngswr.attacks.apgd:apgd",
         norms=_BOTH,
         options={"loss": "masked_ce"},
         tunable=("steps", "restarts"),
@@ -131,7 +135,7 @@ ATTACKS: dict[str, AttackSpec] = _table(
     ),
     AttackSpec(
         name="apgd_js",
-        function=apgd,
+        implementation="nnunetv2_lngswr.attacks.apgd:apgd",
         norms=_BOTH,
         options={"loss": "js"},
         tunable=("steps", "restarts"),
@@ -139,7 +143,7 @@ ATTACKS: dict[str, AttackSpec] = _table(
     ),
     AttackSpec(
         name="ssah",
-        function=ssah,
+        implementation="nnunetv2_lngswr.attacks.ssah:ssah",
         norms=_BOTH,
         tunable=("steps",),
         uses_epsilon=False,
@@ -148,7 +152,7 @@ ATTACKS: dict[str, AttackSpec] = _table(
     ),
     AttackSpec(
         name="ssah_project",
-        function=ssah,
+        implementation="nnunetv2_lngswr.attacks.ssah:ssah",
         norms=_BOTH,
         options={"project_into_ball": True},
         tunable=("steps",),
@@ -157,14 +161,14 @@ ATTACKS: dict[str, AttackSpec] = _table(
     ),
     AttackSpec(
         name="square",
-        function=square,
+        implementation="nnunetv2_lngswr.attacks.square:square",
         norms=(Norm.LINF,),
         tunable=("steps", "restarts"),
         summary="random search, no gradients",
     ),
     AttackSpec(
         name="transfer",
-        function=transfer,
+        implementation="nnunetv2_lngswr.attacks.transfer:transfer",
         norms=_BOTH,
         tunable=("steps", "restarts"),
         needs_surrogate=True,
@@ -174,18 +178,24 @@ ATTACKS: dict[str, AttackSpec] = _table(
 
 
 def attack_names() -> tuple[str, ...]:
+    """The registered names, in the order of lists."""
     return tuple(ATTACKS)
 
 
 def get_attack(name: str) -> AttackSpec:
-    """The spec of an attack name, also 'torchattacks:NAME'. ValueError with the nearest names for an unknown one."""
-    if name.startswith(PREFIX):
-        options = {"attack": name[len(PREFIX) :]}
+    """The spec of an attack name, also 'torchattacks:NAME'.
+
+    Raises
+    ------
+    UserError
+        An unknown name; the text holds the nearest ones.
+    """
+    if name.startswith(TORCHATTACKS_PREFIX):
         return AttackSpec(
             name=name,
-            function=torchattacks_attack,
+            implementation="nnunetv2_lngswr.attacks.torchattacks_adapter:torchattacks_attack",
             norms=_BOTH,
-            options=options,
+            options={"attack": name.removeprefix(TORCHATTACKS_PREFIX)},
             summary="an attack of torchattacks, 2D",
         )
     return lookup(ATTACKS, name, "attack")
@@ -201,12 +211,36 @@ def run_attack(
     generator: torch.Generator,
     **options: Any,
 ) -> AttackResult:
-    """Run an attack by name. `options` override the function's defaults (steps, restarts, loss, step_size, surrogate, ...). ValueError for
-    an unknown name, a norm the attack does not work in, or an option that it does not take."""
+    """Run an attack by name.
+
+    Parameters
+    ----------
+    name
+        Of `ATTACKS`, or 'torchattacks:NAME'.
+    model
+        A BatchModel(network) or a SlidingWindow; `ssah` needs a FeatureModel.
+    x
+        (B, C, *spatial), preprocessed clean cases; each is attacked on its own.
+    target
+        Their ground truth: LabelSpace.target(labels).
+    ball
+        What may be changed: ThreatModel(...).ball(Bounds.of(x)).
+    generator
+        Every random draw is taken from it.
+    options
+        Override the function's defaults: steps, restarts, loss, step_size, surrogate, ...
+
+    Raises
+    ------
+    UserError
+        An unknown name, a norm that the attack does not work in, an option that its name fixes, or
+        a surrogate that is missing.
+    """
     spec = get_attack(name)
     if ball.norm not in spec.norms:
         raise UserError(
-            f"attack {name} works in {' or '.join(n.value for n in spec.norms)}, got {ball.norm.value}"
+            f"attack {name} works in {' or '.join(n.value for n in spec.norms)}, "
+            f"got {ball.norm.value}"
         )
     if spec.needs_surrogate and "surrogate" not in options:
         raise UserError(f"attack {name} needs another model folder as surrogate (--surrogate)")
@@ -214,9 +248,5 @@ def run_attack(
     if fixed:
         raise UserError(f"attack {name} fixes {', '.join(fixed)}; use another attack name")
     result = spec.function(model, x, target, ball, generator=generator, **spec.options, **options)
-    assert torch.isfinite(result.perturbed).all(), f"{name} produced a value that is not finite"
-    return _renamed(result, name)
-
-
-def _renamed(result: AttackResult, name: str) -> AttackResult:
-    return result if result.attack == name else AttackResult(**{**vars(result), "attack": name})
+    assert result.perturbed.isfinite().all(), f"{name} produced a value that is not finite"
+    return result.named(name)

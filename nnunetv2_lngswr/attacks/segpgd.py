@@ -1,16 +1,19 @@
-"""SegPGD (Gu et al., ECCV 2022): PGD on right and wrong voxels with weights that move from the right ones to both,
+"""SegPGD (Gu et al., ECCV 2022): PGD whose weights move from the right voxels to all of them,
 
-    L_t = (1 / N) [ sum_{right} (1 - lambda_t) CE + sum_{wrong} lambda_t CE ],   lambda_t = (t - 1) / (2 T),  t = 1 .. T.
+    L_t = (1 / N) [ sum_{right} (1 - lambda_t) CE + sum_{wrong} lambda_t CE ],
+    lambda_t = (t - 1) / (2 T),   t = 1 .. T.
 
-L_t differs from step to step, so iterates are judged by the plain CE, which is twice L at lambda = 1/2.
+L_t differs from step to step, so iterates are judged by the plain CE, which is twice L at lambda =
+1/2.
 """
 
 from __future__ import annotations
 
 import torch
 
-from nnunetv2_lngswr.attacks.base import AttackResult, DifferentiableModel
+from nnunetv2_lngswr.attacks.best_iterate import AttackResult
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, segpgd_loss
+from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.pgd import ascend
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -26,7 +29,7 @@ def segpgd(
     restarts: int = 1,
     step_size: float | None = None,
 ) -> AttackResult:
-    """SegPGD in the ball's norm; step size as in `pgd`."""
+    """SegPGD in the ball's norm; parameters as in `pgd`."""
     return ascend(
         model,
         x,
@@ -44,5 +47,5 @@ def segpgd(
 
 
 def wrong_weight(step: int, steps: int) -> float:
-    """lambda_t of the wrongly classified voxels in step t = 1 .. steps: 0 at first, towards 1/2."""
+    """lambda_t of the wrong voxels in step t = 1 .. steps: 0 at first, towards 1/2."""
     return (step - 1) / (2 * steps)

@@ -1,40 +1,48 @@
-"""Semantic similarity attack on high frequencies (SSAH, Luo et al., CVPR 2022), adapted from classification to segmentation.
+"""Semantic similarity attack on high frequencies (SSAH, Luo et al., CVPR 2022), for segmentation.
 
-Published: x in [0, 1], w = arctanh(2x - 1), Adam on w, no epsilon ball. With f the L2-normalised pooled bottleneck features,
+Published, for classification: x in [0, 1], w = arctanh(2x - 1), Adam on w, no epsilon ball. With f
+the L2-normalised pooled bottleneck features,
 
-    s_p = <f(x'), f(x)>,   s_n = <f(x'), f(x_n)>,   w_p = [s_p - m]_+,   w_n = [1 + m - s_n]_+  (both detached),   m = 0.2,
-    L = alpha [w_p s_p - w_n s_n]_+  +  lambda SmoothL1_sum(LL(x'), LL(x)),   alpha = 1, lambda = 0.1,
+    s_p = <f(x'), f(x)>,       w_p = [s_p - m]_+      (detached),
+    s_n = <f(x'), f(x_n)>,     w_n = [1 + m - s_n]_+  (detached),      m = 0.2,
+    L = alpha [w_p s_p - w_n s_n]_+ + lambda SmoothL1_sum(LL(x'), LL(x)),   alpha = 1, lambda = 0.1,
 
-LL: the reconstruction from the Haar low-frequency band alone, which is the mean over blocks of 2 voxels per axis (LLL in 3D).
+LL: the reconstruction from the Haar low-frequency band alone, which is the mean over blocks of 2
+voxels per axis (LLL in 3D).
 
-Here: each channel's [min, max] of the case maps to [0, 1], and w = arctanh((2x - 1)(1 - 1e-6)) keeps it finite. f is taken per sliding window, pooled
-globally and over the foreground (the label at bottleneck resolution); windows without any use global pooling only; the mean of both losses. The
-negative of a window is the least similar other clean window; with one window in all, s_p alone is minimised (with s_n = s_p the
-gradient dies at s = 0.7). With detached weights the value of L does not say how far its descent came (raising s_n past 0.6 raises L), so
-iterates are ranked by the function whose gradient it is, 1/2 [s_p - m]_+^2 + 1/2 [1 + m - s_n]_+^2, gated like L where L is 0. L_lf is on the whole case and lambda is scaled by 224 * 224 * 3 / numel. The size of the perturbation is an
-outcome; `project=True` clips the returned iterate into the epsilon ball and is a variant of its own (`ssah_project`).
+Here:
+
+- Each channel's [min, max] of the case maps to [0, 1]; w = arctanh((2x - 1)(1 - 1e-6)) stays
+  finite.
+- f is taken per sliding window, pooled globally and over the foreground (the label at bottleneck
+  resolution); windows without any use global pooling only; the mean of both losses.
+- The negative of a window is the least similar other clean window; with one window in all, s_p
+  alone is minimised (with s_n = s_p the gradient dies at s = 0.7).
+- With detached weights the value of L does not say how far its descent came (raising s_n past 0.6
+  raises L), so iterates are ranked by the function whose gradient it is,
+  1/2 [s_p - m]_+^2 + 1/2 [1 + m - s_n]_+^2, gated like L where L is 0.
+- L_lf is on the whole case, and lambda is scaled by 224 * 224 * 3 / numel.
+- The size of the perturbation is an outcome; `project_into_ball=True` clips the returned iterate
+  into the epsilon ball and is a variant of its own (`ssah_project`).
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.attacks.base import (
-    AttackResult,
-    BestIterate,
-    FeatureModel,
-    check_steps,
-    clip,
-    like_cases,
-    like_channels,
-    project_onto_ball,
-)
+from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate, check_steps
+from nnunetv2_lngswr.attacks.geometry import clip, like_cases, like_channels, project_onto_ball
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
-from nnunetv2_lngswr.attacks.threat_model import Ball
+from nnunetv2_lngswr.attacks.models import FeatureModel
+from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds
 
 PUBLISHED_NUMEL = 224 * 224 * 3
-SADDLE_JITTER = 0.02  # standard deviation in w, about 0.01 of the range
+SADDLE_JITTER = 0.02
+"""Standard deviation in w of the first step with one window in all; about 0.01 of the range."""
 
 
 def ssah(
@@ -52,101 +60,68 @@ def ssah(
     project_into_ball: bool = False,
     axes: int | None = None,
 ) -> AttackResult:
-    """`axes`: how many trailing spatial axes the Haar bands cover (default: those longer than 1); a 2D configuration passes 2. `ball` gives
-    [min, max] and, with `project_into_ball`, epsilon. `generator` is drawn from only where there is one window in all: the first step is then random.
+    """SSAH on the bottleneck features of every window.
 
-    The returned iterate has the lowest total (feature loss as ranked plus weighted low-frequency distance); `loss_history` is minus that, so
-    that higher is worse for the model. `extras`: 'low_frequency_distance' (SmoothL1 sum in [0, 1] units) and 'feature_loss' of the
-    returned iterate, 'start_loss', (B,) each, and 'windows'.
+    Parameters
+    ----------
+    model, x, target
+        As in `registry.run_attack`; the model's network has an `.encoder`.
+    ball
+        Its bounds are kept to; its epsilon only with `project_into_ball`.
+    generator
+        Drawn from only where there is one window in all: the first step is then random.
+    steps, learning_rate
+        Of Adam on w.
+    alpha, low_frequency_weight, margin
+        alpha, lambda and m above.
+    project_into_ball
+        Clip the returned iterate into the ball.
+    axes
+        So many trailing spatial axes the Haar bands cover, None: those longer than 1. A 2D
+        configuration passes 2.
+
+    Returns
+    -------
+    AttackResult
+        `perturbed`: the iterate of lowest total (feature loss as ranked plus weighted low-frequency
+        distance). `loss_history`: minus the total, so that higher is worse for the model. `extras`:
+        'low_frequency_distance' (SmoothL1 sum in [0, 1] units) and 'feature_loss' of the returned
+        iterate, 'start_loss', (B,) each, and 'windows'.
     """
     check_steps(steps)
-    name = "ssah_project" if project_into_ball else "ssah"
-    minimum, extent = (
-        like_channels(v, x)
-        for v in (ball.bounds.minimum, ball.bounds.maximum - ball.bounds.minimum)
+    settings = _Settings(
+        steps=steps,
+        learning_rate=learning_rate,
+        alpha=alpha,
+        low_frequency_weight=low_frequency_weight,
+        margin=margin,
+        project=project_into_ball,
+        axes=sum(n > 1 for n in x.shape[2:]) if axes is None else axes,
     )
-    movable = like_channels(ball.bounds.attackable & (ball.bounds.maximum > ball.bounds.minimum), x)
-    safe_extent = torch.where(extent > 0, extent, torch.ones_like(extent))
-    axes = sum(n > 1 for n in x.shape[2:]) if axes is None else axes
-    shrink = 1 - 1e-6
-    w = torch.atanh((2 * (x - minimum) / safe_extent - 1).clamp(-1, 1) * shrink)
-    weight = low_frequency_weight * PUBLISHED_NUMEL / x[0].numel()
-    clean_low = low_frequencies((x - minimum) / safe_extent, axes)
-    semantics = _Semantics(model, x, target, margin)
-    optimizer = torch.optim.Adam([w], lr=learning_rate)
-    search = BestIterate(x, target, ball)
-    best_total = torch.full((len(x),), float("inf"), dtype=torch.float64)
-    best, figures, history = x, {}, []
-    for step in range(steps + 1):
-        tanh = torch.tanh(w)
-        unit = ((tanh / shrink) + 1) / 2
-        # arctanh and tanh round; the start is the clean case itself
-        candidate = (
-            x if step == 0 else torch.where(movable, clip(minimum + extent * unit, ball.bounds), x)
-        )
-        feature_loss, gradient = model.feature_value_and_gradient(candidate, semantics)
-        search.gradients += 1
-        with torch.enable_grad():
-            leaf = candidate.detach().requires_grad_()
-            distance = (
-                F.smooth_l1_loss(
-                    low_frequencies((leaf - minimum) / safe_extent, axes),
-                    clean_low,
-                    reduction="none",
-                )
-                .flatten(1)
-                .sum(1)
-            )
-            (low_gradient,) = torch.autograd.grad(distance.sum(), leaf)
-        distance = distance.detach()
-        total = (alpha * feature_loss + weight * distance).cpu().double()
-        better = total < best_total
-        history.append(total)
-        chosen = like_cases(better, x)
-        best = torch.where(chosen, candidate, best)
-        best_total = torch.where(better, total, best_total)
-        for key, value in (("low_frequency_distance", distance), ("feature_loss", feature_loss)):
-            value = value.cpu().double()
-            figures[key] = torch.where(better, value, figures[key]) if key in figures else value
-        if step == 0 and semantics.count == 1:
-            # s_p = 1 is a maximum: its gradient vanishes at the clean case, so the first step is random, and in the high
-            # frequencies, which L_lf leaves free
-            jitter = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-            w = torch.where(
-                movable, w + SADDLE_JITTER * (jitter - low_frequencies(jitter, axes)), w
-            )
-            optimizer = torch.optim.Adam([w], lr=learning_rate)
-        elif step < steps:
-            slope = extent / (2 * shrink) * (1 - tanh.square())  # dx'/dw
-            w.grad = torch.where(
-                movable, (alpha * gradient + weight * low_gradient) * slope, torch.zeros_like(w)
-            )
-            optimizer.step()
-    if project_into_ball:
-        best = project_onto_ball(best, x, ball)
-        figures["low_frequency_distance"] = _distance(best, x, minimum, safe_extent, axes)
-    search.evaluate(model, best, lambda z: cross_entropy(z, target))
-    search.history = [-total for total in history]
-    search.best_value = -best_total
-    settings = {
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "alpha": alpha,
-        "low_frequency_weight": low_frequency_weight,
-    }
-    settings |= {"margin": margin, "project": project_into_ball, "axes": axes}
-    if not project_into_ball:
-        settings["epsilon"] = None
-    return search.result(
-        name,
-        settings=settings,
-        extras={**figures, "start_loss": history[0], "windows": semantics.count},
-    )
+    best = BestIterate(x, target, ball)
+    lowest = _descend(model, best, settings, generator)
+    best.evaluate(model, lowest.point, cross_entropy)
+    best.history = [-total for total in lowest.history]
+    best.best_value = -lowest.total
+    extras = {**lowest.extras(), "windows": model.window_count(x)}
+    return best.result(settings.name, settings=settings.record(), extras=extras)
 
 
 def low_frequencies(x: torch.Tensor, axes: int) -> torch.Tensor:
-    """Haar reconstruction of x, (B, C, *spatial), from the low-low band over the last `axes` axes: means over blocks of 2. An odd axis
-    is continued by its last voxel."""
+    """Haar reconstruction from the low-low band alone: means over blocks of 2 voxels per axis.
+
+    Parameters
+    ----------
+    x
+        (B, C, *spatial).
+    axes
+        So many of the last axes are transformed. An odd one is continued by its last voxel.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of x.
+    """
     for axis in range(x.ndim - axes, x.ndim):
         n = x.shape[axis]
         if n == 1:
@@ -157,8 +132,149 @@ def low_frequencies(x: torch.Tensor, axes: int) -> torch.Tensor:
     return x
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """As the report shows them, in this order."""
+
+    steps: int
+    learning_rate: float
+    alpha: float
+    low_frequency_weight: float
+    margin: float
+    project: bool
+    axes: int
+
+    @property
+    def name(self) -> str:
+        return "ssah_project" if self.project else "ssah"
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self) if self.project else {**asdict(self), "epsilon": None}
+
+
+def _descend(
+    model: FeatureModel, best: BestIterate, settings: _Settings, generator: torch.Generator
+) -> _Lowest:
+    """The iterate of lowest total over Adam's steps on w, projected where the settings say so."""
+    x = best.x
+    space = _TanhSpace(x, best.ball.bounds, settings.axes)
+    semantics = _Semantics(model, x, best.target, settings.margin)
+    weight = settings.low_frequency_weight * PUBLISHED_NUMEL / x[0].numel()
+    alpha, lowest, w = settings.alpha, _Lowest(x), space.w(x)
+    optimizer = torch.optim.Adam([w], lr=settings.learning_rate)
+    for step in range(settings.steps + 1):
+        # arctanh and tanh round; the start is the clean case itself
+        candidate = x if step == 0 else space.case(w)
+        feature_loss, feature_gradient = model.feature_value_and_gradient(candidate, semantics)
+        best.gradients += 1
+        distance, low_gradient = space.low_distance_and_gradient(candidate)
+        lowest.offer(candidate, alpha * feature_loss + weight * distance, feature_loss, distance)
+        if step == 0 and semantics.count == 1:
+            w.copy_(space.off_the_saddle(w, generator))
+        elif step < settings.steps:
+            w.grad = space.pulled_back(alpha * feature_gradient + weight * low_gradient, w)
+            optimizer.step()
+    if settings.project:
+        lowest.point = project_onto_ball(lowest.point, x, best.ball)
+        lowest.low_frequency_distance = _figure(space.low_distance(lowest.point))
+    return lowest
+
+
+class _TanhSpace:
+    """The case as [0, 1] per channel and as w, and its low frequencies there."""
+
+    shrink = 1 - 1e-6
+
+    def __init__(self, x: torch.Tensor, bounds: Bounds, axes: int) -> None:
+        self.x, self.bounds, self.axes = x, bounds, axes
+        self.minimum = like_channels(bounds.minimum, x)
+        self.extent = like_channels(bounds.extent, x)
+        self.safe_extent = torch.where(self.extent > 0, self.extent, torch.ones_like(self.extent))
+        self.movable = like_channels(bounds.attackable & (bounds.extent > 0), x)
+        self.clean_low = self._low(x)
+
+    def w(self, x: torch.Tensor) -> torch.Tensor:
+        """arctanh((2x - 1)(1 - 1e-6)) of x in [0, 1]."""
+        unit = 2 * (x - self.minimum) / self.safe_extent - 1
+        return torch.atanh(unit.clamp(-1, 1) * self.shrink)
+
+    def case(self, w: torch.Tensor) -> torch.Tensor:
+        """x' of w, inside the bounds; the clean one in channels that cannot move."""
+        unit = (torch.tanh(w) / self.shrink + 1) / 2
+        return torch.where(
+            self.movable, clip(self.minimum + self.extent * unit, self.bounds), self.x
+        )
+
+    def pulled_back(self, gradient: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """A gradient with respect to x' as one with respect to w."""
+        slope = self.extent / (2 * self.shrink) * (1 - torch.tanh(w).square())  # dx'/dw
+        return torch.where(self.movable, gradient * slope, torch.zeros_like(w))
+
+    def off_the_saddle(self, w: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A random step from the clean case, in the high frequencies, which L_lf leaves free.
+
+        s_p = 1 is a maximum, so its gradient vanishes at the clean case.
+        """
+        jitter = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+        moved = w + SADDLE_JITTER * (jitter - low_frequencies(jitter, self.axes))
+        return torch.where(self.movable, moved, w)
+
+    def low_distance(self, x: torch.Tensor) -> torch.Tensor:
+        """SmoothL1 sum between the low frequencies of x and of the clean case, (B,)."""
+        distance = F.smooth_l1_loss(self._low(x), self.clean_low, reduction="none")
+        return distance.flatten(1).sum(1)
+
+    def low_distance_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            distance = self.low_distance(leaf)
+            (gradient,) = torch.autograd.grad(distance.sum(), leaf)
+        return distance.detach(), gradient
+
+    def _low(self, x: torch.Tensor) -> torch.Tensor:
+        return low_frequencies((x - self.minimum) / self.safe_extent, self.axes)
+
+
+class _Lowest:
+    """The iterate of lowest total of each case, with its figures, (B,) float64."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.point = x
+        self.total = torch.full((len(x),), float("inf"), dtype=torch.float64)
+        self.feature_loss = self.low_frequency_distance = torch.full_like(self.total, float("nan"))
+        self.history: list[torch.Tensor] = []
+
+    def offer(
+        self,
+        point: torch.Tensor,
+        total: torch.Tensor,
+        feature_loss: torch.Tensor,
+        distance: torch.Tensor,
+    ) -> None:
+        total = _figure(total)
+        better = total < self.total
+        self.point = torch.where(like_cases(better, point), point, self.point)
+        self.total = torch.where(better, total, self.total)
+        self.feature_loss = torch.where(better, _figure(feature_loss), self.feature_loss)
+        self.low_frequency_distance = torch.where(
+            better, _figure(distance), self.low_frequency_distance
+        )
+        self.history.append(total)
+
+    def extras(self) -> dict[str, torch.Tensor]:
+        return {
+            "low_frequency_distance": self.low_frequency_distance,
+            "feature_loss": self.feature_loss,
+            "start_loss": self.history[0],
+        }
+
+
+def _figure(values: torch.Tensor) -> torch.Tensor:
+    return values.cpu().double()  # MPS has no float64
+
+
 class _Semantics:
-    """The feature loss of each window: called with (window indices (n,), features (n, F, *low)) -> (n,)."""
+    """The feature loss of each window: (indices (n,), features (n, F, *low)) -> (n,)."""
 
     def __init__(
         self, model: FeatureModel, x: torch.Tensor, target: SegmentationTarget, margin: float
@@ -166,29 +282,26 @@ class _Semantics:
         self.model, self.margin = model, margin
         self.foreground = target.foreground.to(x)
         self.count = model.window_count(x)
-        self.clean = None  # (windows, 2, F): pooled globally and over the foreground
-        for windows, features in model.features(x):
-            pooled, _ = self._pool(windows, features)
-            if self.clean is None:
-                self.clean = pooled.new_zeros(self.count, *pooled.shape[1:])
-            self.clean[windows] = pooled
+        pooled = [(windows, self._pool(windows, f)[0]) for windows, f in model.features(x)]
+        # (windows, 2, F): pooled globally and over the foreground
+        self.clean = pooled[0][1].new_zeros(self.count, *pooled[0][1].shape[1:])
+        for windows, vectors in pooled:
+            self.clean[windows] = vectors
         similarity = torch.einsum("npf,mpf->pnm", self.clean, self.clean)
         # a window is no negative of itself
-        similarity = similarity.masked_fill(
-            torch.eye(self.count, dtype=torch.bool, device=x.device), float("inf")
-        )
-        self.negative = similarity.argmin(2).T  # (windows, 2)
+        itself = torch.eye(self.count, dtype=torch.bool, device=x.device)
+        self.negative = similarity.masked_fill(itself, float("inf")).argmin(2).T  # (windows, 2)
 
     def __call__(self, windows: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         pooled, has_foreground = self._pool(windows, features)
         s_p = (pooled * self.clean[windows]).sum(2)
-        push = (s_p - self.margin).clamp_min(0)
-        loss, hinge = push.square() / 2, push * s_p
+        w_p = (s_p - self.margin).clamp_min(0)
+        loss, hinge = w_p.square() / 2, w_p * s_p
         if self.count > 1:
             negative = torch.stack([self.clean[self.negative[windows, p], p] for p in range(2)], 1)
             s_n = (pooled * negative).sum(2)
-            pull = (1 + self.margin - s_n).clamp_min(0)
-            loss, hinge = loss + pull.square() / 2, hinge - pull * s_n
+            w_n = (1 + self.margin - s_n).clamp_min(0)
+            loss, hinge = loss + w_n.square() / 2, hinge - w_n * s_n
         # where the published hinge is closed, the loss keeps its value but has no gradient
         loss = torch.where(hinge > 0, loss, loss.detach())
         return torch.where(has_foreground, loss.mean(1), loss[:, 0])
@@ -207,10 +320,3 @@ class _Semantics:
         # a zero vector would be every window's least similar one, without a gradient
         inside = torch.where(size[:, None] > 0, inside, whole)
         return torch.stack([F.normalize(whole, dim=1), F.normalize(inside, dim=1)], 1), size > 0
-
-
-def _distance(
-    a: torch.Tensor, b: torch.Tensor, minimum: torch.Tensor, extent: torch.Tensor, axes: int
-) -> torch.Tensor:
-    low_a, low_b = (low_frequencies((v - minimum) / extent, axes) for v in (a, b))
-    return F.smooth_l1_loss(low_a, low_b, reduction="none").flatten(1).sum(1).cpu().double()

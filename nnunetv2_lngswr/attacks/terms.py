@@ -1,4 +1,4 @@
-"""The words that settings use of attacks; imports no torch, so that settings are validated at once."""
+"""The words of attacks that settings use; without torch, so that these are validated at once."""
 
 from __future__ import annotations
 
@@ -22,3 +22,6 @@ class Unit(StrEnum):
 
 LOSS_NAMES = ("ce", "dice_ce", "masked_ce", "js", "cospgd")
 """What an attack may ascend; `attacks.losses.LOSSES` holds the functions."""
+
+TORCHATTACKS_PREFIX = "torchattacks:"
+"""What the names of attacks start with that the package torchattacks has."""

@@ -1,7 +1,7 @@
 """Adversarial training on one batch: the attack, the bounds of its patches, the consistency loss, the detector of overfitting.
 
 The attacks are those of `attacks`, the same that `evaluation` runs; a network is attacked here as there: in eval mode, with frozen
-parameters, at full resolution (`attacks.base.BatchModel`). So crafting leaves the parameters' gradients, the optimiser, the gradient scaler, the
+parameters, at full resolution (`attacks.models.BatchModel`). So crafting leaves the parameters' gradients, the optimiser, the gradient scaler, the
 normalisation statistics, LNG-SWR's priors and its noise streams alone, attacks the function that is deployed rather than a noisy draw
 of it, and costs no noise. nnU-Net's networks normalise by instance: for them eval mode is train mode.
 
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.attacks.base import BatchModel, random_start
+from nnunetv2_lngswr.attacks.geometry import random_start
 from nnunetv2_lngswr.attacks.losses import LabelSpace, SegmentationTarget, get_loss
+from nnunetv2_lngswr.attacks.models import BatchModel
 from nnunetv2_lngswr.attacks.pgd import last_iterate
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds
 from nnunetv2_lngswr.utils.errors import UserError

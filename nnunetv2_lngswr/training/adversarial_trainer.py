@@ -26,7 +26,7 @@ import torch.distributed as dist
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from torch import Tensor
 
-from nnunetv2_lngswr.attacks.base import project_onto_ball, step_direction
+from nnunetv2_lngswr.attacks.geometry import project_onto_ball, step_direction
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.threat_model import Ball, ThreatModel
 from nnunetv2_lngswr.method.config import ADVERSARIAL_KEY, ATConfig, read_adversarial

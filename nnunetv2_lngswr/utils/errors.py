@@ -1,10 +1,16 @@
-"""What ends a command with one line instead of a traceback: only these, so that a bug of ours, of NumPy or of torch stays visible."""
+"""What ends a command with one line instead of a traceback.
+
+Only these, so that a bug of ours, of NumPy or of torch stays visible.
+"""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something that the user has to mend; the text says what was wrong, what was found, and how to mend it."""
+    """Something that the user has to mend.
+
+    The text says what was wrong, what was found, and how to mend it.
+    """
 
 
 class CommandError(RuntimeError):

@@ -1,7 +1,8 @@
-"""Auto-PGD against a plain loop written from the paper (Croce & Hein 2020, Algorithm 1), one case at a time, in float64.
+"""Auto-PGD against a plain loop written from the paper (Croce & Hein 2020, Algorithm 1).
 
-The loop follows the authors' code where that differs from the paper: condition 1 is met by rises in exactly 0.75 of the steps too, and condition 2
-cannot be met at the first checkpoint.
+One case at a time, in float64. The loop follows the authors' code where that differs from the
+paper: condition 1 is met by rises in exactly 0.75 of the steps too, and condition 2 cannot be met
+at the first checkpoint.
 """
 
 import math
@@ -12,13 +13,15 @@ import torch
 from torch.nn import functional as F
 
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks.apgd import apgd
+from nnunetv2_lngswr.attacks.best_iterate import BestIterate
 
 ALPHA = RHO = 0.75
 EPSILON = 0.06
 SEA = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))  # radius in epsilon, share of the steps
 
 
-class Recorder(BatchModel):
+class Points(BatchModel):
     """Keeps every point at which a gradient was asked for."""
 
     def __init__(self, network):
@@ -31,7 +34,10 @@ class Recorder(BatchModel):
 
 
 def problem(seed):
-    """(network, x in [0, 1] with both ends taken in each of two cases, labels): units of epsilon are those of x."""
+    """(network, x in [0, 1] with both ends taken in each of two cases, labels).
+
+    Units of epsilon are those of x.
+    """
     g = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -48,7 +54,10 @@ def problem(seed):
 
 
 def published(steps):
-    """Checkpoints w_j = ceil(p_j N), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)."""
+    """Checkpoints w_j = ceil(p_j N).
+
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+    """
     p = [Fraction(0), Fraction(22, 100)]
     while p[-1] < 1:
         p.append(p[-1] + max(p[-1] - p[-2] - Fraction(3, 100), Fraction(6, 100)))
@@ -56,7 +65,10 @@ def published(steps):
 
 
 def in_whole_steps(steps):
-    """The same as the authors' code counts them: each interval in whole steps, rounded down, at least one."""
+    """The same as the authors' code counts them.
+
+    Each interval in whole steps, rounded down, at least one.
+    """
     at, interval = [0], max(steps * 22 // 100, 1)
     while at[-1] < steps:
         at.append(at[-1] + interval)
@@ -74,8 +86,18 @@ def projected(z, x, radius, norm):
     return (x + d).clamp(0, 1)
 
 
+def value_and_gradient_of(network, y):
+    def f(z):
+        leaf = z.clone().requires_grad_()
+        value = F.cross_entropy(network(leaf), y)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        return float(value.detach()), gradient
+
+    return f
+
+
 def algorithm_1(f, start, x, radius, norm, steps, w):
-    """(points at which f was evaluated, step size of each step, best point, how often condition 2 alone was met)."""
+    """(points where f was asked, step sizes, best point, how often condition 2 alone was met)."""
     eta, xs, asked, sizes, alone = 2 * radius, [start], [start], [], 0
     value, gradient = f(start)
     values, best = [value], (value, start, gradient)
@@ -125,34 +147,21 @@ def algorithm_1(f, start, x, radius, norm, steps, w):
 )
 def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
     network, x, y = problem(seed)
-    model, target = Recorder(network), LabelSpace.softmax(2).target(y)
+    model, target = Points(network), LabelSpace.softmax(2).target(y)
     ball = ThreatModel(norm=norm, epsilon=EPSILON).ball(Bounds.of(x))
     generator = torch.Generator().manual_seed(seed)
-    result = run_attack(
-        "apgd",
-        model,
-        x,
-        target,
-        ball,
-        generator=generator,
-        steps=steps,
-        radius_schedule=stages == SEA,
-    )
+    schedule = stages == SEA
+    options = {"steps": steps, "radius_schedule": schedule}
+    result = run_attack("apgd", model, x, target, ball, generator=generator, **options)
     counts = [round(share * steps) for _, share in stages]
     for n in counts:
-        assert (
-            n % 100 or in_whole_steps(n)[:-1] == published(n)[:-1]
-        )  # rounding apart they are the paper's
+        # rounding apart they are the paper's
+        assert n % 100 or in_whole_steps(n)[:-1] == published(n)[:-1]
     alone = 0
     for case in range(2):
-        clean, start, asked, sizes = x[case : case + 1], model.points[0][case : case + 1], [], []
-
-        def f(z):
-            leaf = z.clone().requires_grad_()
-            value = F.cross_entropy(network(leaf), y[case : case + 1])
-            (gradient,) = torch.autograd.grad(value, leaf)
-            return float(value.detach()), gradient
-
+        one = slice(case, case + 1)
+        clean, start, asked, sizes = x[one], model.points[0][one], [], []
+        f = value_and_gradient_of(network, y[one])
         for (factor, _), n in zip(stages, counts):
             radius = factor * EPSILON
             start = projected(start, clean, radius, norm)
@@ -161,16 +170,83 @@ def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
             )
             asked, sizes, alone = asked + points, sizes + stage_sizes, alone + more
         assert len(asked) == len(model.points)
-        assert torch.allclose(
-            torch.cat(asked),
-            torch.cat([p[case : case + 1] for p in model.points]),
-            rtol=0,
-            atol=1e-9,
-        )
+        ours = torch.cat([p[one] for p in model.points])
+        assert torch.allclose(torch.cat(asked), ours, rtol=0, atol=1e-9)
         assert result.extras["step_sizes"][:, case].tolist() == pytest.approx(sizes, rel=1e-12)
         assert len(set(sizes)) > len(stages)  # some were halved
         # what is returned: the best point of the last stage, which is the only one inside the ball
-        assert torch.allclose(result.perturbed[case : case + 1], start, rtol=0, atol=1e-9)
+        assert torch.allclose(result.perturbed[one], start, rtol=0, atol=1e-9)
+    # condition 2 was decisive where it is to be tested
+    assert alone or norm == "linf" or steps == 30
+
+
+class Quadratic:
+    """z = (0, s) per voxel: CE of label 0 rises with s.
+
+    s peaks where x = 0.5, so ascent overshoots and oscillates.
+    """
+
+    def logits(self, x):
+        s = -((x - 0.5) ** 2)
+        return torch.cat([torch.zeros_like(s), s], 1)
+
+    def value_and_gradient(self, x, loss):
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            z = self.logits(leaf)
+            value = loss(z)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient, z.detach()
+
+
+def test_apgd_halves_its_step_only_at_checkpoints_and_converges():
+    x = torch.linspace(0, 1, 11, dtype=torch.float64).reshape(1, 1, 11)
+    ball = ThreatModel(norm="linf", epsilon=0.3).ball(Bounds.of(x))
+    target = LabelSpace.softmax(2).target(torch.zeros(1, 11, dtype=torch.long))
+    result = apgd(
+        Quadratic(),
+        x,
+        target,
+        ball,
+        generator=torch.Generator().manual_seed(0),
+        steps=100,
+        radius_schedule=False,
+    )
+    sizes = result.extras["step_sizes"][:, 0].tolist()
+    assert sizes[0] == 0.6
+    # checkpoints of T = 100: intervals 22, 19, 16, 13, 10, 7, 6, 6, ...
+    checkpoints, at = set(), 0
+    for interval in (22, 19, 16, 13, 10, 7, 6, 6):
+        at += interval
+        checkpoints.add(at)
+    changes = {k for k in range(1, 100) if sizes[k] != sizes[k - 1]}
     assert (
-        alone or norm == "linf" or steps == 30
-    )  # condition 2 was decisive where it is to be tested
+        changes
+        and changes <= checkpoints
+        and all(math.isclose(sizes[k], sizes[k - 1] / 2) for k in changes)
+    )
+    assert 22 in changes  # oscillation around the peak is seen at the first checkpoint
+    # the optimum of every voxel: 0.5 where it is within 0.3, else the nearest end of the ball
+    optimum = torch.minimum(torch.maximum(torch.full_like(x, 0.5), x - 0.3), x + 0.3)
+    assert (result.perturbed - optimum).abs().max() < 0.01
+
+
+def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius(monkeypatch):
+    monkeypatch.setattr(
+        BestIterate, "solved", False
+    )  # there is nothing to segment: Dice is 0 from the start
+
+    class Linear(Quadratic):
+        def logits(self, x):
+            return torch.cat([torch.zeros_like(x), 1e-3 * x], 1)
+
+    # wide bounds and a tiny ball: x rises without reaching the end of [min, max]
+    x = torch.tensor([[[0.0, 0.5, 1.0]]], dtype=torch.float64)
+    target = LabelSpace.softmax(2).target(torch.zeros(1, 3, dtype=torch.long))
+    ball = ThreatModel(norm="linf", epsilon=0.1).ball(Bounds.of(x))
+    result = apgd(Linear(), x, target, ball, generator=torch.Generator().manual_seed(0), steps=20)
+    sizes = result.extras["step_sizes"][:, 0]
+    # stages of 6, 6 and 8 steps start at 2 * (2, 1.5, 1) * 0.1
+    assert [round(float(sizes[k]), 12) for k in (0, 6, 12)] == [0.4, 0.3, 0.2] and len(sizes) == 20
+    assert result.norms["linf_range"].max() <= 0.1 + 1e-12
+    assert torch.allclose(result.perturbed, torch.tensor([[[0.1, 0.6, 1.0]]], dtype=torch.float64))

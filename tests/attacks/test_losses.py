@@ -20,7 +20,7 @@ def problem(space):
 
 
 def voxels(space, z, y, case):
-    """(probability vectors, truth vectors, right) per counted voxel and region, as two-class problems for regions."""
+    """(probabilities, truth, right) per counted voxel and region, which is a two-class problem."""
     for at in torch.cartesian_prod(*[torch.arange(n) for n in SHAPE]).tolist():
         label = int(y[(case, *at)])
         if label == space.ignore_label:
@@ -89,7 +89,8 @@ def test_ignored_voxels_have_no_influence(name, space):
 
 
 def test_weights_of_cospgd_and_segpgd_carry_no_gradient_and_act_per_voxel():
-    # gradient at a voxel = its own weight times the CE gradient there: a global mean of the weights would give another ratio
+    # gradient at a voxel = its own weight times the CE gradient there: a global mean of the weights
+    # would give another ratio
     z, y = problem(SOFTMAX)
     target = SOFTMAX.target(y)
     z.requires_grad_()

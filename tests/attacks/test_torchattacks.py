@@ -103,8 +103,8 @@ def test_adapter_names_what_it_cannot_do(problem):
         run_attack("torchattacks:PGDD", model, x, target, linf, generator=torch.Generator())
     with pytest.raises(ValueError, match="works in l2, got linf"):
         run_attack("torchattacks:PGDL2", model, x, target, linf, generator=torch.Generator())
+    ball = ThreatModel(norm="linf", epsilon=0.03, unit="normalized").ball(Bounds.of(x * 2))
     with pytest.raises(ValueError, match="range"):
-        ball = ThreatModel(norm="linf", epsilon=0.03, unit="normalized").ball(Bounds.of(x * 2))
         run_attack("torchattacks:PGD", model, x * 2, target, ball, generator=torch.Generator())
     with pytest.raises(ValueError, match="2D"):
         run_attack(

@@ -1,4 +1,7 @@
-"""Models for the scripts that read trained models: tiny folders, a model around a given network, and a data set in nnU-Net's folders."""
+"""Models for the scripts that read trained models.
+
+Tiny folders, a model around a given network, and a data set in nnU-Net's folders.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ def nnunet_folders(root: Path, cases: list[CaseFiles]) -> dict[str, str]:
 
 
 class Quantised(nn.Module):
-    """A classic of masked gradients: the input rounded to a few levels, so that the gradient is 0 almost everywhere."""
+    """A classic of masked gradients: the input rounded to a few levels.
+
+    So the gradient is 0 almost everywhere.
+    """
 
     def __init__(self, network: nn.Module, levels_per_unit: float = 1.5) -> None:
         super().__init__()
@@ -74,7 +80,10 @@ class Quantised(nn.Module):
 
 
 class Saturated(nn.Module):
-    """Another: logits so large that the loss of every right voxel is 0 to the last bit, and its gradient with it."""
+    """Another: logits so large that the loss of every right voxel is 0 to the last bit.
+
+    And its gradient with it.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The reading reports what a reconstruction with known gains does, and nothing where there is none."""
+"""The reading reports what a reconstruction with known gains does, and nothing without one."""
 
 import json
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import spectral_reading
-from benchmarks.spectral_reading import FEATURES, KINDS, energies, instrumented, read
+from benchmarks import spectral_reading, spectral_reading_figures
+from benchmarks.spectral_reading_energies import FEATURES, energies, instrumented, watched
+from benchmarks.spectral_reading_figures import KINDS, read
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import attach, find_lngswr
 from tests.benchmarks.models import ball_cases, nnunet_folders, trained_folder
@@ -47,13 +48,11 @@ def test_gains_of_zero_leave_no_high_band(dimension):
         for key in (FEATURES, "pgd_linf"):
             before, after = (np.array(found[name][key][s]) for s in ("before", "after"))
             np.testing.assert_allclose(after[0], before[0], rtol=1e-5)
-            assert (before[1:] > 0).all() and (
-                after[1:] < 1e-6 * before[1:]
-            ).all()  # rounding in single precision
+            # rounding in single precision
+            assert (before[1:] > 0).all() and (after[1:] < 1e-6 * before[1:]).all()
         figures = read(found[name], "pgd_linf")
-        assert figures["share"]["before"]["low"] < 0.9 and figures["share"]["after"][
-            "low"
-        ] == pytest.approx(1)
+        assert figures["share"]["before"]["low"] < 0.9
+        assert figures["share"]["after"]["low"] == pytest.approx(1)
         assert figures["removed"]["perturbation"] == pytest.approx(1)
 
 
@@ -88,7 +87,7 @@ def test_vanilla_network_stays_as_it_is():
     copy = instrumented(network)
     assert find_lngswr(network) is None and list(network.state_dict()) == keys
     assert torch.equal(network.eval()(x), copy.eval()(x))
-    with spectral_reading.watched(copy) as seen:
+    with watched(copy) as seen:
         copy(x)
     assert len(seen) == 3
     seen.clear()
@@ -107,14 +106,16 @@ def test_shares_of_kinds_by_hand():
     assert figures["share"]["before"] == {"low": 0.5, "directional": 0.375, "diagonal": 0.125}
     assert figures["relative"] == {"before": 8 / 80, "after": 4.75 / 65}
     assert figures["removed"] == {"perturbation": 1 - 0.75 / 4, "features": 0.75}
-    assert spectral_reading.kinds(["LLL", "LLH", "HHL", "HHH"]) == [
+    assert spectral_reading_figures.kinds(["LLL", "LLH", "HHL", "HHH"]) == [
         "low",
         "directional",
         "diagonal",
         "diagonal",
     ]
-    summary = spectral_reading.summarise([{"branches": {"stage 0": {**branch, "noise": side}}}] * 2)
-    found = spectral_reading.answers(summary)
+    summary = spectral_reading_figures.summarise(
+        [{"branches": {"stage 0": {**branch, "noise": side}}}] * 2
+    )
+    found = spectral_reading_figures.answers(summary)
     assert found == {
         "acting": ["stage 0"],
         "low_share_grows": ["stage 0"],
@@ -126,7 +127,7 @@ def test_growth_is_split_into_its_factors():
     def at(before, after):
         return {"pgd_linf": {"relative": {"before": before, "after": after}}}
 
-    found = spectral_reading.growth(
+    found = spectral_reading_figures.growth(
         {"input": at(2.0, 1.0), "stage 0": at(3.0, 1.5), "stage 1": at(6.0, 6.0)}, "pgd_linf"
     )
     assert found == {"reconstruction": 0.25, "layers": 12.0}  # 6 / 2 = 0.25 * 12

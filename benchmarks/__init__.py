@@ -1,0 +1,1 @@
+"""Scripts that take single figures; results/ holds their JSON, dated."""
