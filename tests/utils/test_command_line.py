@@ -1,0 +1,105 @@
+"""How commands end: one line for what a user has to mend, a traceback for a bug."""
+
+import errno
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import nnunetv2_lngswr
+from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.errors import CommandError, UserError
+
+LIBRARY = Path(sysconfig.get_path("purelib"))
+
+
+def raises(error):
+    def function():
+        raise error
+
+    return function
+
+
+def test_what_the_command_returns_is_the_exit_status(capsys):
+    assert run_main("lngswr", lambda: 3) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_argparse_ends_the_command_itself():
+    with pytest.raises(SystemExit):
+        run_main("lngswr", raises(SystemExit(2)))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("epsilon must be >= 0"), 2, "lngswr: epsilon must be >= 0\n"),
+        (CommandError("nnUNetv2_train failed"), 2, "lngswr: nnUNetv2_train failed\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "lngswr: interrupted; what is done is kept: the same call goes on\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.png"),
+            2,
+            "lngswr: [Errno 28] No space left on device: 'x.png'; what is done is kept: "
+            "once that is mended the same call goes on\n",
+        ),
+    ],
+)
+def test_what_the_user_has_to_mend_is_one_line(error, status, said, capsys):
+    assert run_main("lngswr", raises(error)) == status
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "p: OUT: No space left on device; what is done is kept: "
+            "free space and run the same command again\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "a.nii.gz"),
+            "p: a.nii.gz: No such file or directory; what is done is kept: "
+            "then run the same command again\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            "p: interrupted; what is done is kept in OUT: run the same command again to go on\n",
+        ),
+    ],
+)
+def test_a_command_with_an_output_folder_names_it(error, said, capsys):
+    run_main("p", raises(error), output="OUT")
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT])
+def test_what_the_system_refuses_is_the_users_wherever_it_is(number, capsys):
+    assert run_main("p", raises(OSError(number, "refused", str(LIBRARY / "shim.py")))) == 2
+    assert run_main("p", raises(OSError(number, "refused"))) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("operands could not be broadcast together"),
+        KeyError("dice"),
+        AssertionError(),
+        RuntimeError("CUDA error"),
+        OSError("cannot identify image file"),
+        FileNotFoundError(errno.ENOENT, "No such file", str(LIBRARY / "lost.json")),
+    ],
+    ids=repr,
+)
+def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, capsys):
+    assert run_main("lngswr", raises(error)) == 1
+    *before, last = capsys.readouterr().err.splitlines()
+    assert before[0].startswith("Traceback")
+    assert type(error).__name__ in before[-1]
+    assert last.startswith("lngswr: ") and "please report" in last
+    assert nnunetv2_lngswr.__version__ in last
