@@ -50,12 +50,12 @@ from model_pair import Pair, load, mean, parser, write_json, write_picture
 from torch import nn
 from tqdm import tqdm
 
-from evaluation import significance as statistics
+from evaluation import significance
 from evaluation.inputs import CaseFiles
 from evaluation.model.folder import Case, SegmentationModel
 from evaluation.protocol import LINF, EvaluationRun, Options, budget_text, parse_budget
+from evaluation.report.cases_table import MEAN_LABEL
 from evaluation.report.figures import COLOURS
-from evaluation.report.markdown import MEAN_LABEL, markdown_table
 from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import clip, project_onto_ball, random_direction, step_direction
@@ -63,6 +63,7 @@ from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
 from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.markdown import markdown_table
 
 TOLERANCE = 0.01  # Dice; attacks are random and cases few
 LEVEL = 0.02  # Dice
@@ -292,14 +293,14 @@ def _detach_gains(module: SelectiveWaveletReconstruction, stack: ExitStack) -> N
 
 def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[str, Any]:
     """Means over the cases of `measure_case`, each Dice as {"dice", "low", "high"} with a 95% bootstrap interval over the cases."""
-    draws = statistics.resample(len(cases), seed=protocol.seed)
+    draws = significance.resample(len(cases), seed=protocol.seed)
 
     def dice(
         attack: str, epsilon: Fraction | None = None, steps: int | None = None
     ) -> dict[str, float]:
         text = "" if epsilon is None else budget_text(epsilon)
         values = [_row(c, attack, text, steps)["dice"] for c in cases]
-        low, high = statistics.interval(np.array(values, float)[:, None], draws)
+        low, high = significance.interval(np.array(values, float)[:, None], draws)
         return {"dice": mean(values), "low": low, "high": high}
 
     e, steps = protocol.epsilon, protocol.attack_steps

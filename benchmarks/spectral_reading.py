@@ -45,13 +45,13 @@ from evaluation.inputs import CaseFiles
 from evaluation.model.folder import SegmentationModel
 from evaluation.protocol import LINF, EvaluationRun, budget_text, parse_budget
 from evaluation.report.figures import COLOURS
-from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import bottleneck, frozen
 from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
 from nnunetv2_lngswr.method.wavelet import HAAR, band_energy, subbands, transformable_axes
+from nnunetv2_lngswr.utils.markdown import markdown_table
 
 KINDS = ("low", "directional", "diagonal")
 PERTURBATIONS = ("pgd_linf", "noise")

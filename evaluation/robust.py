@@ -60,9 +60,9 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """cases.csv, numbers as numbers."""
-        from evaluation.report import markdown as report
+        from evaluation.report.cases_table import read_cases
 
-        return report.read_cases(self.folder / "cases.csv")
+        return read_cases(self.folder / "cases.csv")
 
 
 def evaluate(
@@ -501,20 +501,19 @@ def _environment(model: SegmentationModel) -> dict[str, str]:
 
 def _merge(work: _Work, out: ResultsFolder) -> dict[str, Any]:
     """The report from all parts, in the order of the cases. Several processes may do it at once: they write the same."""
-    from evaluation.report import figures
-    from evaluation.report import markdown as report
+    from evaluation.report import cases_table, examples, figures, markdown, records
 
     parts = [out.load(c) for c in work.cases]
     rows = [row for part in parts for row in part["rows"]]
     summary = _summary(work, parts, rows)
-    report.write_cases(out.path / "cases.csv", rows)
-    report.write_summary(out.path / "summary.json", summary)
-    report.write_report(out.path / "report.md", summary)
+    cases_table.write_cases(out.path / "cases.csv", rows)
+    records.write_summary(out.path / "summary.json", summary)
+    markdown.write_report(out.path / "report.md", summary)
     figures.draw_curves(out.path / "curves.png", summary)
     shown = [(c, p) for c, p in zip(work.cases, parts) if p["example"] is not None]
     if shown:
-        chosen = figures.choose_examples([p["example"] for _, p in shown])
-        figures.draw_examples(
+        chosen = examples.choose_examples([p["example"] for _, p in shown])
+        examples.draw_examples(
             out.path / "examples.png", [(title, out.load_example(*shown[i])) for title, i in chosen]
         )
     out.tidy()
@@ -526,10 +525,11 @@ def _summary(
 ) -> dict[str, Any]:
     from evaluation.corruptions import CORRUPTIONS
     from evaluation.metrics import EMPTY_MASK_RULE
-    from evaluation.report import markdown as report
+    from evaluation.report import records
+    from evaluation.report.checks import checks
 
     model, options = work.model, work.options
-    results = report.summarise(rows, seed=options.seed)
+    results = records.summarise(rows, seed=options.seed)
     validating = work.cases[0].folds is not None
     folds = (
         list(dict.fromkeys(f for c in work.cases for f in c.folds))
@@ -563,7 +563,7 @@ def _summary(
         )
     shifts_run = dict.fromkeys(r.name for r in work.runs if r.kind == "shift")
     return {
-        "schema_version": report.SCHEMA_VERSION,
+        "schema_version": records.SCHEMA_VERSION,
         # one fold is loaded at a time: what is said is about all that took part
         "model": {
             **model.describe(),
@@ -596,9 +596,9 @@ def _summary(
         },
         "surrogate": work.settings["surrogate"],
         "cases": [c.identifier for c in work.cases],
-        "attacks": report.attack_settings(rows),
+        "attacks": records.attack_settings(rows),
         "results": results,
-        "checks": report.checks(results),
+        "checks": checks(results),
         "shifts_left_out": work.shifts_left_out,
         "shift_strengths": {
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}

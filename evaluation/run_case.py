@@ -19,7 +19,7 @@ from evaluation.model.folder import Case, SegmentationModel
 from evaluation.model.perturbed_files import roundtrip_error
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.protocol import EvaluationRun, Options
-from evaluation.report import markdown as report
+from evaluation.report.cases_table import MEAN_LABEL, with_worst
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import perturbation_norms
 from nnunetv2_lngswr.utils.files import write_file
@@ -84,7 +84,7 @@ def run_case(
             if adversarial_folder is not None and run.function != "noise":
                 session.save(run, x, adversarial_folder, result)
         advance(run.cost)
-    result.rows = report.with_worst(result.rows)
+    result.rows = with_worst(result.rows)
     if kept is not None:
         result.example = session.example(kept, clean)
     return result
@@ -239,7 +239,7 @@ class _Session:
             "checkpoint_sha256": "+".join(model.checkpoint_sha256[f][:16] for f in model.folds),
         }
         labelled = [(str(k), self.names.get(_values(k), str(k)), s) for k, s in scores.items()]
-        labelled.append((report.MEAN_LABEL, "foreground mean", metrics.foreground_mean(scores)))
+        labelled.append((MEAN_LABEL, "foreground mean", metrics.foreground_mean(scores)))
         if run.kind == "clean":
             self.clean_dice = {key: s.dice for key, _, s in labelled}
         return [

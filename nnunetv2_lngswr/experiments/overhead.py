@@ -341,7 +341,7 @@ def benchmark_overhead(
 
 
 def _markdown(plan: str, figures: Mapping, parts: Sequence[Mapping]) -> str:
-    from evaluation.report.markdown import markdown_table
+    from nnunetv2_lngswr.utils.markdown import markdown_table
 
     def ratio(figure: Mapping) -> str:
         return f"{figure['ratio']:.3f} [{figure['ratio_min']:.2f}, {figure['ratio_max']:.2f}]"

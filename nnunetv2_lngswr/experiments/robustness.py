@@ -607,7 +607,7 @@ class _Benchmark:
     def _markdown(
         self, by_arm: Mapping[str, Sequence[TrainingRun]], cost: Mapping, cases: int
     ) -> str:
-        from evaluation.report.markdown import markdown_table
+        from nnunetv2_lngswr.utils.markdown import markdown_table
 
         budget = self.preset.budget
         dice = [(r, self._dice(r)) for of in by_arm.values() for r in of]

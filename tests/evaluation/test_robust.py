@@ -24,7 +24,7 @@ import evaluation
 from evaluation import protocol, robust, run_case
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.protocol import Options
-from evaluation.report import markdown as report
+from evaluation.report.cases_table import MEAN_LABEL
 from evaluation.results_folder import ResultsFolder
 from tests import model_folders
 from tests.evaluation.model.test_folder import plain_predict
@@ -625,7 +625,7 @@ def test_kinds_of_data_sets(options, shape, last, tmp_path):
     )
     rows = result.rows()
     assert {r["label"] for r in rows} == {
-        report.MEAN_LABEL,
+        MEAN_LABEL,
         *(["(1, 2)"] if "regions_class_order" in options else []),
         last,
     }
