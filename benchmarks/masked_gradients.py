@@ -52,7 +52,8 @@ from tqdm import tqdm
 
 from evaluation import significance
 from evaluation.inputs import CaseFiles
-from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.case import Case
+from evaluation.model.folder import SegmentationModel
 from evaluation.protocol import LINF, EvaluationRun, Options, budget_text, parse_budget
 from evaluation.report.cases_table import MEAN_LABEL
 from evaluation.report.figures import COLOURS

@@ -15,7 +15,8 @@ import torch
 from evaluation import metrics, protocol
 from evaluation.corruptions import CORRUPTIONS, apply_corruption
 from evaluation.inputs import CaseFiles
-from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.case import Case
+from evaluation.model.folder import SegmentationModel
 from evaluation.model.perturbed_files import roundtrip_error
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.protocol import EvaluationRun, Options

@@ -1,8 +1,8 @@
 """The plots: curves.png (Dice over epsilon and under corruptions) and compare.png (several models).
 
-Colours are Okabe and Ito's, told apart with any colour vision, and each attack or model has a marker
-and a line style of its own. Figures are drawn without pyplot, so a caller's own figures and backend
-are left alone.
+Colours are Okabe and Ito's, told apart with any colour vision, and each attack or model has a
+marker and a line style of its own. Figures are drawn without pyplot, so a caller's own figures and
+backend are left alone.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _panels(curves: int, corruptions: int) -> tuple[Figure, Sequence[Axes]]:
-    """Side by side with one axis of Dice: one per norm, then one for corruptions, if there are any."""
+    """Side by side with one axis of Dice: one per norm, then one for corruptions, if any."""
     widths = [1.0] * curves
     if corruptions:
         widths.append(max(1.0, corruptions / 8))

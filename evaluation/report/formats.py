@@ -1,4 +1,4 @@
-"""How numbers look in what an evaluation writes: CSV fields, JSON without nan, percent and intervals."""
+"""How numbers look in what an evaluation writes: CSV, JSON without nan, percent, intervals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """report.md: what an evaluation found, for a reader.
 
-Means, intervals and checks are those of summary.json; this module only puts them into words and tables.
+Means, intervals and checks are those of summary.json; this module only puts them into words and
+tables.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ INTERVALS = (
 )
 QUOTE = (
     "Per case and budget the lowest foreground Dice over all runs of that norm (worst_linf, "
-    "worst_l2), then the mean over cases. An upper bound on robust Dice: a stronger attack can only "
-    "lower it."
+    "worst_l2), then the mean over cases. An upper bound on robust Dice: a stronger attack can "
+    "only lower it."
 )
 SIZES_AS_REACHED = (
-    "Sizes of the perturbation as reached, as fraction of the range / preprocessed units / units of "
-    "the file (n/a: normalisation not affine)."
+    "Sizes of the perturbation as reached, as fraction of the range / preprocessed units / units "
+    "of the file (n/a: normalisation not affine)."
 )
 WITHOUT_BUDGET = (
     "**Without a budget** (the size is an outcome; never compare it with a budget above it)"

@@ -1,9 +1,9 @@
 """summary.json's records: rows of cases.csv as means, intervals and drops, one record per run.
 
-Means are nnU-Net's (significance.py). The units of sizes are threat_model.py's, the empty-mask rule is
-metrics.py's. A record has the run's names (kind, attack, norm, epsilon, severity), Dice with its 95%
-bootstrap interval over cases, the drop against clean with its own, the other metrics, and the same
-for every label.
+Means are nnU-Net's (significance.py). The units of sizes are threat_model.py's, the empty-mask rule
+is metrics.py's. A record has the run's names (kind, attack, norm, epsilon, severity), Dice with its
+95% bootstrap interval over cases, the drop against clean with its own, the other metrics, and the
+same for every label.
 """
 
 from __future__ import annotations
