@@ -45,8 +45,7 @@ def test_logits_agree_with_nnunets_predictor(dimension, shape, tmp_path, monkeyp
         assert float((ours - model.predict_logits(x[0])).abs().max()) < 1e-5 * max(
             float(ours.abs().max()), 1
         )
-    # as deployed, in float16: where a voxel's weights are normal float16 numbers, a few roundings per
-    # window
+    # as deployed, in float16: where weights are normal float16 numbers, a few roundings per window
     deployed = model.predict_logits(x[0])
     assert deployed.dtype == torch.float16
     error = (ours - deployed.float()).abs()
