@@ -19,10 +19,11 @@ from torch import nn
 
 from benchmarks.model_pair import problem
 from evaluation.inputs import CaseFiles
-from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.case import Case
+from evaluation.model.folder import SegmentationModel
 from evaluation.options import Options
 from evaluation.protocol import EvaluationRun
-from evaluation.report.markdown import MEAN_LABEL
+from evaluation.report.cases_table import MEAN_LABEL
 from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import Norm, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.geometry import (

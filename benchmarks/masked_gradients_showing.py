@@ -14,8 +14,8 @@ from benchmarks.masked_gradients_checks import Protocol, grid
 from benchmarks.masked_gradients_verdicts import judge, percent
 from benchmarks.saving import write_picture
 from evaluation.report.figures import COLOURS
-from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr.utils.epsilon import budget_text
+from nnunetv2_lngswr.utils.markdown import markdown_table
 
 
 def tables(

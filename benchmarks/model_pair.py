@@ -17,7 +17,8 @@ import torch
 
 from evaluation import inputs
 from evaluation.inputs import CaseFiles
-from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.case import Case
+from evaluation.model.folder import SegmentationModel
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import SegmentationTarget
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from benchmarks.saving import write_picture
 from benchmarks.spectral_reading_energies import FEATURES, PERTURBATIONS, SIDES
 from evaluation.report.figures import COLOURS
-from evaluation.report.markdown import markdown_table
+from nnunetv2_lngswr.utils.markdown import markdown_table
 
 KINDS = ("low", "directional", "diagonal")
 

@@ -201,13 +201,13 @@ def _environment() -> dict[str, str]:
 
 def _dice(folder: Path) -> dict[tuple, float]:
     """Foreground Dice of every case and run."""
-    from evaluation.report import markdown as report
+    from evaluation.report.cases_table import MEAN_LABEL, read_cases
 
-    rows = report.read_cases(folder / "cases.csv")
+    rows = read_cases(folder / "cases.csv")
     return {
         (r["case"], r["attack"], r["norm"], r["epsilon_text"]): r["dice"]
         for r in rows
-        if r["label"] == report.MEAN_LABEL and r["kind"] != "derived"
+        if r["label"] == MEAN_LABEL and r["kind"] != "derived"
     }
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.case import Case
+from evaluation.model.folder import SegmentationModel
 from evaluation.options import LINF
 from evaluation.protocol import EvaluationRun
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluation.options import ATTACKS, L2, LINF, WORST, Options
+from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
 from nnunetv2_lngswr.utils.epsilon import budget_text
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 OWN_STEPS = ("ssah", "ssah_project", "square")  # steps of Adam at a small rate, and queries
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
 GRADIENT_COST = 3.5  # plain predictions
-
 
 
 @dataclass(frozen=True, kw_only=True)

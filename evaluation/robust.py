@@ -48,9 +48,9 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """cases.csv, numbers as numbers."""
-        from evaluation.report import markdown as report
+        from evaluation.report.cases_table import read_cases
 
-        return report.read_cases(self.folder / "cases.csv")
+        return read_cases(self.folder / "cases.csv")
 
 
 def evaluate(
@@ -228,22 +228,21 @@ def _run_what_is_left(
 
 def _write_report(session: Session, out: ResultsFolder) -> dict[str, Any]:
     """From all parts, in the order of the cases; several processes that do it write the same."""
-    from evaluation.report import figures
-    from evaluation.report import markdown as report
+    from evaluation.report import cases_table, examples, figures, markdown, records
     from evaluation.report.summary import build_summary
 
     parts = [out.load(c) for c in session.cases]
     rows = [row for part in parts for row in part["rows"]]
     summary = build_summary(session, parts, rows)
-    report.write_cases(out.path / "cases.csv", rows)
-    report.write_summary(out.path / "summary.json", summary)
-    report.write_report(out.path / "report.md", summary)
+    cases_table.write_cases(out.path / "cases.csv", rows)
+    records.write_summary(out.path / "summary.json", summary)
+    markdown.write_report(out.path / "report.md", summary)
     figures.draw_curves(out.path / "curves.png", summary)
     shown = [(c, p) for c, p in zip(session.cases, parts) if p["example"] is not None]
     if shown:
-        chosen = figures.choose_examples([p["example"] for _, p in shown])
-        examples = [(title, out.load_example(*shown[i])) for title, i in chosen]
-        figures.draw_examples(out.path / "examples.png", examples)
+        chosen = examples.choose_examples([p["example"] for _, p in shown])
+        drawn = [(title, out.load_example(*shown[i])) for title, i in chosen]
+        examples.draw_examples(out.path / "examples.png", drawn)
     out.tidy()
     return summary
 

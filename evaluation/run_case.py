@@ -20,12 +20,13 @@ from evaluation.case_result import CaseResult
 from evaluation.corruptions import CORRUPTIONS, apply_corruption
 from evaluation.example import StrongestAttack, build_example
 from evaluation.inputs import CaseFiles
-from evaluation.model.folder import Case, SegmentationModel
+from evaluation.model.case import Case
+from evaluation.model.folder import SegmentationModel
 from evaluation.model.perturbed_files import roundtrip_error
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.options import LINF, Options
 from evaluation.protocol import EvaluationRun
-from evaluation.report import markdown as report
+from evaluation.report.cases_table import MEAN_LABEL, with_worst
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.geometry import perturbation_norms
 from nnunetv2_lngswr.utils.errors import UserError
@@ -87,7 +88,7 @@ def run_case(
             if adversarial_folder is not None and run.function != "noise":
                 evaluated.save(run, x, adversarial_folder, result)
         advance(run.cost)
-    result.rows = report.with_worst(result.rows)
+    result.rows = with_worst(result.rows)
     result.example = _example(evaluated, strongest, clean)
     return result
 
@@ -243,7 +244,7 @@ class _Rows:
     def of(self, run: EvaluationRun, scores: Scores, columns: Mapping[str, Any]) -> list[Columns]:
         """One row per label or region, and their mean."""
         labelled = [(str(k), self.names.get(_values(k), str(k)), s) for k, s in scores.items()]
-        labelled.append((report.MEAN_LABEL, "foreground mean", metrics.foreground_mean(scores)))
+        labelled.append((MEAN_LABEL, "foreground mean", metrics.foreground_mean(scores)))
         if run.kind == "clean":
             self.clean_dice = {label: s.dice for label, _, s in labelled}
         shared = {**self.case_columns, **self._run_columns(run, columns), **self.model_columns}

@@ -121,7 +121,7 @@ def prepare(
     """
     num_parts, part_id = _parts(num_parts, part_id)
     protocol.check_names(options)
-    from evaluation.model.folder import find_folds
+    from evaluation.model.folds import find_folds
 
     folds = find_folds(inputs.model_folder, options.folds, options.checkpoint)
     if inputs.validating:
@@ -202,7 +202,7 @@ def _surrogate(
     """(the surrogate of the folds that are loaded, SHA-256 of the checkpoints of all its folds)."""
     if options.surrogate is None:
         return None, None
-    from evaluation.model.folder import find_folds
+    from evaluation.model.folds import find_folds
 
     folder = Path(options.surrogate)
     found = find_folds(folder, folds if inputs.validating else None, options.checkpoint)

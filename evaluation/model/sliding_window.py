@@ -1,48 +1,68 @@
-"""The function that nnU-Net deploys and its exact gradient: preprocessed case -> windows -> (mirrors, folds) -> logits of the whole case.
+"""The function that nnU-Net deploys and its exact gradient: case -> windows -> its logits.
 
     z(x) = sum_t w_t f(x_t) / sum_t w_t,    f = mean over folds and mirrored copies
 
-is linear in the logits of the windows, so the gradient of any loss L(z) needs the memory of one window batch only:
+is linear in the logits of the windows, so the gradient of any loss L(z) needs the memory of one
+window batch only:
 
     1. forward all windows without a graph, sum up to z;
     2. g = dL/dz on the whole case;
-    3. per window batch and fold: forward with a graph, backward with the cotangent w_t g_t / sum w, add into dL/dx.
+    3. per window batch and fold: forward with a graph, backward with the cotangent w_t g_t / sum w,
+       add into dL/dx.
 
-A case whose windows and mirrored copies fit into one window batch needs no second pass, which saves a third of the time. Tiling, weights and
-padding are nnU-Net's: its compute_gaussian in float16 (the values that it deploys), its steps, zero padding to the patch; only the sums run in
-the precision of x instead of float16. Features (of SSAH) are always computed in the precision of x.
+A case whose windows and mirrored copies fit into one window batch needs no second pass, which saves
+a third of the time. Tiling, weights and padding are nnU-Net's (tiling.py); only the sums run in the
+precision of x instead of float16. Features (of SSAH) are always computed in the precision of x.
 
-Shapes: x (B, C, *spatial), z (B, K, *spatial). The patch may have one axis fewer than `spatial` (2D configurations: windows
-within each slice of the first axis). B cases of one shape share window batches.
+Shapes: x (B, C, *spatial), z (B, K, *spatial). The patch may have one axis fewer than `spatial` (2D
+configurations). B cases of one shape share window batches.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from acvl_utils.cropping_and_padding.padding import pad_nd_image
-from nnunetv2.inference.sliding_window_prediction import (
-    compute_gaussian,
-    compute_steps_for_sliding_window,
-)
 from torch import nn
 
+from evaluation.model.tiling import Flip, Tiling, Window, flips_of, gaussian_weights, tile
 from nnunetv2_lngswr.attacks.losses import LogitLoss, per_case
 from nnunetv2_lngswr.attacks.models import bottleneck, frozen, scaled_gradient
 from nnunetv2_lngswr.utils.errors import UserError
+
+Batch = list[tuple[Window, Flip]]
 
 
 class SlidingWindow:
     """nnU-Net's sliding-window function as a DifferentiableModel and FeatureModel.
 
-    `networks`: one per fold; they stay where they are and come back in the mode they had. `patch_size`: nnU-Net's, 2 or 3 entries.
-    `mirror_axes`: axes of the patch to mirror (nnU-Net's allowed_mirroring_axes), None for none. `window_batch_size`: windows, mirrored copies
-    included, per network call: the one knob for memory against speed. `autocast`: type of mixed precision, None for that of x (nnU-Net predicts
-    with torch.float16 on CUDA); gradients then carry its rounding, losses are computed in the type of x. Work happens on `device`; x may live elsewhere and results come back on x's device and in x's dtype.
+    Work happens on `device`; x may live elsewhere: results come back on x's device and in x's
+    dtype.
+
+    Parameters
+    ----------
+    networks
+        One per fold; they stay where they are and come back in the mode they had.
+    patch_size
+        nnU-Net's, two or three axes, voxels.
+    tile_step_size
+        As a fraction of the patch, in (0, 1].
+    mirror_axes
+        Axes of the patch to mirror (nnU-Net's allowed_mirroring_axes); None for none.
+    window_batch_size
+        Windows, mirrored copies included, per network call: the one knob for memory against speed.
+    autocast
+        Type of mixed precision, None for that of x (nnU-Net predicts with torch.float16 on CUDA).
+        Gradients then carry its rounding; losses are computed in the type of x.
+    device
+        Default: that of the first network.
+
+    Raises
+    ------
+    UserError
+        No network, or a value outside its range.
     """
 
     def __init__(
@@ -64,7 +84,8 @@ class SlidingWindow:
             raise UserError(f"window_batch_size must be >= 1, got {window_batch_size}")
         if mirror_axes is not None and any(not 0 <= a < len(patch_size) for a in mirror_axes):
             raise UserError(
-                f"mirror_axes must be axes of the patch {tuple(patch_size)}, got {tuple(mirror_axes)}"
+                f"mirror_axes must be axes of the patch {tuple(patch_size)}, "
+                f"got {tuple(mirror_axes)}"
             )
         self.networks = list(networks)
         self.patch_size = tuple(int(i) for i in patch_size)
@@ -73,20 +94,8 @@ class SlidingWindow:
         self.window_batch_size = window_batch_size
         self.device = torch.device(device) if device is not None else _device_of(self.networks[0])
         self.autocast = autocast
-        # __wrapped__: nnU-Net caches this tensor, and one made under its inference_mode cannot enter a graph
-        with torch.inference_mode(False):
-            self._gaussian = compute_gaussian.__wrapped__(
-                self.patch_size,
-                sigma_scale=1.0 / 8,
-                value_scaling_factor=10,
-                device=torch.device("cpu"),
-            ).to(self.device)
-        # flips of a (n, C, *patch) window: none, then nnU-Net's order of combinations
-        self._flips = [
-            tuple(a + 2 for a in c)
-            for size in range(len(self.mirror_axes) + 1)
-            for c in itertools.combinations(self.mirror_axes, size)
-        ]
+        self._gaussian = gaussian_weights(self.patch_size, self.device)
+        self._flips = flips_of(self.mirror_axes)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) -> (B, K, *spatial), no graph."""
@@ -97,7 +106,20 @@ class SlidingWindow:
     def value_and_gradient(
         self, x: torch.Tensor, loss: LogitLoss
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(loss (B,), gradient of its sum (B, C, *spatial), z (B, K, *spatial)); `loss` maps z to (B,) or to a scalar."""
+        """Loss, gradient and logits, all detached.
+
+        Parameters
+        ----------
+        x
+            (B, C, *spatial).
+        loss
+            Maps z to (B,) or to a scalar.
+
+        Returns
+        -------
+        tuple
+            Loss (B,), the gradient of its sum (B, C, *spatial), z (B, K, *spatial).
+        """
         with frozen(self.networks):
             tiling = self._tile(x)
             calls = list(self._calls(tiling))
@@ -118,10 +140,11 @@ class SlidingWindow:
     # --- windows as features, for ssah ---
 
     def window_count(self, x: torch.Tensor) -> int:
+        """Windows in x over all its cases."""
         return len(self._tile(x).windows)
 
     def window_cases(self, x: torch.Tensor) -> torch.Tensor:
-        """(windows,) the case of each window, in the order of the window indices."""
+        """(windows,): the case of each window, in the order of the window indices."""
         return torch.tensor([w[0] for w in self._tile(x).windows], device=x.device)
 
     def crop_windows(self, volume: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
@@ -130,7 +153,7 @@ class SlidingWindow:
         return _stack([tiling.x[tiling.windows[i]] for i in windows.tolist()]).to(volume.device)
 
     def features(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(window indices (n,), bottleneck features (n, F, *low)) of the first fold, unmirrored, no graph."""
+        """(window indices (n,), bottleneck features (n, F, *low)) of the first fold, unmirrored."""
         tiling = self._tile(x)
         for indices in self._index_batches(tiling):
             with frozen(self.networks[:1]), torch.no_grad():
@@ -142,8 +165,22 @@ class SlidingWindow:
     def feature_value_and_gradient(
         self, x: torch.Tensor, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean of `loss(window indices (n,), features (n, F, *low)) -> (n,)` over each case's windows, (B,), and the gradient of their sum
-        with respect to x; each window batch is backpropagated alone. First fold, unmirrored."""
+        """Mean of a loss over each case's windows, and the gradient of their sum.
+
+        Each window batch is backpropagated alone. First fold, unmirrored.
+
+        Parameters
+        ----------
+        x
+            (B, C, *spatial).
+        loss
+            (window indices (n,), features (n, F, *low)) -> (n,).
+
+        Returns
+        -------
+        tuple
+            (B,) and (B, C, *spatial).
+        """
         with frozen(self.networks[:1]):
             tiling = self._tile(x)
             gradient = torch.zeros_like(tiling.x)
@@ -165,73 +202,38 @@ class SlidingWindow:
 
     # --- internals ---
 
-    def _tile(self, x: torch.Tensor) -> _Tiling:
-        spatial, patch = x.ndim - 2, len(self.patch_size)
-        if spatial not in (patch, patch + 1):
-            raise UserError(
-                f"x must be (B, C, *spatial) with {patch} or {patch + 1} spatial axes for patch {self.patch_size}, got shape {tuple(x.shape)}"
-            )
-        padded, crop = pad_nd_image(
-            x.detach().to(self.device), self.patch_size, "constant", {"value": 0}, True, None
-        )
-        starts = compute_steps_for_sliding_window(
-            tuple(padded.shape[-patch:]), self.patch_size, self.tile_step_size
-        )
-        leading = [range(n) for n in padded.shape[2 : padded.ndim - patch]]
-        positions = [
-            tuple(slice(s, s + p) for s, p in zip(at, self.patch_size))
-            for at in itertools.product(*starts)
-        ]
-        within = [
-            (slice(None), *axes, *position)
-            for axes in itertools.product(*leading)
-            for position in positions
-        ]
-        weight_sum = torch.zeros(padded.shape[-patch:], dtype=x.dtype, device=self.device)
-        for position in positions:
-            weight_sum[position] += self._gaussian.to(x.dtype)
-        return _Tiling(
-            x=padded,
-            crop=(slice(None), slice(None), *crop[2:]),
-            windows=[(case, *w) for case in range(len(x)) for w in within],
-            windows_per_case=len(within),
-            weight_sum=weight_sum,
-        )
+    def _tile(self, x: torch.Tensor) -> Tiling:
+        return tile(x, self.patch_size, tile_step_size=self.tile_step_size, gaussian=self._gaussian)
 
-    def _index_batches(self, tiling: _Tiling) -> Iterator[list[int]]:
+    def _index_batches(self, tiling: Tiling) -> Iterator[list[int]]:
         order = range(len(tiling.windows))
         for start in range(0, len(order), self.window_batch_size):
             yield list(order[start : start + self.window_batch_size])
 
-    def _calls(
-        self, tiling: _Tiling
-    ) -> Iterator[tuple[nn.Module, list[tuple[tuple, tuple[int, ...]]]]]:
-        """Every network call of the cases: the fold's network and its batch of (window, axes of it to flip)."""
-        # axes of a single window, which has no batch axis
-        flips = [tuple(a - 1 for a in flip) for flip in self._flips]
-        pairs = list(itertools.product(tiling.windows, flips))
+    def _calls(self, tiling: Tiling) -> Iterator[tuple[nn.Module, Batch]]:
+        """Every network call of the cases: the fold's network and its batch of mirrored windows."""
+        pairs = list(itertools.product(tiling.windows, self._flips))
         for network in self.networks:
             for start in range(0, len(pairs), self.window_batch_size):
                 yield network, pairs[start : start + self.window_batch_size]
 
-    def _precision(self):
-        return (
-            nullcontext()
-            if self.autocast is None
-            else torch.autocast(self.device.type, dtype=self.autocast)
-        )
+    def _precision(self) -> AbstractContextManager:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
 
     @torch.no_grad()
-    def _sum_of_windows(self, tiling: _Tiling) -> torch.Tensor:
+    def _sum_of_windows(self, tiling: Tiling) -> torch.Tensor:
         total = None
         for network, batch in self._calls(tiling):
             with self._precision():
                 out = network(_stack([tiling.x[w].flip(f) for w, f in batch]))
             total = self._add_windows(tiling, total, out, batch)
+        assert total is not None  # a case has a window
         return self._divided(tiling, total)
 
     def _add_windows(
-        self, tiling: _Tiling, total: torch.Tensor | None, out: torch.Tensor, batch
+        self, tiling: Tiling, total: torch.Tensor | None, out: torch.Tensor, batch: Batch
     ) -> torch.Tensor:
         out = out.to(tiling.x.dtype)
         if total is None:
@@ -240,10 +242,10 @@ class SlidingWindow:
             total[w] += o.flip(f) * self._gaussian
         return total
 
-    def _divided(self, tiling: _Tiling, total: torch.Tensor) -> torch.Tensor:
+    def _divided(self, tiling: Tiling, total: torch.Tensor) -> torch.Tensor:
         return total.div_(tiling.weight_sum * (len(self.networks) * len(self._flips)))
 
-    def _per_window_logit(self, tiling: _Tiling, cotangent: torch.Tensor) -> torch.Tensor:
+    def _per_window_logit(self, tiling: Tiling, cotangent: torch.Tensor) -> torch.Tensor:
         """dL/dz on the padded cases, divided as the sum of the windows is."""
         padded = torch.zeros(
             len(tiling.x),
@@ -259,7 +261,7 @@ class SlidingWindow:
         self,
         out: torch.Tensor,
         leaf: torch.Tensor,
-        batch,
+        batch: Batch,
         per_logit: torch.Tensor,
         gradient: torch.Tensor,
     ) -> None:
@@ -277,13 +279,14 @@ class SlidingWindow:
         return scaled_gradient(out, leaf, cotangent)
 
     def _in_one_pass(
-        self, tiling: _Tiling, network: nn.Module, batch, x: torch.Tensor, loss: LogitLoss
-    ):
+        self, tiling: Tiling, network: nn.Module, batch: Batch, x: torch.Tensor, loss: LogitLoss
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
         with torch.enable_grad(), self._precision():
             out = network(leaf)
         if tiling.windows_per_case == len(self._flips) == 1:
-            # the weights cancel, and the result is that of a plain batch to the last bit; a 2D case of one slice only needs its axis back
+            # the weights cancel, and the result is that of a plain batch to the last bit; a 2D case
+            # of one slice only needs its axis back
             shape = (len(x), -1, *tiling.x.shape[2:])
             z = out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
             value, cotangent = _loss_and_cotangent(loss, z)
@@ -291,25 +294,12 @@ class SlidingWindow:
             padded[tiling.crop] = cotangent.to(padded)
             back = self._gradient(out, leaf, padded.reshape(out.shape))
             return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
-        z = self._divided(tiling, self._add_windows(tiling, None, out.detach(), batch))[
-            tiling.crop
-        ].to(x.device)
+        total = self._add_windows(tiling, None, out.detach(), batch)
+        z = self._divided(tiling, total)[tiling.crop].to(x.device)
         value, cotangent = _loss_and_cotangent(loss, z)
         gradient = torch.zeros_like(tiling.x)
         self._backpropagate(out, leaf, batch, self._per_window_logit(tiling, cotangent), gradient)
         return value, gradient[tiling.crop].to(x.device), z
-
-
-@dataclass(frozen=True)
-class _Tiling:
-    """`x`: padded cases on the device; `crop`: slices that undo the padding; `windows`: index tuples into (B, A, *padded); `weight_sum`: sum of
-    the Gaussians, (*patch axes of the padded case)."""
-
-    x: torch.Tensor
-    crop: tuple
-    windows: list[tuple]
-    windows_per_case: int
-    weight_sum: torch.Tensor
 
 
 def _loss_and_cotangent(loss: LogitLoss, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

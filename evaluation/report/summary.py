@@ -11,7 +11,8 @@ from typing import Any
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION, EvaluationRun
-from evaluation.report import markdown as report
+from evaluation.report import records
+from evaluation.report.checks import checks
 from evaluation.session import Session
 
 Part = Mapping[str, Any]
@@ -32,12 +33,12 @@ def build_summary(
         Their rows, in the order of cases.csv.
     """
     options, planned = session.options, session.planned
-    results = report.summarise(rows, seed=options.seed)
+    results = records.summarise(rows, seed=options.seed)
     folds = _folds(session)
     environments = [dict(e) for e in dict.fromkeys(tuple(p["environment"].items()) for p in parts)]
     corruptions = dict.fromkeys(r.name for r in planned.runs if r.kind == CORRUPTION)
     return {
-        "schema_version": report.SCHEMA_VERSION,
+        "schema_version": records.SCHEMA_VERSION,
         "model": _model(session, folds),
         "protocol": _protocol(session, folds),
         "threat_model": {
@@ -51,9 +52,9 @@ def build_summary(
         "metrics": _metrics(session),
         "surrogate": session.settings["surrogate"],
         "cases": [c.identifier for c in session.cases],
-        "attacks": report.attack_settings(rows),
+        "attacks": records.attack_settings(rows),
         "results": results,
-        "checks": report.checks(results),
+        "checks": checks(results),
         "shifts_left_out": planned.corruptions_left_out,
         "shift_strengths": {
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}

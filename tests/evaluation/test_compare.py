@@ -1,4 +1,5 @@
-"""Laws of the comparison: equal results differ by nothing, differences are paired, and what is not comparable is refused by name."""
+"""Laws of the comparison: equal results differ by nothing, differences are paired, and what is not
+comparable is refused by name."""
 
 import csv
 import json
@@ -9,8 +10,11 @@ import pytest
 from PIL import Image
 
 from evaluation import compare
-from evaluation.report import markdown as report
-from tests.evaluation.report.test_markdown import rows_of, summary_of
+from evaluation.compared_models import SAME_OPTIONS
+from evaluation.paired_rows import COLUMNS
+from evaluation.report.cases_table import read_cases, with_worst, write_cases
+from evaluation.report.records import write_summary
+from tests.evaluation.report.rows import rows_of, summary_of
 
 CASES = [f"case{i}" for i in range(6)]
 
@@ -26,9 +30,9 @@ def write_result(
     model=None,
     keep=lambda row: True,
 ):
-    """An OUT folder where every attacked or shifted Dice is `gain` higher."""
+    """An OUT folder where every attacked or corrupted Dice is `gain` higher."""
     rows = []
-    for i, case in enumerate(cases[::order]):
+    for case in cases[::order]:
         for r in rows_of(case, 0.005 * int(case[-1])):
             if keep(r):
                 rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
@@ -36,10 +40,10 @@ def write_result(
     summary["cases"] = list(cases[::order])
     summary["model"] |= {"trainer": trainer, **(model or {})}
     summary["options"] |= dict(
-        zip(compare.SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])
+        zip(SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])
     ) | (options or {})
-    report.write_cases(folder / "cases.csv", rows)
-    report.write_summary(folder / "summary.json", summary)
+    write_cases(folder / "cases.csv", rows)
+    write_summary(folder / "summary.json", summary)
     return folder
 
 
@@ -83,7 +87,7 @@ def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
         compare.compare([a, b], tmp_path / "joined"),
         compare.compare(whole, tmp_path / "plain"),
     )
-    numbers = [c for c in compare.COLUMNS if c not in ("folder", "p", "p_holm")]
+    numbers = [c for c in COLUMNS if c not in ("folder", "p", "p_holm")]
     assert len(joined) == len(plain) > 10
     for one, other in zip(joined, plain):
         assert [one[c] for c in numbers] == pytest.approx([other[c] for c in numbers], nan_ok=True)
@@ -102,7 +106,7 @@ def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
     } == {"one", "two"}
 
 
-def test_a_drop_is_compared_as_a_share_of_the_references(tmp_path):
+def test_a_drop_is_compared_as_a_share_of_the_baselines(tmp_path):
     a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
     records = compare.compare([a, b], tmp_path / "out")
     drop = find(records, "A", "clean")["dice"] - find(records, "A", "pgd_linf", "1/255")["dice"]
@@ -112,7 +116,7 @@ def test_a_drop_is_compared_as_a_share_of_the_references(tmp_path):
         [0.03 / drop] * 3
     )
     assert find(records, "B", "clean")["reduction"] is None
-    # where the reference loses nothing there is no share of it
+    # where the baseline loses nothing there is no share of it
     c = write_result(tmp_path / "c", trainer="C", gain=0.9)
     assert all(
         r["reduction"] is None or math.isnan(r["reduction"])
@@ -120,17 +124,17 @@ def test_a_drop_is_compared_as_a_share_of_the_references(tmp_path):
     )
 
 
-def test_shifts_that_not_all_folders_have_are_left_out_and_named(tmp_path):
-    def two_shifts(folder, **more):
+def test_corruptions_that_not_all_folders_have_are_left_out_and_named(tmp_path):
+    def two_corruptions(folder, **more):
         write_result(folder, **more)
-        rows = report.read_cases(folder / "cases.csv")
-        report.write_cases(
+        rows = read_cases(folder / "cases.csv")
+        write_cases(
             folder / "cases.csv",
             rows + [{**r, "attack": "jpeg"} for r in rows if r["kind"] == "shift"],
         )
         return folder
 
-    a, b = two_shifts(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
+    a, b = two_corruptions(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
     for folders in ([a, b], [b, a]):
         records = compare.compare(folders, tmp_path / "out")
         assert {r["attack"] for r in records if r["kind"].startswith("shift")} == {
@@ -138,7 +142,7 @@ def test_shifts_that_not_all_folders_have_are_left_out_and_named(tmp_path):
             "all shifts",
         }
         assert (
-            "shifts left out of this comparison, since not every folder has them: jpeg"
+            "corruptions left out of this comparison, since not every folder has them: jpeg"
             in (tmp_path / "out" / "compare.md").read_text()
         )
 
@@ -153,20 +157,18 @@ def test_attacks_that_not_every_folder_has_are_left_out_of_the_worst_too(tmp_pat
     # the strongest attack of A alone
     rows = [
         {**r, "attack": "apgd", "dice": r["dice"] - 0.1}
-        for r in report.read_cases(a / "cases.csv")
+        for r in read_cases(a / "cases.csv")
         if r["attack"] == "pgd_linf"
     ]
     by_case = {
         c: [
             r
-            for r in [*report.read_cases(a / "cases.csv"), *rows]
+            for r in [*read_cases(a / "cases.csv"), *rows]
             if r["case"] == c and r["kind"] != "worst"
         ]
         for c in CASES
     }
-    report.write_cases(
-        a / "cases.csv", [r for of in by_case.values() for r in report.with_worst(of)]
-    )
+    write_cases(a / "cases.csv", [r for of in by_case.values() for r in with_worst(of)])
     for folders in ([a, b], [b, a]):
         records = compare.compare(folders, tmp_path / "out")
         assert not {"noise", "ssah", "apgd"} & {r["attack"] for r in records}
@@ -177,7 +179,8 @@ def test_attacks_that_not_every_folder_has_are_left_out_of_the_worst_too(tmp_pat
             )
         text = (tmp_path / "out" / "compare.md").read_text()
         named = text.split(
-            "attacks left out of this comparison, also of worst_linf and worst_l2, since not every folder has them: "
+            "attacks left out of this comparison, also of worst_linf and worst_l2, since not every "
+            "folder has them: "
         )[1].splitlines()[0]
         assert all(name in named for name in ("noise 1/255", "noise 2/255", "apgd 1/255", "ssah"))
 
@@ -220,7 +223,7 @@ def test_files_of_a_comparison(tmp_path):
     )
     with open(tmp_path / "out" / "compare.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == compare.COLUMNS and float(
+    assert tuple(rows[0]) == COLUMNS and float(
         find(rows, "B", "all shifts")["difference"]
     ) == pytest.approx(0.03)
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["schema_version"] == 1

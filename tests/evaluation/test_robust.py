@@ -13,7 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 import evaluation
 from evaluation import robust
 from evaluation.model.sliding_window import SlidingWindow
-from evaluation.report import markdown as report
+from evaluation.report.cases_table import MEAN_LABEL
 from tests import model_folders
 from tests.evaluation.model.test_folder import plain_predict
 from tests.evaluation.tiny import FAST, installed, run
@@ -125,7 +125,7 @@ def test_kinds_of_data_sets(options, shape, last, tmp_path):
     )
     rows = result.rows()
     assert {r["label"] for r in rows} == {
-        report.MEAN_LABEL,
+        MEAN_LABEL,
         *(["(1, 2)"] if "regions_class_order" in options else []),
         last,
     }

@@ -1,5 +1,8 @@
 """Files are written whole or not at all."""
 
+import errno
+import os
+
 import pytest
 
 from nnunetv2_lngswr.utils.files import atomic_path, write_file
@@ -39,3 +42,23 @@ def test_temporary_name_keeps_the_suffix(tmp_path):
     with atomic_path(tmp_path / "curves.png") as temporary:
         assert temporary.suffix == ".png"
         temporary.touch()
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    target = write_file(tmp_path / "x.txt", "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_file(target, "new")
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]
+
+    def stopped(file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_file(target, stopped)
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]

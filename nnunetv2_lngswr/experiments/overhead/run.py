@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr.experiments.overhead.arms import ARMS, PLANS, Arm
 from nnunetv2_lngswr.experiments.overhead.measuring import (
     RETURN_MEMORY,
@@ -20,6 +19,7 @@ from nnunetv2_lngswr.experiments.overhead.measuring import (
 )
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
 from nnunetv2_lngswr.utils.files import write_file
+from nnunetv2_lngswr.utils.markdown import markdown_table
 
 PARTS = ("prior", "noise", "reconstruction")
 

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 from evaluation.compare import compare
-from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import MARKER, Benchmark, TrainingRun
@@ -17,6 +16,7 @@ from nnunetv2_lngswr.experiments.robustness.commands import cores
 from nnunetv2_lngswr.experiments.robustness.times import epoch_seconds
 from nnunetv2_lngswr.method.config import PLANS_KEY
 from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.markdown import markdown_table
 
 Runs = Mapping[str, Sequence[TrainingRun]]
 

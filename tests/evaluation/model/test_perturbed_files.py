@@ -1,3 +1,5 @@
+"""Saved cases read back as they were, or are refused, and the difference is measured."""
+
 import numpy as np
 import pytest
 import SimpleITK as sitk

@@ -1,69 +1,16 @@
-"""The two-pass gradient against plain autograd through every window, its memory, and nnU-Net's own predictor."""
+"""The two-pass gradient against plain autograd through every window, its memory, its features."""
 
-import itertools
-import types
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
-from nnunetv2.inference import predict_from_raw_data
-from nnunetv2.inference.sliding_window_prediction import (
-    compute_gaussian,
-    compute_steps_for_sliding_window,
-)
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
-from evaluation.model.folder import SegmentationModel
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import LabelSpace
 from nnunetv2_lngswr.attacks.losses import LOSSES, cross_entropy
 from tests import model_folders
-
-PATCH = 8
-
-
-def networks(dimension, count=1, **more):
-    return [model_folders.make_network(dimension, seed=i, **more).double() for i in range(count)]
-
-
-def case(shape, *, seed=0, batch=1, dtype=torch.float64):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn((batch, 1, *shape), generator=g, dtype=dtype)
-    return x, LabelSpace.softmax(2).target(torch.randint(0, 2, (batch, *shape), generator=g))
-
-
-def whole_case(nets, x, patch, step, mirror_axes):
-    """z(x) in one differentiable expression, written independently: every window, fold and mirror kept in one graph."""
-    spatial = x.shape[2:]
-    low = [max(p - n, 0) // 2 for p, n in zip(patch, spatial)]
-    high = [max(p - n, 0) - lo for p, n, lo in zip(patch, spatial, low)]
-    padded = torch.nn.functional.pad(
-        x, [v for lo, hi in zip(low[::-1], high[::-1]) for v in (lo, hi)]
-    )
-    steps = compute_steps_for_sliding_window(tuple(padded.shape[2:]), patch, step)
-    weight = compute_gaussian.__wrapped__(
-        tuple(patch), value_scaling_factor=10, device=torch.device("cpu")
-    ).double()
-    total, weights = 0, 0
-    for start in itertools.product(*steps):
-        at = (slice(None), slice(None), *[slice(s, s + p) for s, p in zip(start, patch)])
-        outs = [
-            net(padded[at].flip(f)).flip(f)
-            for net in nets
-            for f in [
-                [a + 2 for a in c]
-                for k in range(len(mirror_axes) + 1)
-                for c in itertools.combinations(mirror_axes, k)
-            ]
-        ]
-        place = [
-            v for s, p, n in list(zip(start, patch, padded.shape[2:]))[::-1] for v in (s, n - s - p)
-        ]
-        total = total + torch.nn.functional.pad(sum(outs) / len(outs) * weight, place)
-        weights = weights + torch.nn.functional.pad(weight, place)
-    return (total / weights)[
-        (slice(None), slice(None), *[slice(lo, lo + n) for lo, n in zip(low, spatial)])
-    ]
-
+from tests.evaluation.model.windows import PATCH, case, networks, whole_case
 
 SHAPES = {2: ((13, 11), (5, 19), (8, 8)), 3: ((11, 9, 8), (5, 10, 8))}
 
@@ -122,7 +69,8 @@ def test_batching_of_windows_and_cases_changes_nothing(window_batch_size):
     batched = many.value_and_gradient(x, lambda z: cross_entropy(z, target))
     for b in range(2):
         alone_target = LabelSpace.softmax(2).target(target.one_hot[b : b + 1, 1].long())
-        alone = one.value_and_gradient(x[b : b + 1], lambda z: cross_entropy(z, alone_target))
+        loss = partial(cross_entropy, target=alone_target)
+        alone = one.value_and_gradient(x[b : b + 1], loss)
         for got, expected in zip(batched, alone):
             assert torch.allclose(got[b : b + 1], expected, rtol=1e-9, atol=1e-12)
 
@@ -240,103 +188,6 @@ def test_networks_and_random_state_come_back_as_they_were():
         p.grad is None for p in network.parameters()
     )
     assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_gradients_work_inside_inference_mode_and_after_nnunet_cached_its_gaussian():
-    nets, (x, target) = networks(2), case((13, 11))
-    with torch.inference_mode():
-        compute_gaussian(
-            (PATCH,) * 2, sigma_scale=1.0 / 8, value_scaling_factor=10, device=torch.device("cpu")
-        )
-        window = SlidingWindow(nets, patch_size=(PATCH,) * 2)
-        _, inside, _ = window.value_and_gradient(x, lambda z: cross_entropy(z, target))
-    _, outside, _ = SlidingWindow(nets, patch_size=(PATCH,) * 2).value_and_gradient(
-        x, lambda z: cross_entropy(z, target)
-    )
-    assert torch.equal(inside, outside)
-
-
-@pytest.mark.parametrize(
-    ("dimension", "shape"), [(2, (1, 21, 18)), (2, (2, 11, 18)), (3, (17, 20, 11))]
-)
-def test_logits_agree_with_nnunets_predictor(dimension, shape, tmp_path, monkeypatch):
-    folder = model_folders.make_model_folder(
-        tmp_path, dimension=dimension, folds=(0, 1), mirror_axes=tuple(range(dimension))
-    )
-    model = SegmentationModel.from_folder(folder)
-    x = case(shape, dtype=torch.float32)[0]
-    ours = model.sliding_window(window_batch_size=2).logits(x)[0]
-
-    # its sums in float32: then the two agree to 1e-5
-    proxy = types.ModuleType("torch")
-    proxy.__dict__.update(vars(torch), half=torch.float32)
-    with monkeypatch.context() as patched:
-        patched.setattr(predict_from_raw_data, "torch", proxy)
-        assert float((ours - model.predict_logits(x[0])).abs().max()) < 1e-5 * max(
-            float(ours.abs().max()), 1
-        )
-    # as deployed, in float16: where a voxel's weights are normal float16 numbers, a few roundings per window
-    deployed = model.predict_logits(x[0])
-    assert deployed.dtype == torch.float16
-    error = (ours - deployed.float()).abs()
-    weights = model.sliding_window()._tile(x).weight_sum
-    heavy = (
-        weights[
-            tuple(
-                slice((w - n) // 2, (w - n) // 2 + n)
-                for w, n in zip(weights.shape, x.shape[-dimension:])
-            )
-        ]
-        > 1e-2
-    )
-    heavy = heavy.expand(ours.shape)
-    assert heavy.float().mean() > 0.3 and float(error[heavy].max()) < 2**-7 * float(
-        ours.abs().max()
-    )
-    assert np.isfinite(deployed.numpy()).all()
-
-
-def test_tiling_is_nnunets():
-    model_patch, x = (8, 6), case((2, 21, 13))[0]
-    window = SlidingWindow(networks(2), patch_size=model_patch, tile_step_size=0.7)
-    predictor = predict_from_raw_data.nnUNetPredictor(
-        tile_step_size=0.7, device=torch.device("cpu")
-    )
-    predictor.configuration_manager = types.SimpleNamespace(patch_size=list(model_patch))
-    theirs = predictor._internal_get_sliding_window_slicers(x.shape[2:])
-    assert [w[1:] for w in window._tile(x).windows] == theirs
-
-
-@pytest.mark.parametrize("patch", (1024, 640))  # one pass, and one with windows
-def test_mixed_precision_keeps_the_gradients_of_a_large_case(patch):
-    # a million voxels: without a scale their gradients lose most of their digits in fp16
-    nets = [model_folders.make_network(2, features=(2, 4)).eval()]
-    x, target = case((1024, 1024), dtype=torch.float32)
-    options = {"patch_size": (patch, patch), "tile_step_size": 1.0}
-    loss = lambda z: cross_entropy(z, target)  # noqa: E731
-    value, exact, z = SlidingWindow(nets, **options).value_and_gradient(x, loss)
-    value_16, half, z_16 = SlidingWindow(
-        nets, **options, autocast=torch.float16
-    ).value_and_gradient(x, loss)
-    assert half.dtype == z_16.dtype == torch.float32 and not torch.equal(z_16, z)
-    assert float((half - exact).norm() / exact.norm()) < 0.05
-    assert (half.sign() == exact.sign()).float().mean() > 0.95
-    torch.testing.assert_close(value_16, value, rtol=1e-3, atol=0)
-
-
-def test_mixed_precision_makes_no_step_where_it_overflows():
-    class Overflowing(torch.nn.Module):
-        def forward(self, x):
-            return torch.cat((x, x * x.where(x > 0, torch.inf)), 1)
-
-    x, target = case((PATCH, PATCH), dtype=torch.float32)
-    window = SlidingWindow([Overflowing()], patch_size=(PATCH,) * 2, autocast=torch.bfloat16)
-    _, gradient, _ = window.value_and_gradient(x, lambda z: z.flatten(1).mean(1))
-    assert (
-        torch.isfinite(gradient).all()
-        and (gradient[x <= 0] == 0).all()
-        and (gradient[x > 0] != 0).all()
-    )
 
 
 def test_features_per_window_and_their_gradient():

@@ -1,0 +1,75 @@
+"""What must hold if the attacks work, said with the figures where it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CONTROLS = {
+    "noise": "the noise control",
+    "transfer": "the transfer attack",
+    "square": "the query attack (square)",
+}
+
+Record = Mapping[str, Any]
+
+
+def checks(results: Sequence[Record]) -> list[str]:
+    """One line per check.
+
+    On the mean over cases, every attack lowers Dice at least as far as the noise control, and
+    white-box attacks at least as far as transfer and square, at the same norm and budget. And no
+    attack returns every case as it was.
+
+    Parameters
+    ----------
+    results
+        Records of `records.summarise`.
+    """
+    lines = [_against(control, results) for control in CONTROLS]
+    lines += [
+        f"Check failed: {run_title(r)} returned every case as it was, having found nothing better; "
+        "its Dice says nothing. Give it more --steps."
+        for r in results
+        if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0
+    ]
+    return [line for line in lines if line]
+
+
+def run_title(record: Record) -> str:
+    """'pgd_linf 4/255', 'gamma 3', 'clean'."""
+    parts = (record["attack"], record["epsilon_text"], record["severity"])
+    return " ".join(str(p) for p in parts if p is not None)
+
+
+def _against(control: str, results: Sequence[Record]) -> str:
+    """What one control says of the attacks at its budgets; nothing where there are none."""
+    found = [r for r in results if r["kind"] == "attack" and r["epsilon_text"]]
+    weaker = {_budget(r): r["dice"] for r in found if r["attack"] == control}
+    attacks = [
+        r for r in found if _budget(r) in weaker and not r["attack"].startswith(tuple(CONTROLS))
+    ]
+    if not attacks:
+        return ""
+    title = CONTROLS[control]
+    defined = [
+        r for r in attacks if not math.isnan(r["dice"]) and not math.isnan(weaker[_budget(r)])
+    ]
+    if not defined:
+        return f"Not checked against {title}: Dice is undefined in every case."
+    failed = [
+        f"{run_title(r)} ({100 * r['dice']:.1f} against {100 * weaker[_budget(r)]:.1f})"
+        for r in defined
+        if r["dice"] > weaker[_budget(r)]
+    ]
+    if failed:
+        return f"Check failed: {', '.join(failed)} lower Dice less than {title}."
+    return (
+        f"Check passed: every attack lowers mean Dice at least as far as {title} at the same "
+        f"budget ({len(defined)} comparisons)."
+    )
+
+
+def _budget(record: Record) -> tuple[str, str]:
+    return record["norm"], record["epsilon_text"]

@@ -1,0 +1,102 @@
+"""What a comparison writes: compare.csv, compare.json, compare.md and compare.png."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.compared_models import ComparedModel
+from evaluation.paired_rows import COLUMNS, RUN, TESTED
+from evaluation.report.figures import draw_comparison
+from evaluation.report.formats import csv_text, interval_text, json_ready
+from nnunetv2_lngswr.utils.files import write_file
+from nnunetv2_lngswr.utils.markdown import markdown_table
+
+SCHEMA_VERSION = 1
+
+Record = Mapping[str, Any]
+
+
+def write_comparison(
+    folder: Path,
+    models: Sequence[ComparedModel],
+    records: Sequence[Record],
+    notes: Sequence[str],
+) -> None:
+    """Write all four files.
+
+    Parameters
+    ----------
+    folder
+        Where they go.
+    models
+        The first is the baseline.
+    records
+        Of `paired_rows`.
+    notes
+        What differs between the models or was left out.
+    """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "folders": [[str(f) for f in m.folders] for m in models],
+        "notes": list(notes),
+        "results": json_ready(records),
+    }
+    write_file(folder / "compare.csv", csv_text(COLUMNS, records))
+    write_file(folder / "compare.json", json.dumps(content, indent=1))
+    write_file(folder / "compare.md", _markdown(models, records, notes))
+    draw_comparison(folder / "compare.png", [m.name for m in models], records)
+
+
+def _markdown(
+    models: Sequence[ComparedModel], records: Sequence[Record], notes: Sequence[str]
+) -> str:
+    baseline, *others = models
+    columns = ["", *(m.name for m in models)]
+    for m in others:
+        columns += [f"{m.name} - {baseline.name}", "p (Holm)", "drop smaller by"]
+    by_run: dict[tuple, list[Record]] = {}
+    for record in records:
+        by_run.setdefault(tuple(record[key] for key in RUN), []).append(record)
+    lines = [
+        "# Comparison of robustness",
+        "",
+        f"{len(baseline.summary['cases'])} cases, the same in every folder; baseline: "
+        f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over cases; "
+        "differences are paired by case. p: permutation test over signs of the mean paired "
+        "difference, Holm-corrected over all rows in bold; the other rows were not tested. The "
+        "last column: by what share of the baseline's drop against clean the drop is smaller. "
+        "Intervals and tests are about these trained models, not about training again.",
+        "",
+        markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),
+        "",
+        *(f"- {m.name}: {m.place}" for m in models),
+        *(f"- {note}" for note in notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(records: Sequence[Record]) -> list[str]:
+    """The row of one run: its name, every model's Dice, and every other model's differences."""
+    title = _title(records[0])
+    if records[0]["kind"] in TESTED:
+        title = f"**{title}**"
+    line = [title, *(interval_text(r) for r in records)]
+    for r in records[1:]:
+        p = "" if r["p_holm"] is None else f"{r['p_holm']:.3g}"
+        line += [interval_text(r, "difference"), p, _share(r)]
+    return line
+
+
+def _title(record: Record) -> str:
+    norm = record["norm"] if record["attack"] == "noise" else ""
+    return " ".join(part for part in (record["attack"], norm, record["epsilon_text"]) if part)
+
+
+def _share(record: Record) -> str:
+    value, low, high = (record[k] for k in ("reduction", "reduction_low", "reduction_high"))
+    if value is None or value != value:
+        return ""
+    return f"{100 * value:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"

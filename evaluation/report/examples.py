@@ -1,0 +1,150 @@
+"""examples.png: what an attack did to two cases, on one slice of the preprocessed grid each.
+
+An example is what run_case.py keeps of a case: arrays (H, W) 'image', 'perturbation', 'reference'
+(the ground truth), 'before' and 'after' (the predictions), and what they show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from evaluation.report.figures import COLOURS, save
+
+NORMS = {"linf": "Linf", "l2": "L2 (RMS)"}
+AMPLITUDE_PERCENTILE = 99.5
+OUTLINE = withStroke(linewidth=2.4, foreground="black")
+
+Example = Mapping[str, Any]
+
+
+def choose_examples(examples: Sequence[Example]) -> list[tuple[str, int]]:
+    """[(title, index)] of the case with the lowest Dice under attack and the one in the middle.
+
+    Ties go to the larger drop; an undefined Dice comes last.
+    """
+    ranked = sorted(range(len(examples)), key=lambda i: _rank(examples[i]))
+    if len(ranked) == 1:
+        return [("the only case", ranked[0])]
+    return [("worst case", ranked[0]), ("median case", ranked[len(ranked) // 2])]
+
+
+def draw_examples(path: Path, examples: Sequence[tuple[str, Example]]) -> None:
+    """Draw examples.png, one row per example.
+
+    Image, amplified perturbation, attacked image, prediction before and after with the ground
+    truth's contour.
+
+    Parameters
+    ----------
+    path
+        The file.
+    examples
+        (title, example) of each row.
+    """
+    ratio = max(e["image"].shape[0] / e["image"].shape[1] for _, e in examples)
+    height = len(examples) * (2.5 * min(max(ratio, 0.6), 1.4) + 0.75) + 0.45
+    figure = Figure(figsize=(13.0, height), layout="constrained")
+    rows = figure.subplots(len(examples), 5, squeeze=False)
+    colours = _colours_of_labels([e for _, e in examples])
+    for axes, (title, example) in zip(rows, examples):
+        _draw_example(figure, axes, title, example, colours)
+    legend = _legend(colours, names=examples[0][1]["names"])
+    figure.legend(
+        handles=legend, loc="outside lower center", ncols=len(legend), fontsize=9, frameon=False
+    )
+    save(figure, path)
+
+
+def _rank(example: Example) -> tuple[float, float]:
+    before, after = example["dice_before"], example["dice_after"]
+    return math.inf if math.isnan(after) else after, 0.0 if math.isnan(before) else -before
+
+
+def _colours_of_labels(examples: Sequence[Example]) -> dict[int, str]:
+    maps = [e[key] for e in examples for key in ("reference", "before", "after")]
+    values = sorted({int(v) for labels in maps for v in np.unique(labels)} - {0})
+    return {v: COLOURS[i % len(COLOURS)] for i, v in enumerate(values)}
+
+
+def _draw_example(
+    figure: Figure,
+    axes: Sequence[Axes],
+    title: str,
+    example: Example,
+    colours: Mapping[int, str],
+) -> None:
+    image, attacked = example["image"], example["image"] + example["perturbation"]
+    low, high = (float(v) for v in np.percentile(image, (0.5, 99.5)))
+    grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6), "interpolation": "nearest"}
+    axes[0].imshow(image, **grey)
+    axes[0].set_title(f"{title}: {example['case']}\nclean image", fontsize=9)
+    _draw_perturbation(figure, axes[1], example)
+    axes[2].imshow(attacked, **grey)
+    axes[2].set_title(f"attacked image\n{_budget(example)}", fontsize=9)
+    shown = (("before", "clean", image), ("after", "attacked", attacked))
+    for axis, (key, word, background) in zip(axes[3:], shown):
+        axis.imshow(background, **grey)
+        _overlay(axis, example[key], example["reference"], colours)
+        dice = _dice(example[f"dice_{key}"])
+        axis.set_title(f"prediction, {word}\nDice of the case {dice}", fontsize=9)
+    height, width = image.shape
+    for axis in axes:
+        axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def _draw_perturbation(figure: Figure, axis: Axes, example: Example) -> None:
+    delta = example["perturbation"] / example["range"] * 255
+    largest = max(float(np.percentile(np.abs(delta), AMPLITUDE_PERCENTILE)), 255e-12)
+    picture = axis.imshow(delta, cmap="PuOr", vmin=-largest, vmax=largest, interpolation="nearest")
+    bar = figure.colorbar(picture, ax=axis, shrink=0.8, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    axis.set_title(f"perturbation, {example['attack']}\nin 1/255 of the range", fontsize=9)
+
+
+def _overlay(
+    axis: Axes, prediction: np.ndarray, ground_truth: np.ndarray, colours: Mapping[int, str]
+) -> None:
+    """The prediction in colour, the ground truth as a contour."""
+    if colours:
+        values = sorted(colours)
+        shown = np.ma.masked_where(prediction == 0, np.searchsorted(values, prediction) + 1)
+        cmap = ListedColormap([colours[v] for v in values])
+        limits = {"vmin": 1, "vmax": len(values) + 0.5}
+        axis.imshow(shown, cmap=cmap, alpha=0.45, interpolation="nearest", **limits)
+    for value in np.unique(ground_truth[ground_truth > 0]):
+        mask = np.pad(ground_truth == value, 1)  # a mask at the edge has a contour there too
+        columns, rows = (np.arange(-1, n - 1) for n in mask.shape[::-1])
+        lines = axis.contour(columns, rows, mask, levels=[0.5], colors="white", linewidths=1.1)
+        lines.set_path_effects([OUTLINE])
+
+
+def _legend(colours: Mapping[int, str], names: Mapping[str, str]) -> list[Artist]:
+    handles: list[Artist] = []
+    for value, colour in colours.items():
+        name = names.get(str(value), f"label {value}")
+        handles.append(Patch(color=colour, alpha=0.55, label=f"predicted: {name}"))
+    contour = Line2D([], [], color="white", linewidth=1.6, label="ground truth's contour")
+    contour.set_path_effects([OUTLINE])
+    return [*handles, contour]
+
+
+def _budget(example: Example) -> str:
+    if not example["epsilon_text"]:
+        return "without a budget"
+    return f"{NORMS.get(example['norm'], example['norm'])} epsilon {example['epsilon_text']}"
+
+
+def _dice(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{100 * value:.1f}%"

@@ -1,0 +1,183 @@
+"""summary.json's records: rows of cases.csv as means, intervals and drops, one record per run.
+
+Means are nnU-Net's (significance.py). The units of sizes are threat_model.py's, the empty-mask rule
+is metrics.py's. A record has the run's names (kind, attack, norm, epsilon, severity), Dice with its
+95% bootstrap interval over cases, the drop against clean with its own, the other metrics, and the
+same for every label.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import significance
+from evaluation.metrics import METRICS
+from evaluation.report.cases_table import MEAN_LABEL, SIZES, Row, RunKey, run_key
+from evaluation.report.formats import json_ready
+from nnunetv2_lngswr.utils.files import write_file
+
+SCHEMA_VERSION = 1
+
+
+class Table:
+    """Rows as arrays.
+
+    Parameters
+    ----------
+    rows
+        Of cases.csv, any number of cases.
+
+    Attributes
+    ----------
+    cases
+        Identifiers in the order of the rows.
+    labels
+        {label: name} without the mean.
+    keys
+        The runs: clean, attacks, worst, corruptions.
+    clean
+        The key of the clean run.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.cases = list(dict.fromkeys(r["case"] for r in rows))
+        self.labels = {r["label"]: r["label_name"] for r in rows if r["label"] != MEAN_LABEL}
+        self._rows: dict[RunKey, list[Row]] = {}
+        for row in rows:
+            self._rows.setdefault(run_key(row), []).append(row)
+        order = {"clean": 0, "attack": 1, "worst": 2, "shift": 3}
+        self.keys: list[RunKey] = sorted(self._rows, key=lambda k: order[k[0]])
+
+    @property
+    def clean(self) -> RunKey:
+        return next(k for k in self.keys if k[0] == "clean")
+
+    def values(self, metric: str, *keys: RunKey) -> np.ndarray:
+        """(cases, labels): the mean over those of `keys` that are defined, nan where none is."""
+        where = {c: i for i, c in enumerate(self.cases)}
+        columns = {k: i for i, k in enumerate(self.labels)}
+        total = np.zeros((len(where), len(columns)))
+        count = np.zeros_like(total)
+        for key in keys:
+            for row in self._rows[key]:
+                if row["label"] != MEAN_LABEL and not math.isnan(row[metric]):
+                    total[where[row["case"]], columns[row["label"]]] += row[metric]
+                    count[where[row["case"]], columns[row["label"]]] += 1
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def case_means(self, column: str, key: RunKey) -> np.ndarray:
+        """(cases with this run,): a column of the foreground-mean rows, without empty fields."""
+        means = [r[column] for r in self._rows[key] if r["label"] == MEAN_LABEL]
+        return np.array([v for v in means if v is not None], np.float64)
+
+    def first(self, key: RunKey) -> Row:
+        """Any row of the run, for what all of them share."""
+        return self._rows[key][0]
+
+
+def summarise(rows: Sequence[Row], *, seed: int) -> list[dict[str, Any]]:
+    """One record per run over all cases, in the order of the rows.
+
+    Corruptions have besides one record per corruption over its severities ('shift_mean'), and one
+    for all of them ('shifts_mean').
+
+    Parameters
+    ----------
+    rows
+        Of cases.csv.
+    seed
+        Of the bootstrap; all records are over the same draws.
+    """
+    table = Table(rows)
+    draws = significance.resample(len(table.cases), seed=seed)
+    groups = [(key, [key]) for key in table.keys]
+    groups += mean_groups([key for key in table.keys if key[0] == "shift"])
+    return [_record(table, name, keys, draws) for name, keys in groups]
+
+
+def mean_groups(corruptions: Sequence[RunKey]) -> Iterator[tuple[RunKey, list[RunKey]]]:
+    """(key of the mean, runs that it averages): each corruption's severities, then everything."""
+    for name in dict.fromkeys(key[1] for key in corruptions):
+        yield ("shift_mean", name, "", "", None), [k for k in corruptions if k[1] == name]
+    if corruptions:
+        yield ("shifts_mean", "all shifts", "", "", None), list(corruptions)
+
+
+def attack_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """How each attack was run, the same at every budget.
+
+    Returns
+    -------
+    list of dict
+        Per attack and norm: attack, norm, steps, restarts, loss, step_over_epsilon (the step size
+        as a multiple of epsilon), and as text what `other` settings it had.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["attack"], row["norm"]
+        if row["kind"] != "attack" or row["label"] != MEAN_LABEL or key in found:
+            continue
+        found[key] = {
+            **{k: row[k] for k in ("attack", "norm", "steps", "restarts", "loss")},
+            "step_over_epsilon": _step_over_epsilon(row),
+            "other": ", ".join(f"{k} {v}" for k, v in _other_settings(row).items()),
+        }
+    return list(found.values())
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """JSON without nan (null instead), keys in the order given."""
+    write_file(path, json.dumps(json_ready(summary), indent=1, allow_nan=False) + "\n")
+
+
+def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -> dict[str, Any]:
+    kind, attack, norm, epsilon_text, severity = name
+    dice, clean = table.values("dice", *keys), table.values("dice", table.clean)
+    drop_low, drop_high = significance.difference_interval(clean, dice, draws)
+    record = {
+        "kind": kind,
+        "attack": attack,
+        "norm": norm or None,
+        "epsilon": table.first(keys[0])["epsilon"],
+        "epsilon_text": epsilon_text or None,
+        "severity": severity,
+        "cases": int((~np.isnan(dice)).any(1).sum()),
+        **_dice_with_interval(dice, draws),
+        "drop": significance.mean_over_cases(clean) - significance.mean_over_cases(dice),
+        "drop_low": drop_low,
+        "drop_high": drop_high,
+    }
+    for metric in METRICS:
+        if metric != "dice":
+            record[metric] = significance.mean_over_cases(table.values(metric, *keys))
+    record["labels"] = {
+        label: {"name": name, **_dice_with_interval(dice[:, [i]], draws)}
+        for i, (label, name) in enumerate(table.labels.items())
+    }
+    if kind in ("attack", "worst"):
+        for column in (*SIZES, "forwards", "gradients"):
+            values = table.case_means(column, keys[0])
+            record[f"mean_{column}"] = float(values.mean()) if values.size else None
+    return record
+
+
+def _dice_with_interval(dice: np.ndarray, draws: np.ndarray) -> dict[str, float]:
+    low, high = significance.interval(dice, draws)
+    return {"dice": significance.mean_over_cases(dice), "dice_low": low, "dice_high": high}
+
+
+def _step_over_epsilon(row: Row) -> float | None:
+    # budgets of 0 have no multiples
+    return row["step_size"] / row["epsilon"] if row["step_size"] and row["epsilon"] else None
+
+
+def _other_settings(row: Row) -> dict[str, Any]:
+    columns = ("steps", "step_size", "restarts", "loss", "epsilon")
+    settings = json.loads(row["settings"] or "{}")
+    return {k: v for k, v in settings.items() if k not in columns and v is not None}

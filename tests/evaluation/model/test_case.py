@@ -1,0 +1,106 @@
+"""Preprocessing is nnU-Net's, labels stay apart from images, and what bad input says."""
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.model.folder import SegmentationModel
+from nnunetv2_lngswr.attacks import ThreatModel, run_attack
+from tests import model_folders
+from tests.model_folders import make_case, make_model_folder, write_image
+
+
+def test_the_label_does_not_touch_the_image(tmp_path):
+    # z-scoring with a mask: a label outside the nonzero region would enter the mean if both were
+    # preprocessed at once
+    image, label = model_folders.ball((20, 24))
+    image[:10, 12:] = 0  # a corner: inside the crop, outside the mask
+    files = [write_image(tmp_path / "images" / "a_0000.nii.gz", image)]
+    label[5:15, 14:20] = 1
+    label_file = write_image(tmp_path / "a.nii.gz", label)
+    model = SegmentationModel.from_folder(make_model_folder(tmp_path, use_mask=True))
+    assert torch.equal(model.preprocess(files).x, model.preprocess(files, label_file).x)
+
+
+def test_previous_stage_of_a_cascade_is_appended_and_never_attacked(tmp_path):
+    folder = make_model_folder(
+        tmp_path, dimension=3, previous_stage="3d_lowres", labels={"background": 0, "a": 1, "b": 2}
+    )
+    files, label = make_case(tmp_path / "images", shape=(12, 14, 13))
+    model = SegmentationModel.from_folder(folder)
+    assert model.is_cascade
+    with pytest.raises(ValueError, match="previous|prev_stage"):
+        model.preprocess(files, label)
+    case = model.preprocess(files, label, label)
+    assert (
+        case.x.shape[0] == 3
+        and torch.equal(case.x[1], case.labels.float())
+        and case.image_channels == 1
+    )
+    ball = ThreatModel(norm="linf", epsilon=0.1).ball(case.bounds)
+    window = model.sliding_window(window_batch_size=8)
+    result = run_attack(
+        "pgd_linf",
+        window,
+        case.batch,
+        case.target(model.label_space),
+        ball,
+        generator=torch.Generator().manual_seed(0),
+        steps=2,
+    )
+    assert torch.equal(result.perturbed[0, 1:], case.x[1:]) and not torch.equal(
+        result.perturbed[0, :1], case.x[:1]
+    )
+    assert model.predict(case, result.perturbed[0]).shape == (12, 14, 13)
+
+
+def test_labels_are_preprocessed_with_ignored_voxels_and_minus_one(tmp_path):
+    folder = make_model_folder(tmp_path, labels={"background": 0, "ball": 1, "ignore": 2})
+    image, label = model_folders.ball((20, 24))
+    image[0, :5] = 0
+    label[18:] = 2
+    files = [write_image(tmp_path / "images" / "a_0000.nii.gz", image)]
+    model = SegmentationModel.from_folder(folder)
+    case = model.preprocess(files, write_image(tmp_path / "a.nii.gz", label))
+    assert sorted(case.labels.unique().tolist()) == [0, 1, 2]
+    target = case.target(model.label_space)
+    assert torch.equal(~target.mask[0, 0], case.labels == 2) and np.array_equal(
+        case.ground_truth[0], label
+    )
+
+
+def test_bad_cases_are_named(tmp_path):
+    model = SegmentationModel.from_folder(make_model_folder(tmp_path))
+    image, label = model_folders.ball((20, 24))
+    folder = tmp_path / "images"
+
+    def image_file(array, **more):
+        return [write_image(folder / "a_0000.nii.gz", array, **more)]
+
+    def label_file(array, **more):
+        return write_image(tmp_path / "a.nii.gz", array, **more)
+
+    with pytest.raises(ValueError, match="does not exist"):
+        model.preprocess([folder / "missing_0000.nii.gz"])
+    with pytest.raises(ValueError, match="NaN"):
+        model.preprocess(image_file(np.where(label, np.nan, image).astype(np.float32)))
+    with pytest.raises(ValueError, match=r"constant \(7"):
+        model.preprocess(image_file(np.full_like(image, 7)))
+    with pytest.raises(ValueError, match=r"2 channels, but dataset.json of the model has 1"):
+        model.preprocess(image_file(image) * 2)
+    with pytest.raises(ValueError, match=r"shape \(1, 20, 23\) differs"):
+        model.preprocess(image_file(image), label_file(label[:, 1:]))
+    with pytest.raises(ValueError, match="spacing .* differs"):
+        model.preprocess(image_file(image), label_file(label, spacing=(1, 2)))
+    with pytest.raises(ValueError, match=r"labels \[4.0\] are not in dataset.json"):
+        model.preprocess(image_file(image), label_file(label * 4))
+    with pytest.raises(ValueError, match="is no cascade"):
+        model.preprocess(image_file(image), label_file(label), label_file(label))
+    (folder / "b_0000.nii.gz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="cannot read .*b_0000"):
+        model.preprocess([folder / "b_0000.nii.gz"])
+    case = model.preprocess(image_file(image))
+    with pytest.raises(ValueError, match="without a label"):
+        case.target(model.label_space)
+    with pytest.raises(ValueError, match="case's shape"):
+        model.predict(case, case.x[:, :, 1:])

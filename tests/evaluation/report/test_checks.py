@@ -1,0 +1,39 @@
+"""Attacks that cannot have worked are named."""
+
+from evaluation.report import checks, records
+from tests.evaluation.report.rows import all_rows
+
+
+def test_checks_name_the_attack_that_is_weaker_than_noise():
+    assert checks.checks(records.summarise(all_rows(), seed=0))[0].startswith("Check passed")
+    weak = [
+        {**r, "dice": 0.99} if r["attack"] == "pgd_linf" and r["epsilon_text"] == "1/255" else r
+        for r in all_rows()
+    ]
+    failed = checks.checks(records.summarise(weak, seed=0))
+    assert failed[0].startswith("Check failed: pgd_linf 1/255 (99.0 against 88.0)")
+
+
+def test_checks_name_an_attack_that_returned_every_case_as_it_was():
+    def found(cases):
+        rows = [
+            {**r, "linf_range": 0.0} if r["attack"] == "ssah" and r["case"] in cases else r
+            for r in all_rows()
+        ]
+        return [
+            line
+            for line in checks.checks(records.summarise(rows, seed=0))
+            if line.startswith("Check failed")
+        ]
+
+    assert found("ab") == []
+    assert len(found("abc")) == 1 and found("abc")[0].startswith(
+        "Check failed: ssah returned every case as it was"
+    )
+
+
+def test_nothing_defined_is_no_passed_check():
+    undefined = [{**r, "dice": float("nan")} for r in all_rows()]
+    assert checks.checks(records.summarise(undefined, seed=0)) == [
+        "Not checked against the noise control: Dice is undefined in every case."
+    ]
