@@ -15,7 +15,7 @@ from evaluation import robust
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.report.cases_table import MEAN_LABEL
 from tests import model_folders
-from tests.evaluation.model.test_folder import plain_predict
+from tests.evaluation.model.test_inference import plain_predict
 from tests.evaluation.tiny import FAST, installed, run
 from tests.model_folders import make_case, make_model_folder
 
