@@ -49,9 +49,10 @@ from evaluation.report.markdown import markdown_table
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.base import bottleneck, frozen
 from nnunetv2_lngswr.experiments.overhead import conditions
+from nnunetv2_lngswr.method.bands import HAAR, subbands
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
-from nnunetv2_lngswr.method.wavelet import HAAR, band_energy, subbands, transformable_axes
+from nnunetv2_lngswr.method.wavelet import band_energy, transformable_axes
 
 KINDS = ("low", "directional", "diagonal")
 PERTURBATIONS = ("pgd_linf", "noise")
@@ -65,7 +66,7 @@ SIDES = ("before", "after")
 def instrumented(network: nn.Module) -> nn.Module:
     """A copy whose every branch can be read: as it is where it has LNG-SWR, else with one that changes nothing."""
     copy = deepcopy(network)
-    return copy if find_lngswr(copy) is not None else attach(copy, LNGSWRConfig(start=0.0))
+    return copy if find_lngswr(copy) is not None else attach(copy, LNGSWRConfig(gate_init=0.0))
 
 
 def branch_axes(network: nn.Module) -> dict[str, tuple[int, ...]]:

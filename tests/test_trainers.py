@@ -175,14 +175,15 @@ def test_ablations_are_what_they_are_called(plans, cls, has_noise, has_reconstru
     assert branches["stage 2"].reconstruction is None  # the bottleneck
 
 
-@pytest.mark.parametrize("start", [1.0, 0.0])
-def test_gates_move_under_nnunets_optimiser_and_stay_in_their_interval(plans, start):
-    trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry={**SHORT, "start": start})
+@pytest.mark.parametrize("gate", [1.0, 0.0])
+def test_gates_move_under_nnunets_optimiser_and_stay_in_their_interval(plans, gate):
+    entry = {**SHORT, "gate_init": gate}
+    trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=entry)
     steps(trainer, 10)
-    for theta in trainer.lngswr.gates():
-        a = theta.detach() * 16
-        assert (a - start).abs().max() > 1e-3
-        assert a.min() >= 0 and a.max() <= 1
+    for theta in trainer.lngswr.gate_parameters():
+        gates = theta.detach() * 16
+        assert (gates - gate).abs().max() > 1e-3
+        assert gates.min() >= 0 and gates.max() <= 1
 
 
 def test_gates_are_free_of_weight_decay_and_keep_the_schedule(plans):
@@ -190,7 +191,7 @@ def test_gates_are_free_of_weight_decay_and_keep_the_schedule(plans):
     trainer.initialize()
     body, gates = trainer.optimizer.param_groups
     assert body["weight_decay"] == 3e-5 and gates["weight_decay"] == 0
-    assert {id(p) for p in gates["params"]} == {id(p) for p in trainer.lngswr.gates()}
+    assert {id(p) for p in gates["params"]} == {id(p) for p in trainer.lngswr.gate_parameters()}
     n = len(list(trainer.network.parameters()))
     assert len(body["params"]) + len(gates["params"]) == n
     trainer.lr_scheduler.step(1)

@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 
 from nnunetv2_lngswr import __version__
-from nnunetv2_lngswr.method.config import PLANS_KEY, read_adversarial, read_plans_entry
+from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.processes import interrupt_running, run_command
@@ -187,8 +187,7 @@ def benchmark_robustness(
         settings or {},
         *({k: v for k, v in arm.items() if k != "arm"} for arm in all_arms.values()),
     ):
-        read_plans_entry({PLANS_KEY: entry})
-        read_adversarial({PLANS_KEY: entry})
+        check_entry(entry)
     if hold_out is not None and hold_out in folds:
         raise UserError(f"fold {hold_out} is held out: choose other --folds")
     if preset not in PRESETS:

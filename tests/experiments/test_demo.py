@@ -71,12 +71,12 @@ def test_the_trainers_take_the_shrunk_plans(kind):
     import torch
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunetv2_lngswr.method.config import read_plans_entry
     from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWR
+    from nnunetv2_lngswr.training.settings import read_settings
 
     manager = PlansManager(shrink_plans(planned(kind), BUDGETS[kind]))
     configuration = manager.get_configuration(BUDGETS[kind].configuration)
-    settings = read_plans_entry(configuration.configuration)[1]
+    settings = read_settings(configuration.configuration).run
     assert settings.num_epochs == BUDGETS[kind].entry["num_epochs"] and settings.seed == 0
     network = nnUNetTrainerLNGSWR.build_network_architecture(
         manager, configuration, 1, 2, False

@@ -145,7 +145,7 @@ def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments,
     ("variants", "message"),
     [
         ('{"mild": {"arm": "LNGSWR", "noise_sigma": 1}}', 'unknown key "noise_sigma"'),
-        ('{"mild": {"arm": "LNGSWR", "start": 2}}', "start must be a number in"),
+        ('{"mild": {"arm": "LNGSWR", "gate_init": 2}}', "gate_init must be a number in"),
         ('{"mild": {"arm": "LNG-SWR"}}', "unknown arm LNG-SWR"),
         ('{"mild": {"start": 1}}', 'variant mild must be an object with "arm"'),
         (

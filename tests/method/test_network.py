@@ -80,7 +80,7 @@ def test_attaching_draws_nothing_from_the_random_stream():
 @pytest.mark.parametrize("kind", ["plain", "resenc"])
 @pytest.mark.parametrize("strides", list(STRIDES))
 @pytest.mark.parametrize("options", [{}, {"gains": "prior"}, {"wavelet": "db2"}, {"fusion": "conv"}, {"bottleneck_fusion": True},
-                                     {"reconstruct_bottleneck": True}, {"noise_spectrum": "white"}, {"learned": False}])  # fmt: skip
+                                     {"reconstruct_bottleneck": True}, {"noise_spectrum": "white"}, {"learn_gates": False}])  # fmt: skip
 def test_every_learned_part_gets_a_gradient(kind, strides, options):
     network = attach(make(kind, strides), LNGSWRConfig(**options))
     for _ in range(2):  # twice: gates of the prior live once the prior is known
@@ -88,8 +88,8 @@ def test_every_learned_part_gets_a_gradient(kind, strides, options):
         find_lngswr(network).commit_priors()
     missing = [n for n, p in network.named_parameters() if p.grad is None]
     assert not missing
-    assert bool(find_lngswr(network).gates()) == (
-        options.get("learned", True) and options.get("fusion") != "conv"
+    assert bool(find_lngswr(network).gate_parameters()) == (
+        options.get("learn_gates", True) and options.get("fusion") != "conv"
     )
 
 
@@ -160,7 +160,7 @@ def test_a_copy_runs_its_own_parts(copier):
     x = image()
     before = network(x)[0]
     with torch.no_grad():
-        for theta in find_lngswr(other).gates():
+        for theta in find_lngswr(other).gate_parameters():
             theta.zero_()
     assert torch.equal(network(x)[0], before)
     assert not torch.equal(other(x)[0], before)
@@ -294,7 +294,7 @@ def test_training_writes_over_the_noise_unless_somebody_looks_at_it():
                 branch.noise.register_forward_hook(
                     lambda module, args, output: seen.append((output, output.clone()))
                 )
-        find_lngswr(network).seed_noise(0)
+        find_lngswr(network).seed_noise(lambda layer: layer)
         network.zero_grad()
         sum(y.square().mean() for y in network(image())).backward()
         results.append([p.grad.clone() for p in network.parameters() if p.grad is not None])

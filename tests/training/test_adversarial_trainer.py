@@ -15,7 +15,8 @@ from nnunetv2_lngswr.trainers import (
     nnUNetTrainerLNGSWRAT,
     nnUNetTrainerVanilla,
 )
-from nnunetv2_lngswr.training import adversarial_trainer as adversarial_training
+from nnunetv2_lngswr.training import adversarial_trainer, robust_curve
+from nnunetv2_lngswr.training.history import LOGGED
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from tests import tiny_dataset
 from tests.test_trainers import SHORT, Killed, steps, weights
@@ -290,7 +291,7 @@ def test_crafting_gets_the_network_without_the_wrappers_of_ddp_and_compile(make,
     trainer = started(make(nnUNetTrainerAT, FULL))
     bare = trainer.network
     trainer.network = Wrapper(torch.compile(bare))
-    monkeypatch.setattr(adversarial_training, "craft", lambda network, *args, **kwargs: network)
+    monkeypatch.setattr(adversarial_trainer, "craft", lambda network, *args, **kwargs: network)
     found = trainer._craft(
         trainer._on_device(next(trainer.dataloader_train)),
         torch.arange(2),
@@ -421,8 +422,8 @@ def test_pseudo_dice_is_that_of_all_ranks(make, monkeypatch):
         into[:] = [counts, other]
 
     trainer.is_ddp = True
-    monkeypatch.setattr(adversarial_training.dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(adversarial_training.dist, "all_gather_object", gather)
+    monkeypatch.setattr(robust_curve.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(robust_curve.dist, "all_gather_object", gather)
     assert trainer._pseudo_dice(results) == pytest.approx((12 / 20 + 4 / 6) / 2)
 
 
@@ -445,7 +446,7 @@ def test_training_logs_the_robust_curve_in_log_picture_and_checkpoint(make):
         and "New best criterion (0.5 clean + 0.5 robust)" in log
     )
     logged = load_checkpoint(folder / "checkpoint_final.pth")["logging"]
-    assert all(len(logged[key]) == 2 for key in adversarial_training.LOGGED)
+    assert all(len(logged[key]) == 2 for key in LOGGED)
     assert logged["selection"][0] == pytest.approx(
         (logged["ema_fg_dice"][0] + logged["robust_fg_dice"][0]) / 2
     )
@@ -513,10 +514,10 @@ def test_overfitting_falls_back_to_pgd_2_and_stays_there_when_continued(
     trainer = make(nnUNetTrainerAT, {"scheme": scheme, **FULL}, num_epochs=4)
     trainer.initialize()
     dice_of_epoch(trainer, **curves)
-    gradients, own = [], adversarial_training.craft
+    gradients, own = [], adversarial_trainer.craft
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            adversarial_training,
+            adversarial_trainer,
             "craft",
             lambda *a, **k: gradients.append((trainer.current_epoch, k["steps"])) or own(*a, **k),
         )
@@ -592,7 +593,7 @@ def test_a_continued_run_ends_where_an_uninterrupted_one_ends(make, settings):
     continued.run_training()
     expected, found = weights(whole), weights(continued)
     assert all(torch.equal(expected[k], found[k]) for k in expected)
-    assert all(whole._logged[key] == continued._logged[key] for key in adversarial_training.LOGGED)
+    assert all(whole._logged[key] == continued._logged[key] for key in LOGGED)
 
 
 # --- bad input
