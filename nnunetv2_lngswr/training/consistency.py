@@ -37,19 +37,18 @@ class ConsistencyLoss:
         output : (B + A, K, *spatial), or one for each level of deep supervision
         target : (B, ...) of the clean samples, likewise
         """
-        if isinstance(output, Tensor):
-            assert isinstance(target, Tensor)
-            levels, targets = [output], [target]
-            value = self.loss(output[: len(target)], target)
-        else:
-            levels, targets = output, target
-            value = self.loss([z[: len(t)] for z, t in zip(levels, targets)], target)
+        alone = isinstance(output, Tensor)
+        levels = [output] if isinstance(output, Tensor) else output
+        targets = [target] if isinstance(target, Tensor) else target
+        n = len(targets[0])
+        clean = [z[:n] for z in levels]
+        value = self.loss(clean[0] if alone else clean, target)
         factors = getattr(self.loss, "weight_factors", [1.0])
-        for factor, z, t in zip(factors, levels, targets):
+        for factor, z, z_clean, t in zip(factors, levels, clean, targets):
             if factor:
                 mask = counted_voxels(t[self.samples], self.space)
                 value = value + self.weight * factor * divergence(
-                    z[self.samples], z[len(t) :], mask, regions=self.space.regions
+                    z_clean[self.samples], z[n:], mask, regions=self.space.regions
                 )
         return value
 

@@ -61,9 +61,8 @@ def warm_start_checkpoint(source: str | os.PathLike, destination: str | os.PathL
     Raises
     ------
     UserError
-        Not a checkpoint, no plans inside, or an entry in them that is invalid.
-    ValueError
-        An architecture that LNG-SWR cannot be attached to.
+        Not a checkpoint, no plans inside, an entry in them that is invalid, or an architecture that
+        LNG-SWR cannot be attached to.
     """
     checkpoint = load_checkpoint(source)
     if any(not is_backbone_key(k) for k in checkpoint["network_weights"]):
@@ -88,7 +87,10 @@ def warm_start_checkpoint(source: str | os.PathLike, destination: str | os.PathL
     # the defaults of nnUNetTrainerLNGSWR
     method = read_settings(configuration.configuration, method=LNGSWRConfig()).method
     assert method is not None
-    attach(network, method)
+    try:
+        attach(network, method)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
     load_warm_start(network, checkpoint)
     converted = {
         **checkpoint,

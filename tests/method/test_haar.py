@@ -1,4 +1,4 @@
-"""Haar's block product: chunks, compiled code, memory layouts, what is kept for backward, in place."""
+"""Haar's block product: chunks, compiled code, layouts, what is kept for backward, in place."""
 
 import pytest
 import torch

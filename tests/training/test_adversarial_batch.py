@@ -29,9 +29,15 @@ def test_inner_attack_is_the_evaluations_on_one_window_cases(trained, dimension,
     window = SlidingWindow([network], patch_size=x.shape[2:], window_batch_size=len(x))
     epsilon = 0.02
     result = run_attack(
-        f"pgd_{norm}", window, x, SPACE.target(y), ball_of(x, norm, epsilon), generator=torch.Generator().manual_seed(3), steps=steps,
+        f"pgd_{norm}",
+        window,
+        x,
+        SPACE.target(y),
+        ball_of(x, norm, epsilon),
+        generator=torch.Generator().manual_seed(3),
+        steps=steps,
         step_size=1.25 * epsilon if steps == 1 else None,
-    )  # fmt: skip
+    )
     # the evaluation keeps the worst iterate: here it is the last, which is what training takes
     assert torch.equal(result.loss_history[-1], result.loss)
     inner = crafted(network.train(), x, y, norm=norm, steps=steps, epsilon=epsilon, seed=3)
@@ -91,22 +97,24 @@ def test_crafting_leaves_no_trace(rng):
 
     step()
     frozen = next(network.parameters()).requires_grad_(False)  # a choice of the user's
-    state = lambda: copy.deepcopy(  # noqa: E731
-        (
+
+    def state():
+        parts = (
             network.state_dict(),
             dict(network.named_buffers()),
             optimizer.state_dict(),
             {n: p.grad for n, p in network.named_parameters()},
         )
-    )
-    streams = lambda: (
-        torch.get_rng_state(),
-        *(b.noise._generator.get_state() for _, b in lngswr.branches()),
-    )
-    flags = lambda: (
-        [m.training for m in network.modules()],
-        [p.requires_grad for p in network.parameters()],
-    )
+        return copy.deepcopy(parts)
+
+    def streams():
+        own = (b.noise._generator.get_state() for _, b in lngswr.branches())
+        return torch.get_rng_state(), *own
+
+    def flags():
+        modes = [m.training for m in network.modules()]
+        return modes, [p.requires_grad for p in network.parameters()]
+
     before, streams_before, flags_before = state(), streams(), flags()
     crafted(network, x, y, steps=3)
     assert all(torch.equal(a, b) for a, b in zip(streams(), streams_before))
@@ -134,7 +142,10 @@ def test_half_precision_keeps_the_gradients_of_a_large_image():
     # a million voxels: without a scale their gradients lose most of their digits in fp16
     network = make_network(2, features=(2, 4)).eval()
     x, y = model_folders.batch(2, size=1024, count=1)
-    loss = lambda z: cross_entropy(z, SPACE.target(y))  # noqa: E731
+
+    def loss(z):
+        return cross_entropy(z, SPACE.target(y))
+
     _, exact, _ = BatchModel(network).value_and_gradient(x, loss)
     _, half, z = BatchModel(network, autocast=torch.float16).value_and_gradient(x, loss)
     assert z.dtype == half.dtype == torch.float32

@@ -40,7 +40,8 @@ def worker(rank, folder):
     optimizer = torch.optim.SGD(network.parameters(), 1e-2)
     x, y = model_folders.batch(2, seed=10 * rank)
     for step in range(2):
-        # an unequal number of gradients: a collective in any of them would wait for ever, or mix up the next
+        # an unequal number of gradients: a collective in any of them would wait for ever, or mix up
+        # the next
         attacked = crafted(module, x, y, steps=1 + 2 * rank, seed=step)
         optimizer.zero_grad()
         F.cross_entropy(network(attacked), y).backward()

@@ -1,4 +1,4 @@
-"""LNG-SWR under DistributedDataParallel: two gloo processes on CPU, since nnU-Net's own DDP needs CUDA."""
+"""LNG-SWR under DistributedDataParallel: two gloo processes on CPU, as nnU-Net's needs CUDA."""
 
 import pytest
 import torch

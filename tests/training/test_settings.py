@@ -105,7 +105,10 @@ def test_a_setting_under_both_names_is_refused():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"epsilon": -0.1}, r"epsilon must be a fraction of the intensity range in \[0, 0.5\).*got -0.1"),
+        (
+            {"epsilon": -0.1},
+            r"epsilon must be a fraction of the intensity range in \[0, 0.5\).*got -0.1",
+        ),
         ({"epsilon": 8}, "epsilon must be a fraction.*got 8"),
         ({"epsilon": "8/0"}, "epsilon must be a fraction.*got '8/0'"),
         ({"epsilon": float("nan")}, "epsilon must be a fraction"),
@@ -130,7 +133,7 @@ def test_a_setting_under_both_names_is_refused():
         ({"val_batches": 0}, "val_batches must be an integer >= 1"),
         ({"fallback": "no"}, "fallback must be true or false"),
     ],
-)  # fmt: skip
+)
 def test_bad_adversarial_settings_are_refused_with_name_rule_and_value(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_settings({"lngswr": {"adversarial": settings}}, adversarial=ATConfig())
