@@ -62,8 +62,9 @@ def measure(args: argparse.Namespace) -> dict:
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
     from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWRAT
-    from nnunetv2_lngswr.training.adversarial_batch import patch_bounds
+    from nnunetv2_lngswr.training.bounds import patch_bounds
     from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
+    from nnunetv2_lngswr.utils.seeds import stream_seed
 
     torch.set_num_threads(args.threads)
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.d)
@@ -110,7 +111,7 @@ def measure(args: argparse.Namespace) -> dict:
         for prior in priors:
             for buffer in (prior.energy, prior.variance, prior.steps, prior.pending):
                 buffer.zero_()
-        trainer.lngswr.seed_noise(0)
+        trainer.lngswr.seed_noise(lambda layer: stream_seed(0, layer))
         for x in batches:
             with torch.no_grad():
                 trainer.network(x)

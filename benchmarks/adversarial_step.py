@@ -23,8 +23,9 @@ import torch
 from nnunetv2_lngswr.attacks import LabelSpace, ThreatModel
 from nnunetv2_lngswr.attacks.geometry import project_onto_ball, step_direction
 from nnunetv2_lngswr.experiments.overhead import PLANS, Arm, conditions, time_ratios
-from nnunetv2_lngswr.method.config import ATConfig
-from nnunetv2_lngswr.training.adversarial_batch import craft, patch_bounds
+from nnunetv2_lngswr.training.adversarial_batch import craft
+from nnunetv2_lngswr.training.bounds import patch_bounds
+from nnunetv2_lngswr.training.settings import ATConfig
 from nnunetv2_lngswr.utils.files import write_file
 
 SCHEMES = {

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from nnunetv2_lngswr.experiments.overhead import conditions, timed
-from nnunetv2_lngswr.method.wavelet import apply_gains, subbands
+from nnunetv2_lngswr.method.bands import subbands
+from nnunetv2_lngswr.method.wavelet import apply_gains
 from nnunetv2_lngswr.utils.files import write_file
 
 SHAPES = {"2d": (10, 32, 128, 112), "3d": (2, 32, 48, 48, 48)}

@@ -48,8 +48,8 @@ from benchmarks.spectral_reading_energies import PERTURBATIONS, measure_case
 from benchmarks.spectral_reading_figures import answers, draw, growth, summarise, table
 from nnunetv2_lngswr.attacks import Norm
 from nnunetv2_lngswr.experiments.overhead import conditions
+from nnunetv2_lngswr.method.bands import HAAR
 from nnunetv2_lngswr.method.network import find_lngswr
-from nnunetv2_lngswr.method.wavelet import HAAR
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
 
 

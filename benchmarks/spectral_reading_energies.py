@@ -17,9 +17,10 @@ from evaluation.model.folder import SegmentationModel
 from evaluation.protocol import EvaluationRun
 from nnunetv2_lngswr.attacks import Norm, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.models import bottleneck, frozen
+from nnunetv2_lngswr.method.bands import HAAR, subbands
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
-from nnunetv2_lngswr.method.wavelet import HAAR, band_energy, subbands, transformable_axes
+from nnunetv2_lngswr.method.wavelet import band_energy, transformable_axes
 
 PERTURBATIONS = ("pgd_linf", "noise")
 FEATURES = "features"
@@ -32,7 +33,7 @@ def instrumented(network: nn.Module) -> nn.Module:
     As it is where it has LNG-SWR, else with one that changes nothing.
     """
     copy = deepcopy(network)
-    return copy if find_lngswr(copy) is not None else attach(copy, LNGSWRConfig(start=0.0))
+    return copy if find_lngswr(copy) is not None else attach(copy, LNGSWRConfig(gate_init=0.0))
 
 
 def branch_axes(network: nn.Module) -> dict[str, tuple[int, ...]]:

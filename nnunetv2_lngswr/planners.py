@@ -1,4 +1,4 @@
-"""nnU-Net's planners, with what LNG-SWR keeps for the backward pass counted: `nnUNetv2_plan_experiment -pl nnUNetPlannerLNGSWR`.
+"""nnU-Net's planners, with what LNG-SWR keeps for the backward pass counted.
 
 =============================  ====================================
 nnUNetPlannerLNGSWR            nnU-Net's default (ExperimentPlanner)
@@ -7,45 +7,40 @@ nnUNetPlannerLNGSWRResEncL     nnUNetPlannerResEncL
 nnUNetPlannerLNGSWRResEncXL    nnUNetPlannerResEncXL
 =============================  ====================================
 
-Patches or batches become smaller, so that a training needs the GPU memory that the plain planner's would need without LNG-SWR. The data are
-those of the plain planner: nothing is preprocessed again. How large the difference is: benchmarks/planner_memory.py.
+``nnUNetv2_plan_experiment -pl NAME`` takes them. Patches or batches become smaller, so that a
+training needs the GPU memory that the plain planner's would need without LNG-SWR. The data are
+those of the plain planner: nothing is preprocessed again. How large the difference is:
+benchmarks/planner_memory.py.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
-from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
-    nnUNetPlannerResEncL,
-    nnUNetPlannerResEncM,
-    nnUNetPlannerResEncXL,
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
+    residual_encoder_unet_planners as resenc,
 )
 
 SUFFIX = "LNGSWR"
 
 
-def extra_feature_maps(patch_size, strides, features_per_stage, input_channels: int) -> int:
-    """What LNG-SWR adds to nnU-Net's estimate, which counts the elements of each convolution's output once.
+class _CountsLNGSWR(ExperimentPlanner):
+    """Before one of nnU-Net's planners: its estimate plus `extra_feature_maps`, under plans names
+    of their own."""
 
-    A counted output is kept twice, by the normalisation and by the next convolution. LNG-SWR keeps one tensor more of the input and of each stage:
-    what the next convolution gets is not what the nonlinearity gave. With gains that one cannot divide by ("prior", 0) it would be two.
-    """
-    shape, total = np.array(patch_size, np.int64), input_channels * int(np.prod(patch_size))
-    for stride, features in zip(strides, features_per_stage):
-        shape = -(-shape // np.array(stride))
-        total += features * int(np.prod(shape))
-    return total // 2
+    _plain_name: str
+    """Of the plain planner's plans."""
 
-
-class _CountsLNGSWR:
-    """Before one of nnU-Net's planners: its estimate plus `extra_feature_maps`, under plans names of their own."""
-
-    def __init__(self, dataset_name_or_id, *, plans_name: str | None = None, **kwargs):
-        super().__init__(
-            dataset_name_or_id, plans_name=plans_name or self._plain_name + SUFFIX, **kwargs
-        )
+    def __init__(
+        self, dataset_name_or_id: str | int, *, plans_name: str | None = None, **kwargs: Any
+    ):
+        plans_name = plans_name or self._plain_name + SUFFIX
+        super().__init__(dataset_name_or_id, plans_name=plans_name, **kwargs)
 
     def static_estimate_VRAM_usage(
         self,
@@ -69,33 +64,63 @@ class _CountsLNGSWR:
         )
 
     def generate_data_identifier(self, configuration_name: str) -> str:
-        """The default plans' data where they are the same, as nnU-Net's ResEnc planners have it, which forget a spacing of the user's."""
+        """The default plans' data where they are the same, as nnU-Net's ResEnc planners have it,
+        which forget a spacing of the user's."""
         same = self.overwrite_target_spacing is None and configuration_name in ("2d", "3d_fullres")
         return f"{'nnUNetPlans' if same else self.plans_identifier}_{configuration_name}"
 
 
-class nnUNetPlannerLNGSWR(_CountsLNGSWR, ExperimentPlanner):
+class nnUNetPlannerLNGSWR(_CountsLNGSWR):
     """ExperimentPlanner for LNG-SWR's trainers. Plans: nnUNetPlansLNGSWR."""
 
     _plain_name = "nnUNetPlans"
 
 
-class nnUNetPlannerLNGSWRResEncM(_CountsLNGSWR, nnUNetPlannerResEncM):
+class nnUNetPlannerLNGSWRResEncM(_CountsLNGSWR, resenc.nnUNetPlannerResEncM):
     """nnUNetPlannerResEncM for LNG-SWR's trainers. Plans: nnUNetResEncUNetMPlansLNGSWR."""
 
     _plain_name = "nnUNetResEncUNetMPlans"
 
 
-class nnUNetPlannerLNGSWRResEncL(_CountsLNGSWR, nnUNetPlannerResEncL):
+class nnUNetPlannerLNGSWRResEncL(_CountsLNGSWR, resenc.nnUNetPlannerResEncL):
     """nnUNetPlannerResEncL for LNG-SWR's trainers. Plans: nnUNetResEncUNetLPlansLNGSWR."""
 
     _plain_name = "nnUNetResEncUNetLPlans"
 
 
-class nnUNetPlannerLNGSWRResEncXL(_CountsLNGSWR, nnUNetPlannerResEncXL):
+class nnUNetPlannerLNGSWRResEncXL(_CountsLNGSWR, resenc.nnUNetPlannerResEncXL):
     """nnUNetPlannerResEncXL for LNG-SWR's trainers. Plans: nnUNetResEncUNetXLPlansLNGSWR."""
 
     _plain_name = "nnUNetResEncUNetXLPlans"
+
+
+def extra_feature_maps(
+    patch_size: Sequence[int],
+    strides: Sequence[int | Sequence[int]],
+    features_per_stage: Sequence[int],
+    input_channels: int,
+) -> int:
+    """What LNG-SWR adds to nnU-Net's estimate, which counts each convolution's output once.
+
+    A counted output is kept twice, by the normalisation and by the next convolution. LNG-SWR keeps
+    one tensor more of the input and of each stage: what the next convolution gets is not what the
+    nonlinearity gave. With gains that one cannot divide by ("prior", 0) it would be two.
+
+    Parameters
+    ----------
+    patch_size : voxels per axis
+    strides, features_per_stage : of the encoder's stages
+    input_channels : of the image
+
+    Returns
+    -------
+    Elements, in nnU-Net's unit
+    """
+    shape, total = np.array(patch_size, np.int64), input_channels * int(np.prod(patch_size))
+    for stride, features in zip(strides, features_per_stage):
+        shape = -(-shape // np.array(stride))
+        total += features * int(np.prod(shape))
+    return total // 2
 
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""The planners count what LNG-SWR keeps for backward: against the tensors that autograd really saves, and in nnU-Net's own planning."""
+"""The planners count what LNG-SWR keeps for backward.
+
+Against the tensors that autograd really saves, and in nnU-Net's own planning.
+"""
 
 import json
 
@@ -20,12 +23,26 @@ PATCH = {2: (64, 48), 3: (16, 32, 24)}
 
 def build(kind, dimension):
     conv, norm = (getattr(torch.nn, f"{n}{dimension}d") for n in ("Conv", "InstanceNorm"))
-    blocks = 2 if kind is PlainConvUNet else [1, 3, 4, 6]
+    blocks = {"n_conv_per_stage": 2, "n_conv_per_stage_decoder": 2}
+    if kind is ResidualEncoderUNet:
+        blocks = {"n_blocks_per_stage": [1, 3, 4, 6], "n_conv_per_stage_decoder": 1}
     torch.manual_seed(0)
     return kind(
-        2, 4, FEATURES, conv, 3, STRIDES[dimension], blocks, 2, 2 if kind is PlainConvUNet else 1, True, norm, {"affine": True}, None, None,
-        torch.nn.LeakyReLU, {"inplace": True}, deep_supervision=True,
-    )  # fmt: skip
+        2,
+        4,
+        FEATURES,
+        conv,
+        3,
+        STRIDES[dimension],
+        num_classes=2,
+        conv_bias=True,
+        norm_op=norm,
+        norm_op_kwargs={"affine": True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+        **blocks,
+    )
 
 
 def saved_bytes(network, dimension) -> int:

@@ -1,1 +1,4 @@
-"""LNG-SWR itself (arXiv 2511.16162) on any network with ``.encoder.stages``: torch and NumPy alone."""
+"""LNG-SWR itself (arXiv 2511.16162) on any network with ``.encoder.stages``.
+
+Imports torch, NumPy and PyWavelets alone.
+"""

@@ -1,9 +1,10 @@
-"""Dynamic multi-scale fusion at the bottleneck: an optional part of LNG-SWR (Lu et al., arXiv 2511.16162).
+"""Dynamic multi-scale fusion at the bottleneck: an optional part of LNG-SWR (arXiv 2511.16162).
 
     x <- x + gamma * sum_k w_k(x) DW_k(x)
 
-DW_k is a depthwise 3-wide convolution of dilation k, w(x) a softmax over the branches computed from the globally
-pooled features, gamma a weight per channel that starts at 0, so that the module starts as the identity.
+DW_k is a depthwise 3-wide convolution of dilation k, w(x) a softmax over the branches computed from
+the globally pooled features, gamma a weight per channel that starts at 0, so that the module starts
+as the identity.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ DILATIONS = (1, 2, 3)
 
 
 class DynamicMultiScaleFusion(nn.Module):
-    """`channels`: C of the bottleneck (N, C, *spatial); `spatial_rank`: 2 or 3."""
+    """The fusion of one feature map (N, channels, *spatial).
+
+    Parameters
+    ----------
+    channels : C of the bottleneck
+    spatial_rank : 2 or 3
+    """
 
     def __init__(self, channels: int, spatial_rank: int):
         super().__init__()

@@ -1,23 +1,24 @@
-"""Layer-wise noise: zero-mean noise added to a feature map while training (Lu et al., arXiv 2511.16162).
+"""Layer-wise noise: zero-mean noise added to a feature map while training (arXiv 2511.16162).
 
     x <- x + sigma * sd(x) * n
 
-x is (N, C, *spatial); sd(x) is the standard deviation of each channel over batch and space (no gradient); n has mean 0
-and variance 1 at every voxel; sigma is drawn per sample from U(0, sigma_max), or is sigma_max itself. n is made of
-uniform variates: on CPU these take a third of the time of normal ones, whose generation is serial and was half of
-what LNG-SWR cost.
+x is (N, C, *spatial); sd(x) is the standard deviation of each channel over batch and space (no
+gradient); n has mean 0 and variance 1 at every voxel; sigma is drawn per sample from
+U(0, sigma_max), or is sigma_max itself. n is made of uniform variates: on CPU these take a third of
+the time of normal ones, whose generation is serial and was half of what LNG-SWR cost.
 
-Two spectra. ``white``: independent voxels. ``multiscale``: the sum of white noise at strides 1, 2, 4 and 8,
-nearest-upsampled and normalised, so that energy falls into the low band too, which the reconstruction keeps.
+Two spectra. ``white``: independent voxels. ``multiscale``: the sum of white noise at strides 1, 2,
+4 and 8, nearest-upsampled and normalised, so that energy falls into the low band too, which the
+reconstruction keeps.
 
-Randomness. Eager code draws from a generator of this module's own, which :meth:`LayerwiseNoise.seed` sets, so that
-noise never disturbs the stream that augmentation draws from. A ``torch.Generator`` argument breaks fullgraph
-compilation: code compiled by torch.compile draws from the device's default stream instead, to be seeded per rank.
+Randomness. Eager code draws from a generator of this module's own, which `LayerwiseNoise.seed`
+sets, so that noise never disturbs the stream that augmentation draws from. A ``torch.Generator``
+argument breaks fullgraph compilation: code compiled by torch.compile draws from the device's
+default stream instead, to be seeded per rank.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 from functools import partial
@@ -26,27 +27,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_lngswr.method.wavelet import analysis_matrix, chunks
+from nnunetv2_lngswr.method.bands import SPECTRA
+from nnunetv2_lngswr.method.chunks import chunks
+from nnunetv2_lngswr.method.wavelet import analysis_matrix
 
-SPECTRA = ("white", "multiscale")
 MULTISCALE_STRIDES = (1, 2, 4, 8)
 _SD_INT8 = ((2**16 - 1) / 12) ** 0.5  # of the 2**8 equally likely values, in steps
 
 
 class LayerwiseNoise(nn.Module):
-    """Adds noise in train mode; the identity in eval mode and for ``sigma_max`` 0. Has no parameters, and nothing in the
-    state dict. ``strength``, in [0, 1], scales all amplitudes.
+    """Adds noise in train mode; the identity in eval mode and for `sigma_max` 0.
+
+    Has no parameters, and nothing in the state dict. The buffer `strength`, in [0, 1], scales all
+    amplitudes.
 
     Parameters
     ----------
-    sigma_max: largest amplitude, in standard deviations of the channel.
-    spectrum: ``"white"`` or ``"multiscale"``.
-    random_amplitude: draw sigma per sample from U(0, sigma_max) rather than using sigma_max.
+    sigma_max : largest amplitude, in standard deviations of the channel
+    spectrum : "white" or "multiscale"
+    random_amplitude : draw sigma per sample from U(0, sigma_max) rather than using sigma_max
 
     Raises
     ------
-    ValueError: negative ``sigma_max`` or unknown ``spectrum``.
+    ValueError
+        Negative `sigma_max` or unknown `spectrum`.
     """
+
+    strength: Tensor
 
     def __init__(
         self, sigma_max: float, *, spectrum: str = "multiscale", random_amplitude: bool = True
@@ -66,42 +73,43 @@ class LayerwiseNoise(nn.Module):
 
     @property
     def nominal_sigma(self) -> float:
-        """Root mean square of sigma: sigma_max, or sigma_max / sqrt(3) when drawn from U(0, sigma_max)."""
+        """Root mean square of sigma: sigma_max, or sigma_max / sqrt(3) when it is drawn."""
         return self.sigma_max / 3**0.5 if self.random_amplitude else self.sigma_max
 
-    def seed(self, *keys: int) -> None:
-        """Restart the noise from `keys`, say (seed, epoch, rank, layer): other keys give other noise."""
-        digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
-        self._seed = int.from_bytes(digest) >> 1
+    def seed(self, seed: int) -> None:
+        """Restart the noise from `seed`, 63 bits: one for each layer, rank and epoch."""
+        self._seed = seed
         self._generator = None
 
     def forward(self, x: Tensor, sd: Tensor | None = None) -> Tensor:
-        """x (N, C, *spatial) -> the same shape. `sd` (C,): the channels' standard deviation, if already known."""
+        """x with noise.
+
+        Parameters
+        ----------
+        x : (N, C, *spatial)
+        sd : (C,), the channels' standard deviation, if already known
+
+        Returns
+        -------
+        (N, C, *spatial); in eval mode x itself
+        """
         if not self.training or self.sigma_max == 0:
             return x
         if sd is None:
             sd = channel_sd(x)
-        amplitude = (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2)) * self.sigma_max
+        ones = [1] * (x.ndim - 2)
+        amplitude = (sd * self.strength).view(1, -1, *ones) * self.sigma_max
         compiled = torch.compiler.is_compiling()
         generator = None if compiled else self._generator_on(x.device)
         if self.random_amplitude:
             amplitude = amplitude * torch.rand(
-                (x.shape[0], *[1] * (x.ndim - 1)),
-                device=x.device,
-                dtype=amplitude.dtype,
-                generator=generator,
+                (x.shape[0], 1, *ones), device=x.device, dtype=amplitude.dtype, generator=generator
             )
-        amplitude = amplitude.expand(*x.shape[:2], *[1] * (x.ndim - 2))
-        if compiled:
-            return x + _noise(
-                x.shape,
-                amplitude,
-                spectrum=self.spectrum,
-                dtype=x.dtype,
-                device=x.device,
-                generator=None,
-            )
-        return _AddNoise.apply(x, amplitude, self.spectrum, generator)
+        amplitude = amplitude.expand(*x.shape[:2], *ones)
+        if not compiled:
+            return _AddNoise.apply(x, amplitude, self.spectrum, generator)
+        kind = {"dtype": x.dtype, "device": x.device, "generator": None}
+        return x + _noise(x.shape, amplitude, spectrum=self.spectrum, **kind)
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -109,29 +117,27 @@ class LayerwiseNoise(nn.Module):
         return self._generator
 
     def extra_repr(self) -> str:
-        return f"sigma_max={self.sigma_max}, spectrum={self.spectrum!r}, random_amplitude={self.random_amplitude}"
+        return (
+            f"sigma_max={self.sigma_max}, spectrum={self.spectrum!r}, "
+            f"random_amplitude={self.random_amplitude}"
+        )
 
 
 class _AddNoise(torch.autograd.Function):
-    """x + noise of eager code, piece by piece: most of the time went into fresh memory for what is made on the way."""
+    """x + noise of eager code, chunk by chunk: most of the time went into fresh memory for what is
+    made on the way."""
 
     @staticmethod
     def forward(
         ctx, x: Tensor, amplitude: Tensor, spectrum: str, generator: torch.Generator
     ) -> Tensor:
         result = torch.empty_like(x)
-        for piece in chunks(x):
-            of, out = x[piece], result[piece]
-            noise = _noise(
-                of.shape,
-                amplitude[piece],
-                spectrum=spectrum,
-                dtype=x.dtype,
-                device=x.device,
-                generator=generator,
-                out=out,
-            )
-            torch.add(of, noise, out=out)
+        draw = partial(
+            _noise, spectrum=spectrum, dtype=x.dtype, device=x.device, generator=generator
+        )
+        for chunk in chunks(x):
+            of, out = x[chunk], result[chunk]
+            torch.add(of, draw(of.shape, amplitude[chunk], out=out), out=out)
         return result
 
     @staticmethod
@@ -140,7 +146,16 @@ class _AddNoise(torch.autograd.Function):
 
 
 def channel_sd(x: Tensor) -> Tensor:
-    """Standard deviation of each channel over batch and space, without gradient: (N, C, *spatial) -> (C,), fp32 or better."""
+    """Standard deviation of each channel over batch and space, without gradient.
+
+    Parameters
+    ----------
+    x : (N, C, *spatial)
+
+    Returns
+    -------
+    (C,), fp32 or better
+    """
     x = x.detach()
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     dims = (0, *range(2, x.ndim))
@@ -157,16 +172,44 @@ def unit_noise(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Noise of `shape` (N, C, *spatial) with mean 0 and variance 1 at every voxel."""
-
     device = torch.device(device)
     ones = torch.ones(*shape[:2], *[1] * (len(shape) - 2), device=device)
     return _noise(shape, ones, spectrum=spectrum, dtype=dtype, device=device, generator=generator)
 
 
+def noise_band_energy(spectrum: str, wavelet: str, n_axes: int) -> np.ndarray:
+    """Closed form of unit noise's energy per coefficient in each band.
+
+    White noise stays white under an orthonormal transform: 1 in every band. Noise of stride s has
+    along one axis the covariance 1[floor(i/s) = floor(j/s)], and over several axes the product of
+    these; so its energies are products of one-axis energies, the mean over the band's filters h of
+    sum_ij h_i h_j 1[floor(i/s) = floor(j/s)].
+
+    Returns
+    -------
+    (2**n_axes,), ordered as `bands.subbands`
+    """
+    strides = MULTISCALE_STRIDES if spectrum == "multiscale" else (1,)
+    # whole blocks of every stride, and longer than any filter: no border effect
+    length = 8 * max(strides) * 4
+    low, high = analysis_matrix(wavelet, length).reshape(2, length // 2, length)
+    energies = np.zeros(2**n_axes)
+    for stride in strides:
+        one_axis = [
+            np.square(h.reshape(len(h), -1, stride).sum(-1)).sum(-1).mean() for h in (low, high)
+        ]
+        all_axes = np.ones(1)
+        for _ in range(n_axes):
+            all_axes = np.kron(all_axes, one_axis)
+        energies += all_axes / len(strides)
+    return energies
+
+
 def _noise(
     shape, amplitude: Tensor, *, spectrum: str, dtype, device, generator, out: Tensor | None = None
 ) -> Tensor:
-    """Noise of `shape` (N, C, *spatial), mean 0 and standard deviation `amplitude` (N, C, 1, ..., 1); `out`: memory to make it in, if it fits."""
+    """Noise of `shape` (N, C, *spatial), mean 0 and standard deviation `amplitude` (N, C, 1, ...);
+    `out`: memory to make it in, if it fits."""
     draw = partial(_uniform, dtype=dtype, device=device, generator=generator)
     if spectrum == "white":
         noise, mean, sd = draw(shape, out=out)
@@ -189,14 +232,12 @@ def _noise(
 def _uniform(
     shape, *, dtype, device, generator, out: Tensor | None = None
 ) -> tuple[Tensor, float, float]:
-    """Independent uniform variates, their mean and their standard deviation; in `out` where shape, type and layout are what is needed."""
+    """Independent uniform variates, their mean and their standard deviation; in `out` where shape,
+    type and layout are what is needed."""
     if device.type != "cpu" or torch.compiler.is_compiling():
-        return (
-            torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5),
-            0.0,
-            12**-0.5,
-        )
-    # drawing is serial: eight 8-bit variates from each 64-bit draw; the mean of -128 ... 127 is -0.5
+        variates = torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5)
+        return variates, 0.0, 12**-0.5
+    # drawing is serial: eight 8-bit variates from each 64-bit draw; -128 ... 127 has the mean -0.5
     n = math.prod(shape)
     draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     draws = draws.view(torch.int8)[:n].view(shape)
@@ -206,7 +247,7 @@ def _uniform(
 
 
 def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:
-    """fine += nearest-upsampled coarse, every spatial axis by 2, with no temporary of fine's size."""
+    """fine += coarse, nearest-upsampled by 2 on every axis, with no temporary of fine's size."""
     rows = torch.stack((coarse, coarse), dim=-1).flatten(-2)
     shape = list(fine.shape[:2])
     for axis, length in enumerate(coarse.shape[2:-1]):
@@ -218,27 +259,3 @@ def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:
 
 def _crop(x: Tensor, spatial: tuple[int, ...]) -> Tensor:
     return x[(..., *(slice(length) for length in spatial))]
-
-
-def noise_band_energy(spectrum: str, wavelet: str, n_axes: int) -> np.ndarray:
-    """Closed form of unit noise's energy per coefficient in each band, shape (2**n_axes,), ordered as `subbands`.
-
-    White noise stays white under an orthonormal transform: 1 in every band. Noise of stride s has along one axis the
-    covariance 1[floor(i/s) = floor(j/s)], and over several axes the product of these; so its energies are products of
-    one-axis energies, the mean over the band's filters h of sum_ij h_i h_j 1[floor(i/s) = floor(j/s)].
-    """
-    strides = MULTISCALE_STRIDES if spectrum == "multiscale" else (1,)
-    length = (
-        8 * max(strides) * 4
-    )  # whole blocks of every stride, and longer than any filter: no border effect
-    low, high = analysis_matrix(wavelet, length).reshape(2, length // 2, length)
-    energies = np.zeros(2**n_axes)
-    for stride in strides:
-        one_axis = [
-            np.square(h.reshape(len(h), -1, stride).sum(-1)).sum(-1).mean() for h in (low, high)
-        ]
-        all_axes = np.ones(1)
-        for _ in range(n_axes):
-            all_axes = np.kron(all_axes, one_axis)
-        energies += all_axes / len(strides)
-    return energies

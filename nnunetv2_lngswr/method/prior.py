@@ -1,12 +1,13 @@
-"""The frequency-bias prior: what the layer-wise noise does to each sub-band of a stage, measured while training.
+"""The frequency-bias prior: what the layer-wise noise does to each sub-band of a stage.
 
-Per channel and band, E is the running mean of the energy per coefficient of the stage's input before the stage's own
-noise, and N = sigma^2 sd^2 e_b the energy of the noise there, in closed form (`noise.noise_band_energy` gives e_b).
-The prior gain is Wiener's E / (E + N): near 1 where the signal outweighs the noise, near 0 where noise rules. Before
-the first update it is 1.
+Per channel and band, E is the running mean of the energy per coefficient of the stage's input
+before the stage's own noise, and N = sigma^2 sd^2 e_b the energy of the noise there, in closed form
+(`noise.noise_band_energy` gives e_b). The prior gain is Wiener's E / (E + N): near 1 where the
+signal outweighs the noise, near 0 where noise rules. Before the first update it is 1.
 
-Statistics are gathered by :meth:`FrequencyPrior.observe` in the forward pass, from a quarter of large feature maps, and enter the running mean at
-:meth:`FrequencyPrior.commit`, once per training step, after the ranks of a distributed run have summed ``pending``
+Statistics are gathered by `FrequencyPrior.observe` in the forward pass of a training, from a
+quarter of large feature maps, and enter the running mean at `FrequencyPrior.commit`, once per
+training step, after the ranks of a distributed run have summed ``pending``
 (`network.LNGSWR.commit_priors`): the mean is that of the joined batch.
 """
 
@@ -15,25 +16,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_lngswr.method.bands import subbands
 from nnunetv2_lngswr.method.noise import noise_band_energy
-from nnunetv2_lngswr.method.wavelet import band_energy, subbands
+from nnunetv2_lngswr.method.wavelet import band_energy, transformable_axes
 
 ENOUGH = 2**14
+"""Values per channel from which on a quarter of them is looked at."""
 
 
 class FrequencyPrior(nn.Module):
     """Running band energies of one stage and the Wiener gain they imply.
 
+    The buffers ``energy`` (C, B), ``variance`` (C,) and ``steps`` travel in the checkpoint.
+
     Parameters
     ----------
-    channels: C of the stage's feature map (N, C, *spatial).
-    axes: spatial axes that are transformed.
-    sigma: nominal amplitude of the noise, in standard deviations of the channel.
-    spectrum, wavelet: of the noise and of the transform.
-    momentum: weight of the newest step in the running mean (the first steps average evenly).
-
-    Buffers: ``energy`` (C, B), ``variance`` (C,) and ``steps`` travel in the checkpoint.
+    channels : C of the stage's feature map (N, C, *spatial)
+    axes : spatial axes that are transformed
+    sigma : nominal amplitude of the noise, in standard deviations of the channel
+    spectrum, wavelet : of the noise and of the transform
+    momentum : weight of the newest step in the running mean (the first steps average evenly)
     """
+
+    unit_energy: Tensor
+    energy: Tensor
+    variance: Tensor
+    steps: Tensor
+    pending: Tensor
 
     def __init__(
         self,
@@ -55,24 +64,33 @@ class FrequencyPrior(nn.Module):
         self.register_buffer("energy", torch.zeros(channels, n_bands))
         self.register_buffer("variance", torch.zeros(channels))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        # sums over the samples seen since the last commit: band energies, channel means, mean squares, their number
+        # sums over the samples seen since the last commit: band energies, channel means, mean
+        # squares, and the number of samples
         self.register_buffer("pending", torch.zeros(channels * (n_bands + 2) + 1), persistent=False)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> Tensor:
-        """Gather the statistics of x (N, C, *spatial); returns the channels' standard deviation (C,), a by-product.
+        """Gather the statistics of x.
 
-        The transform is orthonormal: the mean of the band energies is the mean square, the low band holds the mean. Of more than
-        `ENOUGH` values per channel every fourth pair of rows along the first axis is looked at: looking at all cost a third of the noise.
+        The transform is orthonormal: the mean of the band energies is the mean square, the low band
+        holds the mean. Of more than `ENOUGH` values per channel every fourth pair of rows along the
+        first axis is looked at: looking at all cost a third of the noise.
+
+        Parameters
+        ----------
+        x : (N, C, *spatial)
+
+        Returns
+        -------
+        (C,): the channels' standard deviation, a by-product
         """
         x = _thinned(x.detach())
-        axes = tuple(a for a in self.axes if x.shape[2 + a] > 1)
+        axes = transformable_axes(x.shape, self.axes)
         energy = band_energy(x, axes, self.wavelet)
         mean_square = energy.mean(1)
         mean = x.mean((0, *range(2, x.ndim)), dtype=energy.dtype)
-        if (
-            axes != self.axes
-        ):  # an axis of length 1 has no high band: its energy is all in the low one
+        if axes != self.axes:
+            # an axis of length 1 has no high band: its energy is all in the low one
             energy = self._spread(energy, axes)
         n = x.shape[0]
         self.pending += n * torch.cat((energy.flatten(), mean, mean_square, mean.new_ones(1)))
@@ -80,7 +98,10 @@ class FrequencyPrior(nn.Module):
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Move what was observed since the last call into the running means. No-op if nothing was. Never syncs."""
+        """Move what was observed since the last call into the running means.
+
+        Changes nothing if nothing was observed. Never waits for the device.
+        """
         n = self.pending[-1]
         channels = len(self.variance)
         means = self.pending[:-1] / n.clamp_min(1)
@@ -94,7 +115,10 @@ class FrequencyPrior(nn.Module):
 
     @torch.no_grad()
     def gain(self) -> Tensor:
-        """Wiener gain E / (E + N), (C, B) in [0, 1]; 1 before the first update and where there is no noise."""
+        """Wiener gain E / (E + N), (C, B) in [0, 1].
+
+        1 before the first update and where there is no noise.
+        """
         noise = self.sigma**2 * self.variance.unsqueeze(1) * self.unit_energy
         total = self.energy + noise
         return torch.where(
@@ -102,21 +126,25 @@ class FrequencyPrior(nn.Module):
         )
 
     def _spread(self, energy: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Energies of the bands along `axes` as those along all axes."""
         full = energy.new_zeros(energy.shape[0], self.energy.shape[1])
-        names, present = subbands(len(self.axes)), subbands(len(axes))
-        for column, name in enumerate(present):
+        names = subbands(len(self.axes))
+        for column, name in enumerate(subbands(len(axes))):
             letters = dict(zip(axes, name))
-            full[:, names.index("".join(letters.get(a, "L") for a in self.axes))] = energy[
-                :, column
-            ]
+            band = names.index("".join(letters.get(a, "L") for a in self.axes))
+            full[:, band] = energy[:, column]
         return full
 
     def extra_repr(self) -> str:
-        return f"axes={self.axes}, sigma={self.sigma:.3g}, wavelet={self.wavelet!r}, momentum={self.momentum}"
+        return (
+            f"axes={self.axes}, sigma={self.sigma:.3g}, wavelet={self.wavelet!r}, "
+            f"momentum={self.momentum}"
+        )
 
 
 def _thinned(x: Tensor) -> Tensor:
-    """Every fourth pair of rows along the first spatial axis, where x (N, C, *spatial) holds enough; whole blocks of the wavelet stay whole."""
+    """Every fourth pair of rows along the first spatial axis, where x (N, C, *spatial) holds
+    enough; whole blocks of the wavelet stay whole."""
     if x[:, 0].numel() <= ENOUGH or x.shape[2] < 16:
         return x
     whole = x.shape[2] // 8 * 8

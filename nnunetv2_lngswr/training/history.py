@@ -1,111 +1,185 @@
-"""Pictures of a training at work, beside nnU-Net's progress.png in a fold's folder: `lngswr.png` and `adversarial.png`."""
+"""What a training shows of itself, beside nnU-Net's progress.png in a fold's folder.
+
+Gains and priors: lines of the log, lngswr.json and lngswr.png. The robust curve: nnU-Net's logger
+with the values of `LOGGED`, a curve in progress.png, and adversarial.png.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
+import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnunetv2_lngswr.utils.files import atomic_path
 
+LOGGED = ("robust_fg_dice", "ema_robust_fg_dice", "fgsm_fg_dice", "selection", "at_fallback")
+"""Per epoch: pseudo Dice under PGD and its moving average, under FGSM, the criterion of
+checkpoint_best, and 1 once fallen back."""
+CURVES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("mean_fg_dice", "clean", {"color": "C2", "ls": ":"}),
+    ("ema_fg_dice", "clean (mov. avg.)", {"color": "C2"}),
+    ("fgsm_fg_dice", "FGSM", {"color": "C1", "ls": ":"}),
+    ("robust_fg_dice", "PGD", {"color": "C3", "ls": ":"}),
+    ("ema_robust_fg_dice", "PGD (mov. avg.)", {"color": "C3"}),
+    ("selection", "criterion of checkpoint_best", {"color": "0.2", "lw": 1}),
+)
+"""Of adversarial.png: key in the logger, label, style."""
 
-def plot_history(history: list[dict], path: str | Path) -> None:
-    """Gains and prior gains over the epochs: one panel per band, one row of pixels per branch.
+# --- gains and priors
 
-    `history`: ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}}, ...]``, values
-    averaged over channels. Branches without reconstruction have no gain: their row is left blank.
+
+def read_history(path: Path, *, before_epoch: int) -> list[dict[str, Any]]:
+    """The entries of lngswr.json of the epochs before this one; none where there is no file."""
+    if before_epoch == 0 or not path.is_file():
+        return []
+    return [entry for entry in json.loads(path.read_text()) if entry["epoch"] < before_epoch]
+
+
+def gain_lines(branches: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """For the log: (branch and bands, gains). `branches`: of `LNGSWR.state`."""
+    for name, values in branches.items():
+        gains = [
+            f"{key} {np.round(value, 3).tolist()}"
+            for key, value in values.items()
+            if key != "bands"
+        ]
+        yield f"LNG-SWR {name} {values['bands']}:", ", ".join(gains)
+
+
+def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Gains and prior gains over the epochs: a panel per band, a row of pixels per branch.
+
+    Parameters
+    ----------
+    history : ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}},
+        ...]``, values averaged over channels; a branch without reconstruction has no gain, its row
+        is left blank
+    path : of the picture
     """
-    import matplotlib.style
-
-    # nnU-Net's progress.png sets seaborn's global style, with letters for a poster
-    with matplotlib.style.context("default"):
-        _plot_history(history, path)
-
-
-def _plot_history(history: list[dict], path: str | Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     names = list(history[-1]["branches"])
     if not names:
         return
     bands = max((history[-1]["branches"][n]["bands"] for n in names), key=len)
-    figure = Figure(figsize=(2.6 * len(bands) + 1.5, 1.6 + 0.5 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(bands), sharex=True, sharey=True, squeeze=False)
-    epochs = [entry["epoch"] for entry in history]
-    extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(names) - 0.5, -0.5)
-    for row, (key, title) in enumerate(
-        (("gain", "applied gain"), ("prior", "prior (Wiener) gain"))
-    ):
-        for column, band in enumerate(bands):
-            image = np.full((len(names), len(history)), np.nan)
-            for e, entry in enumerate(history):
-                for n, name in enumerate(names):
-                    values = entry["branches"].get(name, {})
-                    if key in values and band in values["bands"]:
-                        image[n, e] = values[key][values["bands"].index(band)]
-            panel = axes[row, column]
-            shown = panel.imshow(
-                image, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=extent
-            )
-            panel.set_facecolor("0.85")
-            panel.set_title(f"{band}: {title}", fontsize=9)
-            panel.set_yticks(range(len(names)), names, fontsize=8)
-            panel.tick_params(axis="x", labelsize=8)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if row == 1:
-                panel.set_xlabel("epoch", fontsize=8)
-    figure.colorbar(shown, ax=axes, label="gain (mean over channels)", fraction=0.03)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    with _own_style():
+        figure = Figure(
+            figsize=(2.6 * len(bands) + 1.5, 1.6 + 0.5 * len(names)), layout="constrained"
+        )
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(2, len(bands), sharex=True, sharey=True, squeeze=False)
+        shown = None
+        for row, (key, title) in enumerate(
+            (("gain", "applied gain"), ("prior", "prior (Wiener) gain"))
+        ):
+            for panel, band in zip(panels[row], bands):
+                shown = _show_band(panel, history, names, key, band)
+                panel.set_title(f"{band}: {title}", fontsize=9)
+                if row == 1:
+                    panel.set_xlabel("epoch", fontsize=8)
+        assert shown is not None
+        figure.colorbar(
+            shown, ax=panels.ravel().tolist(), label="gain (mean over channels)", fraction=0.03
+        )
+        _save(figure, path)
 
 
-def add_robust_curve(figure, logged: Mapping[str, list]) -> None:
-    """Pseudo Dice under PGD and its moving average into the panel of nnU-Net's progress.png that has the clean ones, in its style."""
+def _show_band(
+    panel: Axes, history: Sequence[Mapping[str, Any]], names: Sequence[str], key: str, band: str
+) -> AxesImage:
+    image = np.full((len(names), len(history)), np.nan)
+    for e, entry in enumerate(history):
+        for n, name in enumerate(names):
+            values = entry["branches"].get(name, {})
+            if key in values and band in values["bands"]:
+                image[n, e] = values[key][values["bands"].index(band)]
+    first, last = history[0]["epoch"], history[-1]["epoch"]
+    extent = (first - 0.5, last + 0.5, len(names) - 0.5, -0.5)
+    shown = panel.imshow(image, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=extent)
+    panel.set_facecolor("0.85")
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.tick_params(axis="x", labelsize=8)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return shown
+
+
+# --- the robust curve
+
+
+class RobustCurveLogger(LocalLogger):
+    """nnU-Net's logger with the values of `LOGGED`; its progress.png shows the robust curve too."""
+
+    def __init__(self, verbose: bool = False) -> None:
+        super().__init__(verbose)
+        self.my_fantastic_logging |= {key: [] for key in LOGGED}
+
+    def plot_progress_png(self, output_folder: str) -> None:
+        # nnU-Net makes, saves and closes the figure in one function
+        with _before_arranging(lambda: add_robust_curve(plt.gcf(), self.my_fantastic_logging)):
+            super().plot_progress_png(output_folder)
+
+
+@contextmanager
+def _before_arranging(draw: Callable[[], None]) -> Iterator[None]:
+    """Call `draw` when pyplot is asked to arrange a figure, which comes once all is drawn."""
+    arrange = plt.tight_layout
+
+    def draw_and_arrange(*args: Any, **kwargs: Any) -> None:
+        draw()
+        arrange(*args, **kwargs)
+
+    plt.tight_layout = draw_and_arrange
+    try:
+        yield
+    finally:
+        plt.tight_layout = arrange
+
+
+def add_robust_curve(figure: Figure, logged: Mapping[str, list]) -> None:
+    """Add pseudo Dice under PGD and its moving average to the panel that has the clean ones.
+
+    Parameters
+    ----------
+    figure : nnU-Net's progress.png, whose style is kept
+    logged : the logger's values, with those of `LOGGED`
+    """
     for panel in figure.axes:
         if panel.get_ylabel() == "pseudo dice":
-            panel.plot(
-                logged["robust_fg_dice"],
-                color="m",
-                ls="dotted",
-                label="robust pseudo dice",
-                linewidth=3,
-            )
-            panel.plot(
-                logged["ema_robust_fg_dice"],
-                color="m",
-                ls="-",
-                label="robust pseudo dice (mov. avg.)",
-                linewidth=4,
-            )
+            for key, label, style, width in (
+                ("robust_fg_dice", "robust pseudo dice", "dotted", 3),
+                ("ema_robust_fg_dice", "robust pseudo dice (mov. avg.)", "-", 4),
+            ):
+                panel.plot(logged[key], color="m", ls=style, label=label, linewidth=width)
             panel.legend(loc=(0.2, 1))
 
 
 def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
-    """Pseudo Dice over the epochs: clean, under FGSM and under PGD, the criterion of checkpoint_best and its best epoch, and the epoch from
-    which a run that overfitted went on with PGD-2. `logged`: nnU-Net's logger, with the keys of `adversarial_training.LOGGED`."""
-    import matplotlib.style
+    """Pseudo Dice over the epochs: clean, under FGSM and under PGD, and the criterion.
 
-    with matplotlib.style.context("default"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+    Marks the epoch of checkpoint_best, and the one from which a run that overfitted went on with
+    PGD-2.
 
+    Parameters
+    ----------
+    logged : the logger's values, with those of `LOGGED`
+    path : of the picture
+    """
+    with _own_style():
         figure = Figure(figsize=(9, 5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         epochs = range(len(logged["selection"]))
-        for key, label, style in (
-            ("mean_fg_dice", "clean", {"color": "C2", "ls": ":"}),
-            ("ema_fg_dice", "clean (mov. avg.)", {"color": "C2"}),
-            ("fgsm_fg_dice", "FGSM", {"color": "C1", "ls": ":"}),
-            ("robust_fg_dice", "PGD", {"color": "C3", "ls": ":"}),
-            ("ema_robust_fg_dice", "PGD (mov. avg.)", {"color": "C3"}),
-            ("selection", "criterion of checkpoint_best", {"color": "0.2", "lw": 1}),
-        ):
+        for key, label, style in CURVES:
             axes.plot(epochs, logged[key][: len(epochs)], label=label, **style)
         if np.isfinite(logged["selection"]).any():
             best = int(np.nanargmax(logged["selection"]))
@@ -119,5 +193,14 @@ def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
         axes.set(xlabel="epoch", ylabel="pseudo Dice")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=110)
+        _save(figure, path)
+
+
+def _own_style():
+    """Matplotlib's: nnU-Net's progress.png sets seaborn's for all, with letters for a poster."""
+    return matplotlib.style.context("default")
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,7 +1,8 @@
 """Reading nnU-Net checkpoints safely.
 
-A checkpoint is a file from a stranger. It is read with ``weights_only=True`` and an allow-list of the numpy scalar and
-dtype types that nnU-Net's own logging puts there; anything else in it is refused by name.
+A checkpoint is a file from a stranger. It is read with ``weights_only=True`` and an allow-list of
+the numpy scalar and dtype types that nnU-Net's own logging puts there; anything else in it is
+refused by name.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import torch
 
 from nnunetv2_lngswr.utils.errors import UserError
 
+_SCALAR = np.float64(0).__reduce__()[0]  # what numpy's scalars are made again by
 # numpy 1 wrote numpy.core, numpy 2 writes numpy._core
-_SCALAR = np._core.multiarray.scalar
 _ALLOWED = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -28,11 +29,18 @@ _ALLOWED = [
 
 
 def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
-    """Read an nnU-Net checkpoint on the CPU, executing nothing that it holds, unless `trust` says to unpickle it all.
+    """Read an nnU-Net checkpoint on the CPU, executing nothing that it holds.
+
+    Parameters
+    ----------
+    path : of the checkpoint
+    trust : unpickle it all, whatever it runs
 
     Raises
     ------
-    ValueError: no such file, not a checkpoint, or objects beyond tensors, containers and numpy scalars (named).
+    UserError
+        No such file, not a checkpoint, or objects beyond tensors, containers and numpy scalars,
+        which are named.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +79,7 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def _has_pickle_header(path: Path) -> bool:
-    """Whether this could be a checkpoint in the format before zip archives: pickle's protocol mark."""
+    """Whether this could be a checkpoint as it was before zip archives: pickle's mark."""
     with open(path, "rb") as file:
         return file.read(1) == b"\x80"
 

@@ -24,8 +24,10 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     raise UserError(f"unknown {what} {name!r}; {did_you_mean(name, table)}")
 
 
-def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """'did you mean A or B?', or all that is known where nothing is near."""
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5, what: str = "") -> str:
+    """'did you mean A or B?', or all that is known (known `what`: ...) where nothing is near."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known{what and ' ' + what}: {', '.join(known)}"

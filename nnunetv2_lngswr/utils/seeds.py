@@ -1,4 +1,4 @@
-"""The one place that derives seeds: every random stream comes from the user's seed and from what it is for.
+"""The one place that derives seeds: each stream has the user's seed and what it is for.
 
 The derivations are part of the results: a seed gives what it gave in earlier versions.
 """
@@ -11,13 +11,25 @@ import numpy as np
 
 
 def process_seeds(seed: int, epoch: int, rank: int) -> tuple[int, int, int]:
-    """For the global streams of random, numpy and torch in one epoch of a training (-1: before the first)."""
+    """For the global streams of random, numpy and torch in one epoch of a training, 32 bits each.
+
+    Parameters
+    ----------
+    seed : the user's
+    epoch : 0, 1, ..., or -1 for what comes before the first
+    rank : of the process in a distributed training
+    """
     state = np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(3)
     return int(state[0]), int(state[1]), int(state[2])
 
 
 def stream_seed(*keys: object) -> int:
-    """63 bits for a generator of its own, such as (seed, epoch, rank, layer): other keys give another stream."""
+    """63 bits for a generator of its own: other keys give another stream.
+
+    Parameters
+    ----------
+    keys : such as seed, epoch, rank and layer; told apart by their `repr`
+    """
     digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 

@@ -5,52 +5,13 @@ import pickle
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import attach, find_lngswr, is_backbone_key
-from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+from tests.method.networks import FEATURES, STRIDES, image, make
 
-FEATURES = (4, 6, 8)
-STRIDES = {
-    "2d": [[1, 1], [2, 2], [2, 2]],
-    "3d": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
-    "anisotropic": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-}
 IDENTITY = LNGSWRConfig(noise=False, gains=(1.0, 1.0))
-
-
-def make(kind="plain", strides="2d", channels=1, seed=0):
-    strides = STRIDES[strides]
-    conv, norm = {2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)}[
-        len(strides[0])
-    ]
-    common = dict(conv_bias=True, norm_op=norm, norm_op_kwargs={"eps": 1e-5, "affine": True}, dropout_op=None,
-                  nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=True)  # fmt: skip
-    torch.manual_seed(seed)
-    cls, blocks = (
-        (PlainConvUNet, "n_conv_per_stage")
-        if kind == "plain"
-        else (ResidualEncoderUNet, "n_blocks_per_stage")
-    )
-    return cls(
-        channels,
-        3,
-        FEATURES,
-        conv,
-        3,
-        strides,
-        num_classes=2,
-        n_conv_per_stage_decoder=1,
-        **{blocks: 1},
-        **common,
-    )
-
-
-def image(strides="2d", channels=1, batch=2, even=True):
-    torch.manual_seed(1)
-    return torch.randn(batch, channels, *([16] * len(STRIDES[strides][0])))
 
 
 @pytest.mark.parametrize("kind", ["plain", "resenc"])
@@ -79,8 +40,19 @@ def test_attaching_draws_nothing_from_the_random_stream():
 
 @pytest.mark.parametrize("kind", ["plain", "resenc"])
 @pytest.mark.parametrize("strides", list(STRIDES))
-@pytest.mark.parametrize("options", [{}, {"gains": "prior"}, {"wavelet": "db2"}, {"fusion": "conv"}, {"bottleneck_fusion": True},
-                                     {"reconstruct_bottleneck": True}, {"noise_spectrum": "white"}, {"learned": False}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gains": "prior"},
+        {"wavelet": "db2"},
+        {"fusion": "conv"},
+        {"bottleneck_fusion": True},
+        {"reconstruct_bottleneck": True},
+        {"noise_spectrum": "white"},
+        {"learn_gates": False},
+    ],
+)
 def test_every_learned_part_gets_a_gradient(kind, strides, options):
     network = attach(make(kind, strides), LNGSWRConfig(**options))
     for _ in range(2):  # twice: gates of the prior live once the prior is known
@@ -88,8 +60,8 @@ def test_every_learned_part_gets_a_gradient(kind, strides, options):
         find_lngswr(network).commit_priors()
     missing = [n for n, p in network.named_parameters() if p.grad is None]
     assert not missing
-    assert bool(find_lngswr(network).gates()) == (
-        options.get("learned", True) and options.get("fusion") != "conv"
+    assert bool(find_lngswr(network).gate_parameters()) == (
+        options.get("learn_gates", True) and options.get("fusion") != "conv"
     )
 
 
@@ -116,8 +88,11 @@ def test_wavelet_axes_are_those_pooled_next():
         attach(make(strides="anisotropic"), LNGSWRConfig(reconstruct_bottleneck=True))
     )
     assert {name: branch.reconstruction.axes for name, branch in lngswr.branches()} == {
-        "input": (1, 2), "stage 0": (1, 2), "stage 1": (0, 1, 2), "stage 2": (0, 1, 2),
-    }  # fmt: skip
+        "input": (1, 2),
+        "stage 0": (1, 2),
+        "stage 1": (0, 1, 2),
+        "stage 2": (0, 1, 2),
+    }
 
 
 def test_unpooled_axes_do_not_mix():
@@ -145,7 +120,7 @@ def test_eval_mode_is_deterministic_and_free_of_noise():
 
 
 def test_reconstruction_takes_the_high_bands_out():
-    """With gains 0 only blocks' means pass: the checkerboard disappears from what the encoder sees."""
+    """With gains 0 only blocks' means pass: the encoder sees no checkerboard."""
     network = attach(make(), LNGSWRConfig(noise=False, gains=(0.0, 0.0)))
     x = image()
     checkers = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
@@ -160,7 +135,7 @@ def test_a_copy_runs_its_own_parts(copier):
     x = image()
     before = network(x)[0]
     with torch.no_grad():
-        for theta in find_lngswr(other).gates():
+        for theta in find_lngswr(other).gate_parameters():
             theta.zero_()
     assert torch.equal(network(x)[0], before)
     assert not torch.equal(other(x)[0], before)
@@ -251,72 +226,3 @@ def test_any_encoder_with_stages_will_do():
         attach(Tiny(), LNGSWRConfig())
     network = attach(Tiny(), LNGSWRConfig(noise=False), strides=[1, 2], features=[4, 4])
     assert network(image()).shape == (2, 4, 8, 8)
-
-
-@pytest.mark.parametrize("kind", ["plain", "resenc"])
-def test_inference_writes_over_stage_outputs_that_nobody_looks_at(kind):
-    network = attach(make(kind), LNGSWRConfig(reconstruct_bottleneck=True)).eval()
-    x = image()
-    before = x.clone()
-    expected = network(x)[
-        0
-    ].detach()  # parameters ask for gradients: a graph, so nothing is overwritten
-    received = []
-    lngswr = find_lngswr(network)
-    apply = SelectiveWaveletReconstruction.forward
-
-    def watched(self, x, *args, **options):
-        y = apply(self, x, *args, **options)
-        received.append(y.data_ptr() == x.data_ptr())
-        return y
-
-    seen = []
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(SelectiveWaveletReconstruction, "forward", watched)
-        assert torch.equal(network(x)[0], expected) and torch.equal(x, before)
-        assert received == [False, True, True, True]  # the image is the caller's
-        network.encoder.stages[1].register_forward_hook(
-            lambda module, args, output: seen.append(output), prepend=True
-        )
-        received.clear()
-        assert torch.equal(network(x)[0], expected) and received == [False, True, False, True]
-    assert not torch.equal(seen[0], lngswr.stages[1](seen[0]))
-
-
-def test_training_writes_over_the_noise_unless_somebody_looks_at_it():
-    network = attach(make(), LNGSWRConfig())
-    network.train()
-    results = []
-    for watched in (False, True):
-        seen = []
-        for _, branch in find_lngswr(network).branches():
-            if watched and branch.noise is not None:
-                branch.noise.register_forward_hook(
-                    lambda module, args, output: seen.append((output, output.clone()))
-                )
-        find_lngswr(network).seed_noise(0)
-        network.zero_grad()
-        sum(y.square().mean() for y in network(image())).backward()
-        results.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
-        assert all(torch.equal(output, copied) for output, copied in seen) and bool(seen) == watched
-    assert all(torch.equal(a, b) for a, b in zip(*results))
-    assert len(results[0]) == sum(p.requires_grad for p in network.parameters())
-
-
-def test_noise_that_is_switched_off_leaves_the_stages_output_alone():
-    network = attach(make(), LNGSWRConfig())
-    network.train()
-    for _, branch in find_lngswr(network).branches():
-        branch.noise.eval()
-    sum(
-        y.square().mean() for y in network(image())
-    ).backward()  # autograd complains where what it kept was overwritten
-
-
-def test_a_stage_that_passes_its_input_on_does_not_overwrite_it():
-    network = attach(make(), LNGSWRConfig()).eval()
-    branch, x = find_lngswr(network).stages[0], torch.randn(1, FEATURES[0], 8, 8)
-    before = x.clone()
-    with torch.no_grad():
-        branch.after_stage(network.encoder.stages[0], (x,), x.view_as(x))
-    assert torch.equal(x, before)

@@ -14,15 +14,15 @@ def module_of(**options):
     return SelectiveWaveletReconstruction(3, (0, 1), **{"fixed_gains": GAINS, **options})
 
 
-def test_start_one_applies_the_gains_band_by_band(rng):
+def test_open_gates_apply_the_gains_band_by_band(rng):
     x = torch.randn((2, 3, 8, 10), generator=rng)
     before, after = decompose(x, (0, 1)), decompose(module_of()(x), (0, 1))
     assert torch.allclose(after, before * torch.tensor(GAINS).view(1, 1, 4, 1, 1), atol=1e-5)
 
 
-def test_start_zero_is_the_exact_identity(rng):
+def test_closed_gates_are_the_exact_identity(rng):
     x = torch.randn((2, 3, 7, 10), generator=rng)
-    assert torch.equal(module_of(start=0.0)(x), x)
+    assert torch.equal(module_of(gate_init=0.0)(x), x)
 
 
 def test_low_band_is_kept_whatever_was_learned(rng):
@@ -34,15 +34,15 @@ def test_low_band_is_kept_whatever_was_learned(rng):
     )
 
 
-@pytest.mark.parametrize("start", [0.0, 1.0])
-def test_gradient_is_alive_at_both_ends(start, rng):
-    module = module_of(start=start)
-    assert torch.equal((module.theta * SCALE), torch.full((3, 3), start))
+@pytest.mark.parametrize("gate", [0.0, 1.0])
+def test_gradient_is_alive_at_both_ends(gate, rng):
+    module = module_of(gate_init=gate)
+    assert torch.equal(module.gate(), torch.full((3, 3), gate))
     module(torch.randn((2, 3, 8, 10), generator=rng)).square().sum().backward()
     assert (module.theta.grad.abs() > 1e-3).all()
 
 
-def test_project_keeps_a_inside_its_interval():
+def test_clamping_keeps_the_gates_inside_their_interval():
     module = module_of()
     with torch.no_grad():
         module.theta.copy_(torch.tensor([[-3.0, 0.5 / SCALE, 9.0]] * 3))
@@ -75,8 +75,8 @@ def test_axis_of_length_one_is_left_alone(rng):
 
 
 def test_bad_values_are_refused():
-    with pytest.raises(ValueError, match=r"start must lie in \[0, 1\], got 2"):
-        module_of(start=2)
+    with pytest.raises(ValueError, match=r"gate_init must lie in \[0, 1\], got 2"):
+        module_of(gate_init=2)
     with pytest.raises(ValueError, match="one value per band"):
         module_of(fixed_gains=(1.0, 0.5))
     with pytest.raises(ValueError, match="wavelet must be"):

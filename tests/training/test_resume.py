@@ -1,4 +1,4 @@
-"""Killed with SIGKILL, in an epoch or while saving, and continued with --c by nnU-Net's own command."""
+"""Killed with SIGKILL, in an epoch or while saving, and continued by nnU-Net's --c."""
 
 import json
 import os
@@ -13,7 +13,8 @@ import torch
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from tests import tiny_dataset
 
-# `nnUNetv2_train`, with a trainer that is found as after `lngswr register` and a hook that kills this process
+# `nnUNetv2_train`, with a trainer that is found as after `lngswr register` and a hook that kills
+# this process
 DRIVER = """
 import os, signal, sys, torch
 import nnunetv2.run.run_training as command

@@ -98,7 +98,7 @@ def test_warm_start_computes_vanillas_logits_and_its_gains_still_learn(vanilla, 
         ours.zero_grad()
         ours(x).square().mean().backward()
         find_lngswr(ours).commit_priors()
-    assert all(gate.grad.abs().max() > 0 for gate in find_lngswr(ours).gates())
+    assert all(gate.grad.abs().max() > 0 for gate in find_lngswr(ours).gate_parameters())
 
 
 def test_converted_checkpoint_passes_nnunets_pretrained_weights(vanilla, tmp_path):

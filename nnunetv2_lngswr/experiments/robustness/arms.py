@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.presets import SHORT_BUDGET
-from nnunetv2_lngswr.method.config import PLANS_KEY, read_adversarial, read_plans_entry
+from nnunetv2_lngswr.training.settings import check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 
 ARMS = {
@@ -84,8 +84,4 @@ def _check_variant(name: str, variant: Any) -> None:
 
 def _check_entries(entries: Iterable[Mapping]) -> None:
     for entry in entries:
-        try:
-            read_plans_entry({PLANS_KEY: entry})
-            read_adversarial({PLANS_KEY: entry})
-        except ValueError as error:  # the method knows nothing of our errors
-            raise UserError(str(error)) from None
+        check_entry(entry)

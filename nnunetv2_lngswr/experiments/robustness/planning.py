@@ -10,7 +10,7 @@ from typing import Any
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
-from nnunetv2_lngswr.method.config import PLANS_KEY
+from nnunetv2_lngswr.training.settings import PLANS_KEY
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 

@@ -14,7 +14,7 @@ from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import MARKER, Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import cores
 from nnunetv2_lngswr.experiments.robustness.times import epoch_seconds
-from nnunetv2_lngswr.method.config import PLANS_KEY
+from nnunetv2_lngswr.training.settings import PLANS_KEY
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 

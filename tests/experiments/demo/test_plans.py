@@ -7,8 +7,8 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.experiments.demo import BUDGETS, shrink_plans
-from nnunetv2_lngswr.method.config import read_plans_entry
 from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWR
+from nnunetv2_lngswr.training.settings import read_settings
 from tests.experiments.demo.planned import planned
 
 
@@ -32,7 +32,7 @@ def test_shrunk_plans_are_a_copy_under_another_name(kind):
 def test_the_trainers_take_the_shrunk_plans(kind):
     manager = PlansManager(shrink_plans(planned(kind), BUDGETS[kind]))
     configuration = manager.get_configuration(BUDGETS[kind].configuration)
-    settings = read_plans_entry(configuration.configuration)[1]
+    settings = read_settings(configuration.configuration).run
     assert settings.num_epochs == BUDGETS[kind].entry["num_epochs"] and settings.seed == 0
     network = nnUNetTrainerLNGSWR.build_network_architecture(
         manager, configuration, 1, 2, False

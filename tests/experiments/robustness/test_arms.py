@@ -13,7 +13,7 @@ from tests.experiments.robustness.settings import DATASET, TINY
     ("variants", "message"),
     [
         ('{"mild": {"arm": "LNGSWR", "noise_sigma": 1}}', 'unknown key "noise_sigma"'),
-        ('{"mild": {"arm": "LNGSWR", "start": 2}}', "start must be a number in"),
+        ('{"mild": {"arm": "LNGSWR", "gate_init": 2}}', "gate_init must be a number in"),
         ('{"mild": {"arm": "LNG-SWR"}}', "unknown arm LNG-SWR"),
         ('{"mild": {"start": 1}}', 'variant mild must be an object with "arm"'),
         (
@@ -40,7 +40,7 @@ def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, ran):
     # an arm itself too, as in the "arms" of a robustness.json
     own = {"noise_sigma_input": 0.5, "adversarial": {"epsilon": "2/255"}}
     variants = {"LNGSWR": {"arm": "LNGSWR"}, "mild": {"arm": "LNGSWR", **own}}
-    options = {"arms": [], "preset": "tiny", "settings": {"start": 0.5}, "max_cases": 7}
+    options = {"arms": [], "preset": "tiny", "settings": {"gate_init": 0.5}, "max_cases": 7}
     out = benchmark_robustness(DATASET, "2d", tmp_path / "out", variants=variants, **options)
     commands = [command for command, _ in ran]
     trained = {
@@ -52,12 +52,12 @@ def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, ran):
         (plans, "nnUNetTrainerLNGSWR"),
         (mild, "nnUNetTrainerLNGSWR"),
     }
-    common = {"start": 0.5, **TINY.budget, "seed": 0}
+    common = {"gate_init": 0.5, **TINY.budget, "seed": 0}
     assert [_entry(out, name) for name in (plans, mild)] == [common, common | own]
     evaluations = [c for c in commands if c[0] == "lngswr"]
     assert {c[c.index("--max-cases") + 1] for c in evaluations} == {"7"}
     assert len(evaluations) == 3
-    other = {"mild": {"arm": "LNGSWR", "start": 0.0}}
+    other = {"mild": {"arm": "LNGSWR", "gate_init": 0.0}}
     with pytest.raises(ValueError, match="variant mild has other settings than before"):
         benchmark_robustness(DATASET, "2d", out, variants=other, **options)
 

@@ -14,7 +14,7 @@ from tests.experiments.robustness.settings import DATASET, make_benchmark
 def test_an_evaluation_belongs_to_what_was_trained(tmp_path):
     its = make_benchmark(tmp_path)
     runs = [
-        plan_run(its, "mild", {"arm": arm, "start": 0.5}, 0, 0, epochs=epochs, dry_run=True)
+        plan_run(its, "mild", {"arm": arm, "gate_init": 0.5}, 0, 0, epochs=epochs, dry_run=True)
         for arm in ("LNGSWR", "LNG")
         for epochs in (None, 7, 8)
     ]

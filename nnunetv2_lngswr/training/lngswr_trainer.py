@@ -1,0 +1,142 @@
+"""LNGSWRTrainer: attaches LNG-SWR to nnU-Net's network and does what it needs in training.
+
+The noise is seeded and ramped up, the gates have no weight decay and stay in [0, 1], the priors are
+updated once per step; gains and priors go to the log and into lngswr.json and lngswr.png.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
+from nnunetv2_lngswr.training.adversarial_batch import ramp
+from nnunetv2_lngswr.training.history import gain_lines, plot_history, read_history
+from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
+from nnunetv2_lngswr.training.settings import TrainerSettings
+from nnunetv2_lngswr.utils.files import write_file
+from nnunetv2_lngswr.utils.seeds import stream_seed
+
+
+class LNGSWRTrainer(PlansEntryTrainer):
+    """What the trainers of LNG-SWR share (arXiv 2511.16162); each has a `method` of its own."""
+
+    method: LNGSWRConfig | None = LNGSWRConfig()
+    _steps = 0  # begun in this run
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> torch.nn.Module:
+        """nnU-Net's network for the plans, with LNG-SWR attached.
+
+        Prediction calls this on the class.
+
+        Parameters
+        ----------
+        plans_manager, configuration_manager : nnU-Net's, of the plans and of one configuration
+        num_input_channels, num_output_channels : of the network
+        enable_deep_supervision : whether the decoder gives its coarser outputs too
+
+        Raises
+        ------
+        UserError
+            The "lngswr" entry of the plans is invalid.
+        """
+        network = super().build_network_architecture(
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+        return attach(network, _method_of(cls.read_settings(configuration_manager.configuration)))
+
+    def _written_entry(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **super()._written_entry(configuration),
+            **dataclasses.asdict(_method_of(self.settings)),
+        }
+
+    @property
+    def lngswr(self) -> LNGSWR:
+        """The parts that were attached."""
+        assert isinstance(self.network, torch.nn.Module)
+        lngswr = find_lngswr(self.network)
+        assert lngswr is not None
+        return lngswr
+
+    def configure_optimizers(self):
+        optimizer, scheduler = super().configure_optimizers()
+        gates = self.lngswr.gate_parameters()
+        if gates:
+            # weight decay would pull the gates towards the identity
+            (group,) = optimizer.param_groups
+            kept = {id(p) for p in gates}
+            group["params"] = [p for p in group["params"] if id(p) not in kept]
+            options = {k: v for k, v in group.items() if k != "params"}
+            optimizer.add_param_group({**options, "params": gates, "weight_decay": 0.0})
+        return optimizer, scheduler
+
+    def on_train_start(self):
+        super().on_train_start()
+        if self.is_ddp and self.settings.run.seed is None:
+            # torch starts every process from the same default seed: compiled noise would be equal
+            # on all ranks
+            torch.manual_seed(secrets.randbits(63))
+        self._history = read_history(self._history_file, before_epoch=self.current_epoch)
+
+    def _seed_streams(self, seed: int, epoch: int) -> None:
+        super()._seed_streams(seed, epoch)
+        if self.network is not None:
+            rank = self.local_rank
+            self.lngswr.seed_noise(lambda layer: stream_seed(seed, epoch, rank, layer))
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        self._steps = self.current_epoch * self.num_iterations_per_epoch
+
+    def train_step(self, batch: dict) -> dict:
+        self._steps += 1
+        steps = self.num_epochs * self.num_iterations_per_epoch
+        ramp_steps = self.lngswr.config.noise_ramp_up * steps
+        self.lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
+        result = super().train_step(batch)
+        self.lngswr.commit_priors()
+        self.lngswr.clamp_gates_()
+        return result
+
+    # --- gains and priors, for people to look at
+
+    def on_epoch_end(self):
+        if self.local_rank == 0:
+            branches = self.lngswr.state()
+            self._history.append({"epoch": self.current_epoch, "branches": branches})
+            for line in gain_lines(branches):
+                self.print_to_log_file(*line)
+            write_file(self._history_file, json.dumps(self._history, indent=1))
+            plot_history(self._history, self._history_file.with_suffix(".png"))
+        super().on_epoch_end()
+
+    @property
+    def _history_file(self) -> Path:
+        assert self.output_folder is not None  # nnU-Net made it
+        return Path(self.output_folder) / "lngswr.json"
+
+
+def _method_of(settings: TrainerSettings) -> LNGSWRConfig:
+    assert settings.method is not None  # the class has a `method`
+    return settings.method

@@ -1,0 +1,214 @@
+"""PlansEntryTrainer: nnU-Net's trainer, with settings from the plans.
+
+Budget, seed and warm start come from the ``"lngswr"`` entry (`settings`), and checkpoints are
+written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.training.settings import (
+    PLANS_KEY,
+    ATConfig,
+    TrainerSettings,
+    current_entry,
+    read_settings,
+    warn_of_old_keys,
+)
+from nnunetv2_lngswr.training.warm_start import load_warm_start
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.seeds import process_seeds
+
+PROCESSES = "nnUNet_n_proc_DA"
+"""nnU-Net's environment variable for the number of augmenting processes."""
+
+
+class PlansEntryTrainer(nnUNetTrainer):
+    """nnU-Net's trainer, plus: budget, seed and warm start from the plans, and whole checkpoints.
+
+    Parameters
+    ----------
+    plans, configuration, fold, dataset_json, device : as nnU-Net gives them
+
+    Raises
+    ------
+    UserError
+        The "lngswr" entry of the plans is invalid; no folder has been made then.
+    """
+
+    epochs: int | None = None
+    """Number of epochs of a short-budget variant; None leaves nnU-Net's own."""
+    method: LNGSWRConfig | None = None
+    """The class's own settings of LNG-SWR, which the plans override; None: it has none."""
+    adversarial: ATConfig | None = None
+    """The class's own settings of adversarial training, likewise."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
+    ):
+        # before nnU-Net makes any folder: a mistake in the plans must leave nothing behind
+        plans = deepcopy(plans)
+        resolved = PlansManager(plans).get_configuration(configuration).configuration
+        self.settings = self.read_settings(resolved)
+        warn_of_old_keys(resolved)
+        # written out, so that settings travel with the model folder
+        entry = self._written_entry(resolved)
+        if entry:
+            plans["configurations"][configuration][PLANS_KEY] = json.loads(json.dumps(entry))
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        run = self.settings.run
+        self.num_epochs = run.num_epochs or self.epochs or self.num_epochs
+        self.num_iterations_per_epoch = (
+            run.num_iterations_per_epoch or self.num_iterations_per_epoch
+        )
+        self.num_val_iterations_per_epoch = (
+            run.num_val_iterations_per_epoch or self.num_val_iterations_per_epoch
+        )
+        # nnU-Net saves every 50 epochs: a short run would have nothing to continue from
+        self.save_every = min(self.save_every, max(1, self.num_epochs // 10))
+
+    @classmethod
+    def read_settings(cls, configuration: Mapping[str, Any]) -> TrainerSettings:
+        """What a configuration of the plans says to this trainer, over the class's own settings."""
+        return read_settings(configuration, method=cls.method, adversarial=cls.adversarial)
+
+    def _written_entry(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """The given entry, under the names of this version.
+
+        Subclasses add every setting of theirs, so that a trained model keeps its meaning if a later
+        version changes a default.
+        """
+        return current_entry(configuration)
+
+    # --- seed
+
+    def initialize(self):
+        if self.settings.run.seed is not None:
+            self._seed_streams(self.settings.run.seed, epoch=-1)
+        super().initialize()
+
+    def get_dataloaders(self):
+        with self._single_process_if_seeded():
+            loaders = super().get_dataloaders()
+        if self.settings.run.seed is not None:
+            for loader in loaders:
+                assert isinstance(loader, SingleThreadedAugmenter)
+                _without_stopwatch(loader.data_loader.transforms)
+        return loaders
+
+    def on_train_epoch_start(self):
+        super().on_train_epoch_start()
+        # by epoch, so that a continued run draws what an uninterrupted one would have drawn
+        if self.settings.run.seed is not None:
+            self._seed_streams(self.settings.run.seed, epoch=self.current_epoch)
+
+    def _seed_streams(self, seed: int, epoch: int) -> None:
+        """Start the run's random streams of an epoch; -1: those of the initialisation."""
+        of_random, of_numpy, of_torch = process_seeds(seed, epoch, self.local_rank)
+        random.seed(of_random)
+        np.random.seed(of_numpy)
+        torch.manual_seed(of_torch)
+
+    @contextmanager
+    def _single_process_if_seeded(self) -> Iterator[None]:
+        asked = os.environ.get(PROCESSES)
+        if self.settings.run.seed is None:
+            yield
+            return
+        if asked not in (None, "0"):
+            self.print_to_log_file(
+                "INFO: the plans set a seed: augmentation runs in this process "
+                f"({PROCESSES}={asked} is not used), since nnU-Net's worker processes deliver "
+                "their batches in no fixed order."
+            )
+        os.environ[PROCESSES] = "0"
+        try:
+            yield
+        finally:
+            if asked is None:
+                del os.environ[PROCESSES]
+            else:
+                os.environ[PROCESSES] = asked
+
+    # --- results folder, checkpoints
+
+    def on_train_start(self):
+        self._refuse_foreign_results()
+        super().on_train_start()
+        warm_start = self.settings.run.warm_start
+        if warm_start is not None and self.current_epoch == 0:
+            load_warm_start(self._bare_network(), load_checkpoint(warm_start))
+            self.print_to_log_file(f"Warm start from {warm_start}")
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        with atomic_path(filename) as temporary:
+            super().save_checkpoint(str(temporary))
+
+    def _refuse_foreign_results(self) -> None:
+        """All folds of a results folder share its plans.json: another entry there would relabel
+        finished folds."""
+        assert self.output_folder_base is not None  # nnU-Net made it
+        path = Path(self.output_folder_base) / "plans.json"
+        if not path.is_file():
+            return
+        plans = PlansManager(json.loads(path.read_text()))
+        there = plans.get_configuration(self.configuration_name).configuration
+        if self.read_settings(there) != self.settings:
+            here = self.configuration_manager.configuration
+            raise UserError(
+                f'{path} holds another "{PLANS_KEY}" entry: {there.get(PLANS_KEY)} there, '
+                f"{here.get(PLANS_KEY)} here. Give the changed plans a 'plans_name' (and file "
+                "name) of their own, or remove the results folder."
+            )
+
+    def _bare_network(self) -> torch.nn.Module:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network
+        for wrapper in ("module", "_orig_mod"):
+            network = getattr(network, wrapper, network)
+        assert isinstance(network, torch.nn.Module)
+        return network
+
+
+def _without_stopwatch(transform: Any) -> None:
+    """Let Gaussian blurs choose their algorithm by the size of the kernel.
+
+    nnU-Net's times FFT against convolution and takes the faster: the same seed, on a busier
+    machine, then gives other roundings.
+    """
+    if isinstance(transform, GaussianBlurTransform):
+        transform.benchmark = False
+    inner = [
+        *getattr(transform, "transforms", ()),
+        *getattr(transform, "list_of_transforms", ()),
+        getattr(transform, "transform", None),
+    ]
+    for one in inner:
+        if one is not None:
+            _without_stopwatch(one)

@@ -1,0 +1,36 @@
+import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from tests import tiny_dataset
+from tests.training.tiny_training import SHORT
+
+
+@pytest.fixture
+def make(tiny_data, monkeypatch, tmp_path):
+    """make(trainer class, adversarial settings, dimension=2, **entry): a trainer for tiny data."""
+
+    def make(cls, adversarial=None, dimension=2, plans_name="nnUNetPlans", **entry):
+        root, plans = tiny_data(dimension)
+        tiny_dataset.use(monkeypatch, root)
+        monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+        entry = {**SHORT, **entry}
+        if adversarial is not None:
+            entry["adversarial"] = adversarial
+        plans = {**plans, "plans_name": plans_name}
+        return tiny_dataset.make_trainer(cls, plans, entry=entry, dimension=dimension)
+
+    return make
+
+
+@pytest.fixture
+def trained_on(monkeypatch):
+    """The batches that reach nnU-Net's own train step."""
+    seen = []
+    own = nnUNetTrainer.train_step
+
+    def record(self, batch):
+        seen.append({**batch, "data": batch["data"].detach().clone()})
+        return own(self, batch)
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", record)
+    return seen

@@ -1,0 +1,57 @@
+"""Short trainings on the tiny data set, as the tests of the trainers make them."""
+
+from __future__ import annotations
+
+import torch
+
+from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNGSWRAT
+from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
+
+SHORT = {
+    "num_epochs": 2,
+    "num_iterations_per_epoch": 2,
+    "num_val_iterations_per_epoch": 1,
+    "seed": 0,
+}
+FULL = {"epsilon": 0.05, "ramp_up": 0.0}
+"""Adversarial training at its full epsilon from the first step."""
+ADVERSARIAL = [nnUNetTrainerAT, nnUNetTrainerLNGSWRAT]
+
+
+class Killed(Exception):
+    """In place of a signal."""
+
+
+def weights(trainer: PlansEntryTrainer) -> dict[str, torch.Tensor]:
+    """A copy of the network's state."""
+    return {k: v.clone() for k, v in trainer._bare_network().state_dict().items()}
+
+
+def steps(trainer: PlansEntryTrainer, n: int) -> list[float]:
+    """The losses of n training steps on nnU-Net's own batches."""
+    started(trainer)
+    return [float(trainer.train_step(next(trainer.dataloader_train))["loss"]) for _ in range(n)]
+
+
+def started(trainer: PlansEntryTrainer) -> PlansEntryTrainer:
+    """The trainer at the beginning of its first epoch."""
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    return trainer
+
+
+def batches(trainer: PlansEntryTrainer, n: int) -> list[dict]:
+    """n training batches."""
+    return [next(trainer.dataloader_train) for _ in range(n)]
+
+
+def interrupt_second_epoch(trainer: PlansEntryTrainer) -> None:
+    """Let `Killed` end the training when its second epoch begins."""
+    begin = trainer.on_epoch_start
+
+    def killed_in_the_second_epoch() -> None:
+        if trainer.current_epoch == 1:
+            raise Killed
+        begin()
+
+    trainer.on_epoch_start = killed_in_the_second_epoch
