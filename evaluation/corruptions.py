@@ -1,19 +1,24 @@
-"""Image shifts of the clinic: seeded corruptions of a preprocessed case at five severities.
+"""Corruptions as the clinic makes them: seeded, on a preprocessed case, at five severities.
 
-Where they act: on the preprocessed case, (C, *spatial), like the attacks, with each image channel's [min, max] mapped to [0, 1]; the result is
-clipped into [min, max]. Strengths are therefore fractions of the case's range, or voxels of the preprocessed grid, or HU for the CT
-shifts. This is the shift that the network sees: a change of brightness or contrast of the whole file that z-scoring would undo in
-deployment is not undone here, so those two are upper bounds for z-scored data. The previous stage's segmentation of a cascade is fixed.
+Where they act: on the preprocessed case, (C, *spatial), like the attacks, with each image channel's
+[min, max] mapped to [0, 1]; the result is clipped into [min, max]. Strengths are therefore
+fractions of the case's range, or voxels of the preprocessed grid, or HU for the CT corruptions.
+This is what the network sees: a change of brightness or contrast of the whole file that z-scoring
+would undo in deployment is not undone here, so those two are upper bounds for z-scored data. The
+previous stage's segmentation of a cascade is fixed.
 
-One seed gives one case the same pattern at every severity, only stronger. batchgeneratorsv2's transforms, nnU-Net's own, are used where they
-have the shift; axes of length 1 (2D cases) are left out of all of them.
+One seed gives one case the same pattern at every severity, only stronger. batchgeneratorsv2's
+transforms, nnU-Net's own, are used where they have the corruption; axes of length 1 (2D cases) are
+left out of all of them.
+
+To add a corruption, write a function here with `@_corruption(...)`; its name is the corruption's.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,43 +36,68 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from PIL import Image
 from scipy import ndimage
 
+from evaluation.unit_range import Hounsfield, UnitRange
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MINIMUM_AXIS = 8  # voxels; shorter axes keep their resolution
 
+# image (C, *spatial) in [0, 1], strength, generator, HU scale -> image, clipped by the caller
+Function = Callable[..., torch.Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """A corruption. `strengths`: one per severity, in `unit`. `needs`: 'ct', 'not_ct', '2d' or '' for every data set. `function(image, strength,
-    rng, hu)` -> image, with image (C, *spatial) in [0, 1]; `hu`, for CT: ([0, 1] units per HU, value of 0 HU), each (C, 1, ...)."""
+    """A corruption."""
 
     name: str
-    function: Callable[..., torch.Tensor]
+    function: Function
+    """(image (C, *spatial) in [0, 1], strength, rng, hu) -> image; `hu` is None but for CT."""
     strengths: tuple[float, ...]
+    """One per severity, in `unit`."""
     unit: str
     needs: str = ""
+    """'ct', 'not_ct', '2d', or '' for every data set."""
+
+
+CORRUPTIONS: dict[str, Corruption] = {}
 
 
 def corruption_names() -> tuple[str, ...]:
+    """In the order of the report."""
     return tuple(CORRUPTIONS)
 
 
 def get_corruption(name: str) -> Corruption:
-    """ValueError with the nearest names for an unknown one."""
-    return lookup(CORRUPTIONS, name, "shift")
+    """The corruption of this name.
+
+    Raises
+    ------
+    UserError
+        There is none; the text has the nearest names.
+    """
+    return lookup(CORRUPTIONS, name, "corruption")
 
 
 def inapplicable(*, ct: bool, two_dimensional: bool) -> dict[str, str]:
-    """{shift: why it does not apply} for a data set. `ct`: every channel is normalised as CT, so files hold HU. `two_dimensional`: a 2D
-    configuration, which sees slices."""
-    reasons = {
-        "ct": None if ct else "needs CT (CTNormalization in the plans), where files hold HU",
-        "not_ct": "does not occur in CT" if ct else None,
-        "2d": None if two_dimensional else "needs a 2D configuration",
-    }
-    return {s.name: reasons[s.needs] for s in CORRUPTIONS.values() if s.needs and reasons[s.needs]}
+    """{corruption: why it does not apply} for a data set.
+
+    Parameters
+    ----------
+    ct
+        Every channel is normalised as CT, so files hold HU.
+    two_dimensional
+        A 2D configuration, which sees slices.
+    """
+    reasons = {}
+    if ct:
+        reasons["not_ct"] = "does not occur in CT"
+    else:
+        reasons["ct"] = "needs CT (CTNormalization in the plans), where files hold HU"
+    if not two_dimensional:
+        reasons["2d"] = "needs a 2D configuration"
+    return {c.name: reasons[c.needs] for c in CORRUPTIONS.values() if c.needs in reasons}
 
 
 def apply_corruption(
@@ -77,79 +107,106 @@ def apply_corruption(
     severity: int,
     seed: int,
     image_channels: int | None = None,
-    file_scale: Sequence[float] | None = None,
-    file_offset: Sequence[float] | None = None,
+    file_scale: Sequence[float] | torch.Tensor | None = None,
+    file_offset: Sequence[float] | torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The shifted case, (C, *spatial), dtype and device of x, inside x's [min, max] per channel; x and the global random states are left
-    alone. `image_channels`: leading channels that are image (default: all). `file_scale`, `file_offset`: per channel,
-    x = scale * HU + offset; only the HU shifts need them. ValueError for an unknown shift or severity, or a missing scale."""
-    shift = get_corruption(name)
+    """The corrupted case; x and the global random states are left alone.
+
+    Parameters
+    ----------
+    name
+        Of `corruption_names`.
+    x
+        Preprocessed case, (C, *spatial).
+    severity
+        1 to 5.
+    seed
+        Of the pattern.
+    image_channels
+        Leading channels that are image; default: all.
+    file_scale, file_offset
+        Per channel, x = scale * HU + offset; only the HU corruptions need them.
+
+    Returns
+    -------
+    torch.Tensor
+        (C, *spatial), dtype and device of x, inside x's [min, max] per channel.
+
+    Raises
+    ------
+    UserError
+        An unknown corruption or severity, or a missing scale.
+    """
+    corruption = get_corruption(name)
     if severity not in SEVERITIES:
         raise UserError(f"severity must be one of {SEVERITIES}, got {severity}")
-    if shift.needs == "ct" and (file_scale is None or file_offset is None):
-        raise UserError(
-            f"shift {name} needs the case's HU scale, and its normalisation is not affine"
-        )
     channels = len(x) if image_channels is None else image_channels
     image = x[:channels].detach().cpu().double()
-    column = (-1, *[1] * (x.ndim - 1))
-    minimum, maximum = (
-        image.flatten(1).amin(1).reshape(column),
-        image.flatten(1).amax(1).reshape(column),
-    )
-    extent = maximum - minimum
-    safe = torch.where(extent > 0, extent, torch.ones_like(extent))
-    unit = ((image - minimum) / safe).float()
+    limits = UnitRange.of(image)
+    unit = limits.to_unit(image)
     shape = _shape_without_flat_axes(unit.shape)
-    hounsfield = None
-    if shift.needs == "ct":
-        scale, offset = (
-            torch.as_tensor(v, dtype=torch.float64)[:channels].reshape(column)
-            for v in (file_scale, file_offset)
-        )
-        per_hu, zero = scale / safe, (offset - minimum) / safe
-        hounsfield = tuple(v.reshape(-1, *[1] * (len(shape) - 1)).float() for v in (per_hu, zero))
-    strength = shift.strengths[severity - 1]
+    hu = None
+    if corruption.needs == "ct":
+        if file_scale is None or file_offset is None:
+            raise UserError(
+                f"corruption {name} needs the case's HU scale, and its normalisation is not affine"
+            )
+        per_hu, zero = limits.hounsfield(file_scale, file_offset)
+        column = (-1, *[1] * (len(shape) - 1))
+        hu = per_hu.reshape(column), zero.reshape(column)
+    strength, rng = corruption.strengths[severity - 1], np.random.default_rng(seed)
     with _global_random_state(seed), torch.no_grad():
-        changed = shift.function(
-            unit.reshape(shape).clone(), strength, np.random.default_rng(seed), hounsfield
-        )
-    changed = changed.reshape(unit.shape).double() * extent + minimum
-    # a constant channel has no range
-    changed = torch.where(
-        extent > 0, torch.minimum(torch.maximum(changed, minimum), maximum), image
-    )
+        changed = corruption.function(unit.reshape(shape).clone(), strength, rng, hu)
+    changed = limits.from_unit(changed.reshape(unit.shape), image)
     return torch.cat([changed.to(x), x[channels:]])
 
 
-# --- the shifts: image (C, *spatial) in [0, 1], strength, generator, HU scale -> image, clipped by the caller ----------------------------
+def _corruption(
+    *, strengths: tuple[float, ...], unit: str, needs: str = ""
+) -> Callable[[Function], Function]:
+    """Enter a function into CORRUPTIONS under its own name, without the leading underscore."""
+
+    def enter(function: Function) -> Function:
+        name = function.__name__.removeprefix("_")
+        CORRUPTIONS[name] = Corruption(
+            name=name, function=function, strengths=strengths, unit=unit, needs=needs
+        )
+        return function
+
+    return enter
 
 
+@_corruption(strengths=(0.02, 0.04, 0.08, 0.12, 0.18), unit="sd, of the range")
 def _gaussian_noise(image, sd, rng, hu):
-    return _transform(
-        GaussianNoiseTransform(float(sd)), image
-    )  # its noise_variance is a standard deviation
+    """batchgeneratorsv2's, whose `noise_variance` is a standard deviation."""
+    return _transform(GaussianNoiseTransform(float(sd)), image)
 
 
+@_corruption(strengths=(0.02, 0.04, 0.08, 0.12, 0.18), unit="sd, of the range", needs="not_ct")
 def _rician_noise(image, sd, rng, hu):
+    """Magnitude MRI: sd of the noise in the real and the imaginary part (batchgeneratorsv2's)."""
     # channel by channel: it keeps mean and sd of what it is given
     return torch.cat([_transform(RicianNoiseTransform((sd, sd)), c[None]) for c in image])
 
 
+@_corruption(strengths=(0.1, 0.2, 0.3, 0.45, 0.6), unit="sd, of the intensity", needs="not_ct")
 def _speckle(image, sd, rng, hu):
-    return image * (
-        1 + sd * torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
-    )
+    """Multiplicative noise, as of ultrasound: image * (1 + sd * normal)."""
+    noise = rng.standard_normal(tuple(image.shape), dtype=np.float32)
+    return image * (1 + sd * torch.from_numpy(noise))
 
 
+@_corruption(strengths=(0.5, 1.0, 1.5, 2.0, 3.0), unit="sigma, voxels")
 def _gaussian_blur(image, sigma, rng, hu):
+    """batchgeneratorsv2's `blur_sigma`; nnU-Net trains with 0.5 to 1."""
     # reflection needs an axis longer than the kernel's half
-    return _transform(
-        GaussianBlurTransform(lambda shape, dim: min(sigma, (shape[dim] - 1) / 4)), image
-    )
+    limited = GaussianBlurTransform(lambda shape, dim: min(sigma, (shape[dim] - 1) / 4))
+    return _transform(limited, image)
 
 
+@_corruption(strengths=(3, 5, 7, 11, 15), unit="path, voxels, in the plane of the last two axes")
 def _motion_blur(image, length, rng, hu):
+    """The mean over a straight path of `length` voxels in a random direction."""
     angle = rng.uniform(0, np.pi)
     direction = np.array([*[0.0] * (image.ndim - 3), np.sin(angle), np.cos(angle)])
     path = np.linspace(-(length - 1) / 2, (length - 1) / 2, int(length))
@@ -160,37 +217,39 @@ def _motion_blur(image, length, rng, hu):
     return torch.from_numpy(np.mean(moved, axis=1, dtype=np.float32))
 
 
+@_corruption(strengths=(1.5, 2.0, 3.0, 4.0, 6.0), unit="factor of voxel size")
 def _low_resolution(image, factor, rng, hu):
+    """Down and up again: 1 / batchgeneratorsv2's `scale`; nnU-Net trains with factors up to 2."""
     thin = tuple(a for a, n in enumerate(image.shape[1:]) if n < MINIMUM_AXIS)
-    return _transform(
-        SimulateLowResolutionTransform(
-            1 / factor, synchronize_channels=True, synchronize_axes=True, ignore_axes=thin
-        ),
-        image,
+    transform = SimulateLowResolutionTransform(
+        1 / factor, synchronize_channels=True, synchronize_axes=True, ignore_axes=thin
     )
+    return _transform(transform, image)
 
 
+@_corruption(strengths=(0.15, 0.3, 0.45, 0.6, 0.75), unit="contrast lost, fraction")
 def _contrast(image, loss, rng, hu):
-    return _transform(
-        ContrastTransform(1 - loss, preserve_range=True, synchronize_channels=True), image
-    )
+    """1 - batchgeneratorsv2's factor on distances from the mean; nnU-Net trains with up to 0.25."""
+    transform = ContrastTransform(1 - loss, preserve_range=True, synchronize_channels=True)
+    return _transform(transform, image)
 
 
+@_corruption(strengths=(1.2, 1.5, 1.9, 2.4, 3.0), unit="gamma or its inverse")
 def _gamma(image, ratio, rng, hu):
-    gamma = ratio if rng.random() < 0.5 else 1 / ratio
-    return _transform(
-        GammaTransform(
-            float(gamma),
-            p_invert_image=0,
-            synchronize_channels=True,
-            p_per_channel=1,
-            p_retain_stats=0,
-        ),
-        image,
+    """The exponent of the intensity, or 1 over it; nnU-Net trains with 0.7 to 1.5."""
+    transform = GammaTransform(
+        float(ratio if rng.random() < 0.5 else 1 / ratio),
+        p_invert_image=0,
+        synchronize_channels=True,
+        p_per_channel=1,
+        p_retain_stats=0,
     )
+    return _transform(transform, image)
 
 
+@_corruption(strengths=(0.1, 0.2, 0.35, 0.5, 0.7), unit="largest |log| of the field")
 def _bias_field(image, amplitude, rng, hu):
+    """MRI's coil: a factor exp(polynomial of order 3 in space), the same in every channel."""
     grids = np.meshgrid(
         *[np.linspace(-1, 1, n, dtype=np.float32) for n in image.shape[1:]],
         indexing="ij",
@@ -206,38 +265,43 @@ def _bias_field(image, amplitude, rng, hu):
     return image * torch.from_numpy(np.exp(amplitude * field / max(np.abs(field).max(), 1e-12)))
 
 
+@_corruption(strengths=(0.05, 0.1, 0.15, 0.2, 0.3), unit="up or down, of the range")
 def _brightness(image, offset, rng, hu):
-    return _transform(
-        BrightnessAdditiveTransform(
-            float(offset if rng.random() < 0.5 else -offset), 0.0, synchronize_channels=False
-        ),
-        image,
-    )
+    """What is added to every voxel."""
+    signed = float(_up_or_down(offset, rng))
+    return _transform(BrightnessAdditiveTransform(signed, 0.0, synchronize_channels=False), image)
 
 
+@_corruption(strengths=(50, 30, 20, 12, 6), unit="JPEG quality", needs="2d")
 def _jpeg(image, quality, rng, hu):
+    """Pillow's `quality`, on 8 bits per slice and channel."""
     slices = image.reshape(-1, *image.shape[-2:]).numpy()
     decoded = []
     for s in slices:
         buffer = io.BytesIO()
-        Image.fromarray(np.round(s * 255).astype(np.uint8)).save(
-            buffer, "JPEG", quality=int(quality)
-        )
+        picture = Image.fromarray(np.round(s * 255).astype(np.uint8))
+        picture.save(buffer, "JPEG", quality=int(quality))
         decoded.append(np.asarray(Image.open(buffer), np.float32) / 255)
     return torch.from_numpy(np.stack(decoded)).reshape(image.shape)
 
 
-def _hu_offset(image, offset, rng, hu):
+@_corruption(strengths=(10, 20, 40, 70, 100), unit="HU, up or down", needs="ct")
+def _hu_offset(image, offset, rng, hu: Hounsfield):
+    """A scanner whose scale is shifted: HU + offset."""
     per_hu, _ = hu
-    return image + (offset if rng.random() < 0.5 else -offset) * per_hu
+    return image + _up_or_down(offset, rng) * per_hu
 
 
-def _hu_scale(image, change, rng, hu):
+@_corruption(strengths=(0.02, 0.04, 0.07, 0.11, 0.16), unit="relative, up or down", needs="ct")
+def _hu_scale(image, change, rng, hu: Hounsfield):
+    """A scanner whose scale is stretched around water: HU * (1 + change)."""
     _, zero = hu
-    return zero + (image - zero) * (1 + (change if rng.random() < 0.5 else -change))
+    return zero + (image - zero) * (1 + _up_or_down(change, rng))
 
 
+@_corruption(strengths=(0.1, 0.15, 0.2, 0.3, 0.4), unit="of each axis, one dark box")
 def _occlusion(image, fraction, rng, hu):
+    """A box of this fraction of each axis at a random place, set to the minimum."""
     size = tuple(max(1, round(fraction * n)) for n in image.shape[1:])
     seed = int(rng.integers(2**31))
     covered = []
@@ -247,103 +311,8 @@ def _occlusion(image, fraction, rng, hu):
     return torch.cat(covered)
 
 
-CORRUPTIONS: dict[str, Corruption] = {
-    s.name: s
-    for s in (
-        Corruption(
-            name="gaussian_noise",
-            function=_gaussian_noise,
-            strengths=(0.02, 0.04, 0.08, 0.12, 0.18),
-            unit="sd, of the range",
-        ),
-        Corruption(
-            name="rician_noise",
-            function=_rician_noise,
-            strengths=(0.02, 0.04, 0.08, 0.12, 0.18),
-            unit="sd, of the range",
-            needs="not_ct",
-        ),
-        Corruption(
-            name="speckle",
-            function=_speckle,
-            strengths=(0.1, 0.2, 0.3, 0.45, 0.6),
-            unit="sd, of the intensity",
-            needs="not_ct",
-        ),
-        Corruption(
-            name="gaussian_blur",
-            function=_gaussian_blur,
-            strengths=(0.5, 1.0, 1.5, 2.0, 3.0),
-            unit="sigma, voxels",
-        ),
-        Corruption(
-            name="motion_blur",
-            function=_motion_blur,
-            strengths=(3, 5, 7, 11, 15),
-            unit="path, voxels, in the plane of the last two axes",
-        ),
-        Corruption(
-            name="low_resolution",
-            function=_low_resolution,
-            strengths=(1.5, 2.0, 3.0, 4.0, 6.0),
-            unit="factor of voxel size",
-        ),
-        Corruption(
-            name="contrast",
-            function=_contrast,
-            strengths=(0.15, 0.3, 0.45, 0.6, 0.75),
-            unit="contrast lost, fraction",
-        ),
-        Corruption(
-            name="gamma",
-            function=_gamma,
-            strengths=(1.2, 1.5, 1.9, 2.4, 3.0),
-            unit="gamma or its inverse",
-        ),
-        Corruption(
-            name="bias_field",
-            function=_bias_field,
-            strengths=(0.1, 0.2, 0.35, 0.5, 0.7),
-            unit="largest |log| of the field",
-        ),
-        Corruption(
-            name="brightness",
-            function=_brightness,
-            strengths=(0.05, 0.1, 0.15, 0.2, 0.3),
-            unit="up or down, of the range",
-        ),
-        Corruption(
-            name="jpeg",
-            function=_jpeg,
-            strengths=(50, 30, 20, 12, 6),
-            unit="JPEG quality",
-            needs="2d",
-        ),
-        Corruption(
-            name="hu_offset",
-            function=_hu_offset,
-            strengths=(10, 20, 40, 70, 100),
-            unit="HU, up or down",
-            needs="ct",
-        ),
-        Corruption(
-            name="hu_scale",
-            function=_hu_scale,
-            strengths=(0.02, 0.04, 0.07, 0.11, 0.16),
-            unit="relative, up or down",
-            needs="ct",
-        ),
-        Corruption(
-            name="occlusion",
-            function=_occlusion,
-            strengths=(0.1, 0.15, 0.2, 0.3, 0.4),
-            unit="of each axis, one dark box",
-        ),
-    )
-}
-
-
-# --- helpers ------------------------------------------------------------------------------------------------------------------------
+def _up_or_down(size: float, rng: np.random.Generator) -> float:
+    return size if rng.random() < 0.5 else -size
 
 
 def _transform(transform: BasicTransform, image: torch.Tensor) -> torch.Tensor:
@@ -357,8 +326,8 @@ def _shape_without_flat_axes(shape: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _global_random_state(seed: int):
-    """batchgeneratorsv2 draws from the global states of numpy and torch: seeded inside, restored afterwards."""
+def _global_random_state(seed: int) -> Iterator[None]:
+    """batchgeneratorsv2 draws from the global states of numpy and torch: seeded, then restored."""
     before = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,8 +1,9 @@
-"""Means over cases as nnU-Net takes them, bootstrap intervals over cases, and paired tests between models.
+"""Means over cases as nnU-Net takes them, bootstrap intervals, and paired tests between models.
 
-Values are (cases, labels), nan where a metric is undefined. The mean is nnU-Net's: per label over the cases that define it, then over labels.
-Intervals are percentile intervals over resampled cases; two groups resampled with the same `resamples` are paired. They say how much the
-figure would vary over other cases like these; they know nothing of training again or of cases that share a patient.
+Values are (cases, labels), nan where a metric is undefined. The mean is nnU-Net's: per label over
+the cases that define it, then over labels. Intervals are percentile intervals over resampled cases;
+two groups resampled with the same draws are paired. They say how much the figure would vary over
+other cases like these; they know nothing of training again or of cases that share a patient.
 """
 
 from __future__ import annotations
@@ -25,23 +26,45 @@ def mean_over_cases(values: np.ndarray) -> float:
 
 
 def resample(cases: int, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """(resamples, cases): how often each case is drawn. One seed gives one set of draws."""
+    """Draw cases with replacement; one seed gives one set of draws.
+
+    Returns
+    -------
+    np.ndarray
+        (resamples, cases): how often each case is drawn.
+
+    Raises
+    ------
+    UserError
+        Fewer than one case.
+    """
     if cases < 1:
         raise UserError(f"cases must be >= 1, got {cases}")
-    return (
-        np.random.default_rng(seed)
-        .multinomial(cases, np.full(cases, 1 / cases), size=resamples)
-        .astype(np.float64)
-    )
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+    return draws.astype(np.float64)
 
 
 def interval(values: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    """95% percentile interval of the mean of (cases, labels) over `draws` of `resample`; (nan, nan) where undefined."""
+    """95% percentile interval of the mean.
+
+    Parameters
+    ----------
+    values
+        (cases, labels).
+    draws
+        Of `resample`.
+
+    Returns
+    -------
+    tuple
+        (low, high); (nan, nan) where undefined.
+    """
     return _percentiles(_weighted_means(values, draws))
 
 
 def difference_interval(a: np.ndarray, b: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    """95% interval of mean(a) - mean(b), (cases, labels) each, with the same cases drawn in both."""
+    """95% interval of mean(a) - mean(b), the same cases drawn in both; a, b: (cases, labels)."""
     return _percentiles(_weighted_means(a, draws) - _weighted_means(b, draws))
 
 
@@ -52,8 +75,23 @@ def drop_reduction(
     of_dice: np.ndarray,
     draws: np.ndarray,
 ) -> tuple[float, float, float]:
-    """By what share a drop is smaller than another, 1 - (clean - dice) / (of_clean - of_dice), all (cases, labels), with its 95% interval over
-    the same drawn cases. (nan, nan, nan) where the other drop is not itself positive in 97.5% of the draws: a share of nothing."""
+    """By what share a drop is smaller than another: 1 - (clean - dice) / (of_clean - of_dice).
+
+    Parameters
+    ----------
+    clean, dice
+        (cases, labels), of the drop.
+    of_clean, of_dice
+        Likewise, of the other drop.
+    draws
+        Of `resample`; the same cases are drawn in all four.
+
+    Returns
+    -------
+    tuple
+        The share with its 95% interval; (nan, nan, nan) where the other drop is not itself positive
+        in 97.5% of the draws: a share of nothing.
+    """
     everything = np.vstack([np.ones(draws.shape[1]), draws])
     drop = _weighted_means(clean, everything) - _weighted_means(dice, everything)
     other = _weighted_means(of_clean, everything) - _weighted_means(of_dice, everything)
@@ -65,8 +103,22 @@ def drop_reduction(
 
 
 def sign_flip_test(difference: np.ndarray, *, seed: int) -> float:
-    """Two-sided p of 'the mean paired difference is 0', (cases,): SciPy's permutation test over the signs, exact for few cases. Cases with nan are
-    left out; 1.0 where no case is left or none differs."""
+    """Two-sided p of 'the mean paired difference is 0'.
+
+    SciPy's permutation test over the signs, exact for few cases.
+
+    Parameters
+    ----------
+    difference
+        (cases,); cases with nan are left out.
+    seed
+        Of the permutations, where there are more than PERMUTATIONS.
+
+    Returns
+    -------
+    float
+        1.0 where no case is left or none differs.
+    """
     d = np.asarray(difference, np.float64)
     d = d[~np.isnan(d)]
     if not d.any():

@@ -30,6 +30,9 @@ from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
+PLANS_NEED = ("plans_name", "dataset_name", "configurations")
+DATASET_NEEDS = ("labels", "file_ending")
+
 
 class SegmentationModel:
     """A trained nnU-Net v2 model. Build it with `from_folder`; attributes are read-only.
@@ -118,12 +121,8 @@ class SegmentationModel:
 
         Parameters
         ----------
-        folder
-            The model folder.
-        folds
-            None takes every fold_0, fold_1, ... that has the checkpoint, or else fold_all.
-        checkpoint
-            Name of the file within a fold.
+        folder, folds, checkpoint
+            As `find_folds`.
         device
             Where the networks go.
         tile_step_size
@@ -136,17 +135,14 @@ class SegmentationModel:
         Raises
         ------
         UserError
-            A folder without plans.json or dataset.json, without the fold or checkpoint, a trainer
-            that nnU-Net does not find, a checkpoint that weights_only refuses (unless
-            `trust_checkpoint`), weights that do not fit.
+            As `find_folds` and `load_folds`, and for a tile step out of range.
         """
         folder = Path(folder)
         if not 0 < tile_step_size <= 1:
             raise UserError(f"tile_step_size must be in (0, 1], got {tile_step_size}")
         found = find_folds(folder, folds, checkpoint)
-        needs = ("plans_name", "dataset_name", "configurations")
-        plans = PlansManager(read_json(folder / "plans.json", needs=needs))
-        dataset_json = read_json(folder / "dataset.json", needs=("labels", "file_ending"))
+        plans = PlansManager(read_json(folder / "plans.json", needs=PLANS_NEED))
+        dataset_json = read_json(folder / "dataset.json", needs=DATASET_NEEDS)
         loaded = load_folds(
             folder,
             found,

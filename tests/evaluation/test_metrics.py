@@ -16,20 +16,20 @@ SPACINGS = {(1, 20, 24): (999.0, 0.7, 1.3), (12, 14, 10): (2.5, 0.8, 1.0)}
 def label_maps(shape, seed=0, top=3):
     """Two smooth random label maps with values 0 .. top."""
     rng = np.random.default_rng(seed)
-    reference = np.zeros(shape, np.int64)
+    ground_truth = np.zeros(shape, np.int64)
     for value in range(1, top + 1):
         start = [int(rng.integers(0, max(n - 6, 1))) for n in shape]
-        reference[tuple(slice(s, s + 6) for s in start)] = value
-    prediction = np.where(rng.random(shape) < 0.1, 0, np.roll(reference, 1, axis=-1))
-    return prediction, reference
+        ground_truth[tuple(slice(s, s + 6) for s in start)] = value
+    prediction = np.where(rng.random(shape) < 0.1, 0, np.roll(ground_truth, 1, axis=-1))
+    return prediction, ground_truth
 
 
 @pytest.mark.parametrize("shape", SPACINGS)
 @pytest.mark.parametrize("ignore_label", [None, 3])
 @pytest.mark.parametrize("labels", [(1, 2), ((1, 2), (2,))])
 def test_dice_and_iou_equal_nnunet(shape, ignore_label, labels, tmp_path):
-    prediction, reference = label_maps(shape)
-    for name, array in (("p", prediction), ("r", reference)):
+    prediction, ground_truth = label_maps(shape)
+    for name, array in (("p", prediction), ("r", ground_truth)):
         sitk.WriteImage(
             sitk.GetImageFromArray(array.astype(np.uint8)), str(tmp_path / f"{name}.nii.gz")
         )
@@ -41,7 +41,7 @@ def test_dice_and_iou_equal_nnunet(shape, ignore_label, labels, tmp_path):
         ignore_label,
     )["metrics"]
     ours = metrics.score(
-        prediction, reference, spacing=SPACINGS[shape], labels=labels, ignore_label=ignore_label
+        prediction, ground_truth, spacing=SPACINGS[shape], labels=labels, ignore_label=ignore_label
     )
     for label in labels:
         assert ours[label].dice == theirs[label]["Dice"] and ours[label].iou == theirs[label]["IoU"]
@@ -53,10 +53,11 @@ def test_dice_and_iou_equal_nnunet(shape, ignore_label, labels, tmp_path):
 
 @pytest.mark.parametrize("shape", SPACINGS)
 def test_surface_distances_equal_monai(shape):
-    prediction, reference = label_maps(shape)
+    prediction, ground_truth = label_maps(shape)
     spacing = SPACINGS[shape]
-    ours = metrics.score(prediction, reference, spacing=spacing, labels=(1,), tolerance_mm=1.0)[1]
-    squeezed = [torch.from_numpy(a == 1).squeeze(0)[None, None] for a in (prediction, reference)]
+    scores = metrics.score(prediction, ground_truth, spacing=spacing, labels=(1,), tolerance_mm=1.0)
+    ours = scores[1]
+    squeezed = [torch.from_numpy(a == 1).squeeze(0)[None, None] for a in (prediction, ground_truth)]
     mm = spacing[-(squeezed[0].ndim - 2) :]
     hd95 = compute_hausdorff_distance(*squeezed, include_background=True, percentile=95, spacing=mm)
     nsd = compute_surface_dice(
@@ -85,37 +86,37 @@ def test_empty_mask_rule(shape, spacing):
 
 
 def test_a_perfect_prediction_is_perfect():
-    _, reference = label_maps((12, 14, 10))
-    perfect = metrics.score(reference, reference, spacing=(1, 1, 1), labels=(1,))[1]
+    _, ground_truth = label_maps((12, 14, 10))
+    perfect = metrics.score(ground_truth, ground_truth, spacing=(1, 1, 1), labels=(1,))[1]
     assert (perfect.dice, perfect.iou, perfect.nsd, perfect.hd95_mm) == (1, 1, 1, 0)
 
 
 def test_hd95_is_in_mm():
-    reference = np.zeros((1, 20, 20), int)
-    reference[0, 5:10, 5:10] = 1
-    moved = np.roll(reference, 3, axis=2)
+    ground_truth = np.zeros((1, 20, 20), int)
+    ground_truth[0, 5:10, 5:10] = 1
+    moved = np.roll(ground_truth, 3, axis=2)
     scores = [
-        metrics.score(moved, reference, spacing=(999, 1, s), labels=(1,))[1].hd95_mm
+        metrics.score(moved, ground_truth, spacing=(999, 1, s), labels=(1,))[1].hd95_mm
         for s in (1.0, 2.0)
     ]
     assert scores == [pytest.approx(3), pytest.approx(6)]
 
 
 def test_ignored_voxels_never_count():
-    prediction, reference = label_maps((12, 14, 10))
-    reference[:, :4] = 9
+    prediction, ground_truth = label_maps((12, 14, 10))
+    ground_truth[:, :4] = 9
     other = prediction.copy()
     other[:, :4] = 1
     a, b = (
-        metrics.score(p, reference, spacing=(1, 1, 1), labels=(1, 2), ignore_label=9)
+        metrics.score(p, ground_truth, spacing=(1, 1, 1), labels=(1, 2), ignore_label=9)
         for p in (prediction, other)
     )
     assert a == b
 
 
 def test_foreground_mean_leaves_out_background_and_undefined_labels():
-    prediction, reference = label_maps((12, 14, 10), top=1)
-    scores = metrics.score(prediction, reference, spacing=(1, 1, 1), labels=(0, 1, 2))
+    prediction, ground_truth = label_maps((12, 14, 10), top=1)
+    scores = metrics.score(prediction, ground_truth, spacing=(1, 1, 1), labels=(0, 1, 2))
     assert np.isnan(scores[2].dice)
     assert metrics.foreground_mean(scores).dice == scores[1].dice
     assert np.isnan(metrics.foreground_mean({2: scores[2]}).dice)
