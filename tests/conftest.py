@@ -8,7 +8,8 @@ from tests import model_folders
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts():
-    # a background job of a script is started with SIGINT ignored, and so would be the processes that tests interrupt
+    # a background job of a script is started with SIGINT ignored, and so would be the processes
+    # that tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -19,7 +20,10 @@ def few_threads():
 
 @pytest.fixture(scope="session")
 def trained():
-    """{dimension: (network, x (B, 1, *spatial), y)}: U-Nets that segment balls, trained in seconds."""
+    """{dimension: (network, x, y)}: U-Nets that segment balls, trained in seconds.
+
+    x is (B, 1, *spatial), y (B, *spatial).
+    """
     models = {}
     for dimension in (2, 3):
         x, y = model_folders.batch(dimension)
