@@ -1,11 +1,13 @@
-"""The two commands of the README, from a fresh clone: `python3 quickstart.py demo` and `python3 quickstart.py test`.
+"""The two commands of the README, from a fresh clone.
 
-Each makes its own virtual environment beside this file (.venv-demo, .venv-test), or uses it again once it is complete, installs
-nnU-Net and this package into it, registers the trainers and then runs `lngswr demo` or pytest; further arguments go to those. Your
-other environments are not touched. Standard library only.
+    python3 quickstart.py demo
+    python3 quickstart.py test
+
+Each makes its own virtual environment beside this file (.venv-demo, .venv-test), or uses it again
+once it is complete, installs nnU-Net and this package into it, registers the trainers and then
+runs `lngswr demo` or pytest; further arguments go to those. Your other environments are not
+touched. Standard library only, and nothing that an old Python cannot parse.
 """
-
-from __future__ import annotations  # an old Python shall reach the message about its age
 
 import hashlib
 import os
@@ -14,12 +16,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import List  # as list[str] an old Python would not reach the message about its age
 
 HERE = Path(__file__).resolve().parent
 
-# One version known to work, named again in every command that installs more: nnU-Net needs torchvision (through timm), and left to
-# itself pip takes the newest one and replaces this torch by that one's newest CUDA build (6 GB). Where pip is set up to find
-# torch's CPU builds, this line takes one.
+# One version known to work, named again in every command that installs more: nnU-Net needs
+# torchvision (through timm), and left to itself pip takes the newest one and replaces this torch by
+# that one's newest CUDA build (6 GB). Where pip is set up to find torch's CPU builds, this line
+# takes one.
 TORCH = "torch==2.13.0"
 
 USAGE = """usage: python3 quickstart.py demo [options of lngswr demo]
@@ -27,7 +31,7 @@ USAGE = """usage: python3 quickstart.py demo [options of lngswr demo]
 """
 
 
-def main(argv: list[str]) -> int:
+def main(argv: List[str]) -> int:
     if sys.version_info < (3, 11):
         return fail(
             "Python 3.11 or newer is needed, this is %d.%d (%s)."
@@ -57,7 +61,20 @@ class QuickstartError(Exception):
 
 
 def prepare(environment: Path, what: str) -> None:
-    """Makes `environment` complete. It is used again while setup.py and this file are what it was made from."""
+    """Make `environment` complete, or find it complete.
+
+    It is used again while setup.py and this file are what it was made from.
+
+    Parameters
+    ----------
+    environment : folder of the virtual environment.
+    what : "demo" or "test".
+
+    Raises
+    ------
+    QuickstartError
+        A step failed, or something else is in the way.
+    """
     complete = environment / "quickstart-complete"
     made_from = hashlib.sha256(
         (HERE / "setup.py").read_bytes() + Path(__file__).read_bytes()
@@ -71,6 +88,12 @@ def prepare(environment: Path, what: str) -> None:
         % environment,
         flush=True,
     )
+    make(environment, what)
+    complete.write_text(made_from)
+
+
+def make(environment: Path, what: str) -> None:
+    """The steps of `prepare`, with their output in a file beside `environment`."""
     if environment.exists():
         if not (environment / "pyvenv.cfg").is_file():
             raise QuickstartError(
@@ -87,14 +110,18 @@ def prepare(environment: Path, what: str) -> None:
 
     python = str(program(environment, "python"))
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    network = "If the lines above speak of connections or of no matching distribution: this step needs pip's package index."
+    network = (
+        "If the lines above speak of connections or of no matching distribution: "
+        "this step needs pip's package index."
+    )
     step(log, "PyTorch (%s)" % TORCH, pip + ["install", TORCH], network)
     # editable: the environment follows this folder, also after a git pull
     package = str(HERE) + ("[test]" if what == "test" else "")
     step(log, "nnU-Net and this package", pip + ["install", TORCH, "-e", package], network)
     step(log, "pip check", pip + ["check"], "The installed packages contradict each other.")
     if what == "test":
-        # an oracle of the tests; its pins would downgrade requests and idna, which breaks other packages
+        # an oracle of the tests; its pins would downgrade requests and idna, which breaks other
+        # packages
         step(
             log,
             "torchattacks, without what it pins",
@@ -102,11 +129,23 @@ def prepare(environment: Path, what: str) -> None:
             network,
         )
     step(log, "lngswr register", [str(program(environment, "lngswr")), "register"], "")
-    complete.write_text(made_from)
 
 
-def step(log: Path, title: str, command: list[str], hint: str) -> None:
-    """Runs `command` with its output in `log`, says that it is alive every 20 s, raises QuickstartError with the last lines."""
+def step(log: Path, title: str, command: List[str], hint: str) -> None:
+    """Run `command`, and say that it is alive every 20 s.
+
+    Parameters
+    ----------
+    log : file for its output.
+    title : what it does, for the user.
+    command : program and arguments.
+    hint : what to do where it fails, or "".
+
+    Raises
+    ------
+    QuickstartError
+        It failed; the text has its last lines.
+    """
     print("  %s ..." % title, flush=True)
     started = time.monotonic()
     with open(log, "w", encoding="utf-8") as output:
@@ -139,6 +178,7 @@ def step(log: Path, title: str, command: list[str], hint: str) -> None:
 
 
 def program(environment: Path, name: str) -> Path:
+    """A program of a virtual environment."""
     return environment / ("Scripts" if os.name == "nt" else "bin") / name
 
 

@@ -1,12 +1,14 @@
-"""Two choices of adversarial training, measured on a real data set: whose intensity range epsilon is a fraction of, and whether LNG-SWR's
-prior sees clean or attacked samples.
+"""Two choices of adversarial training, measured on a real data set.
 
-    python benchmarks/adversarial_choices.py -d 611 -c 2d -f 0 -chk .../fold_0/checkpoint_final.pth [-p PLANS] [--batches 20] [-o FILE]
+    python benchmarks/adversarial_choices.py -d 611 -c 2d -f 0 -chk .../checkpoint_final.pth
+        [-p PLANS] [--batches 20] [-o FILE]
 
-Range: [min, max] of the augmented patch as a share of that of its case, widened to the patch (what `epsilon_range` chooses between); the
-share is the factor between the two epsilons. Prior: its gains after the same augmented batches, clean and attacked by the settings of
-`nnUNetTrainerLNGSWRAT`, from the same trained network; beside it the difference between two halves of the clean batches, which is chance.
-Needs nnUNet_preprocessed; writes nothing but -o.
+Whose intensity range epsilon is a fraction of: [min, max] of the augmented patch as a share of that
+of its case, widened to the patch (what `epsilon_range` chooses between); the share is the factor
+between the two epsilons. And whether LNG-SWR's prior sees clean or attacked samples: its gains
+after the same augmented batches, clean and attacked by the settings of `nnUNetTrainerLNGSWRAT`,
+from the same trained network; beside it the difference between two halves of the clean batches,
+which is chance. Needs nnUNet_preprocessed; writes nothing but -o.
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
+# as a script, from a clone that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,16 +58,51 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict:
+    """Both figures, from `args.batches` augmented batches."""
+    import torch
+
+    from nnunetv2_lngswr.training.bounds import patch_bounds
+
+    torch.set_num_threads(args.threads)
+    trainer = trained(args)
+    loader, _ = trainer.get_dataloaders()
+    generator = torch.Generator(args.device).manual_seed(0)
+    at = trainer.settings.adversarial
+    shares, clean, attacked = [], [], []
+    for _ in range(args.batches):
+        batch = trainer._on_device(next(loader))
+        x = batch["data"]
+        patch = patch_bounds(x, None, x.shape[1])
+        case = patch_bounds(x, trainer._ranges(batch["keys"]), x.shape[1])
+        share = (patch.maximum - patch.minimum) / (case.maximum - case.minimum)
+        shares += share.flatten().tolist()
+        clean.append(x)
+        everyone = torch.arange(len(x))
+        how = (at.epsilon, generator, at.attack_steps, at.relative_step_size)
+        attacked.append(trainer._craft(batch, everyone, *how))
+
+    half = args.batches // 2
+    of_clean, of_attacked = gains(trainer, clean), gains(trainer, attacked)
+    chance = np.abs(gains(trainer, clean[:half]) - gains(trainer, clean[half:]))
+    quantiles = np.quantile(shares, (0.05, 0.5, 0.95)).tolist()
+    return {
+        "epsilon": at.epsilon,
+        "samples": len(shares),
+        "patch_range_over_case_range": dict(zip(("5%", "median", "95%"), quantiles)),
+        "prior_gain_clean_minus_attacked": size(np.abs(of_clean - of_attacked)),
+        "prior_gain_between_halves_of_clean": size(chance),
+    }
+
+
+def trained(args: argparse.Namespace):
+    """The trainer with the checkpoint's weights, in train mode."""
     import torch
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
     from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWRAT
-    from nnunetv2_lngswr.training.bounds import patch_bounds
     from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
-    from nnunetv2_lngswr.utils.seeds import stream_seed
 
-    torch.set_num_threads(args.threads)
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.d)
     plans, dataset = (
         json.loads((folder / f"{name}.json").read_text()) for name in (args.p, "dataset")
@@ -76,67 +112,29 @@ def measure(args: argparse.Namespace) -> dict:
     trainer.initialize()
     trainer.network.load_state_dict(load_checkpoint(args.chk)["network_weights"])
     trainer.network.train()
-    loader, _ = trainer.get_dataloaders()
-    generator = torch.Generator(args.device).manual_seed(0)
+    return trainer
 
-    shares, clean, attacked = [], [], []
-    for _ in range(args.batches):
-        batch = trainer._on_device(next(loader))
-        x = batch["data"]
-        patch, case = (
-            patch_bounds(x, None, x.shape[1]),
-            patch_bounds(x, trainer._ranges(batch["keys"]), x.shape[1]),
-        )
-        shares += (
-            ((patch.maximum - patch.minimum) / (case.maximum - case.minimum)).flatten().tolist()
-        )
-        clean.append(x)
-        everyone = torch.arange(len(x))
-        attacked.append(
-            trainer._craft(
-                batch,
-                everyone,
-                trainer.at.epsilon,
-                generator,
-                trainer.at.attack_steps,
-                trainer.at.relative_step_size,
-            )
-        )
 
-    def gains(batches: list[torch.Tensor]) -> np.ndarray:
-        """Prior gains of all stages, channels and bands."""
-        priors = [
-            branch.prior for _, branch in trainer.lngswr.branches() if branch.prior is not None
-        ]
-        for prior in priors:
-            for buffer in (prior.energy, prior.variance, prior.steps, prior.pending):
-                buffer.zero_()
-        trainer.lngswr.seed_noise(lambda layer: stream_seed(0, layer))
-        for x in batches:
-            with torch.no_grad():
-                trainer.network(x)
-            trainer.lngswr.commit_priors()
-        return np.concatenate([prior.gain().flatten().cpu().numpy() for prior in priors])
+def gains(trainer, batches: list) -> np.ndarray:
+    """Prior gains of all stages, channels and bands after these batches alone."""
+    import torch
 
-    half = args.batches // 2
-    of_clean, of_attacked = gains(clean), gains(attacked)
-    chance = np.abs(gains(clean[:half]) - gains(clean[half:]))
-    difference = np.abs(of_clean - of_attacked)
-    return {
-        "epsilon": trainer.at.epsilon,
-        "samples": len(shares),
-        "patch_range_over_case_range": dict(
-            zip(("5%", "median", "95%"), np.quantile(shares, (0.05, 0.5, 0.95)).tolist())
-        ),
-        "prior_gain_clean_minus_attacked": {
-            "mean": float(difference.mean()),
-            "largest": float(difference.max()),
-        },
-        "prior_gain_between_halves_of_clean": {
-            "mean": float(chance.mean()),
-            "largest": float(chance.max()),
-        },
-    }
+    from nnunetv2_lngswr.utils.seeds import stream_seed
+
+    priors = [branch.prior for _, branch in trainer.lngswr.branches() if branch.prior is not None]
+    for prior in priors:
+        for buffer in (prior.energy, prior.variance, prior.steps, prior.pending):
+            buffer.zero_()
+    trainer.lngswr.seed_noise(lambda layer: stream_seed(0, layer))
+    for x in batches:
+        with torch.no_grad():
+            trainer.network(x)
+        trainer.lngswr.commit_priors()
+    return np.concatenate([prior.gain().flatten().cpu().numpy() for prior in priors])
+
+
+def size(difference: np.ndarray) -> dict[str, float]:
+    return {"mean": float(difference.mean()), "largest": float(difference.max())}
 
 
 if __name__ == "__main__":

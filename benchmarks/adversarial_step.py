@@ -1,10 +1,12 @@
-"""What a step of adversarial training costs relative to vanilla nnU-Net's, per scheme, with and without LNG-SWR, for a 2D and a 3D plan.
+"""What a step of adversarial training costs relative to vanilla nnU-Net's, for a 2D and a 3D plan.
 
-    python benchmarks/adversarial_step.py [--plans 2d 3d] [--repeats 9] [--threads 2] [--device cpu] [-o FILE.json]
+    python benchmarks/adversarial_step.py [--plans 2d 3d] [--repeats 9] [--threads 2]
+        [--device cpu] [-o FILE.json]
 
-Plans, arms, the step and how they take turns are those of `lngswr benchmark overhead`; on top of it comes what the trainers do: the target, the bounds of the
-case (read before, as in all but the first epoch), the attack, and for "free" the update of the perturbation. "free" is one step of a
-replayed batch: `replays` does not change its cost.
+Per scheme, with and without LNG-SWR. Plans, arms, the step and how they take turns are those of
+`lngswr benchmark overhead`; on top of it comes what the trainers do: the target, the bounds of the
+case (read before, as in all but the first epoch), the attack, and for "free" the update of the
+perturbation. "free" is one step of a replayed batch: `replays` does not change its cost.
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
+# as a script, from a clone that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
@@ -39,7 +40,7 @@ SCHEMES = {
 
 
 class AdversarialArm(Arm):
-    """An arm of `nnunetv2_lngswr.experiments.overhead`, vanilla or LNG-SWR, whose batch is attacked."""
+    """An arm of `experiments.overhead`, vanilla or LNG-SWR, whose batch is attacked."""
 
     def __init__(self, base: str, config: ATConfig, plan: dict, device: str):
         super().__init__(base, plan, device)
@@ -50,10 +51,12 @@ class AdversarialArm(Arm):
         self.carried = torch.zeros_like(self.x)
 
     def ball(self, samples: slice):
+        """What the attack may do to these samples."""
         bounds = patch_bounds(self.clean[samples], tuple(r[samples] for r in self.case_range), 1)
         return ThreatModel(norm=self.config.norm, epsilon=self.config.epsilon).ball(bounds)
 
     def train_step(self) -> None:
+        """One step of the scheme."""
         if self.config.scheme == "free":
             self.free_step()
             return
@@ -71,11 +74,22 @@ class AdversarialArm(Arm):
         super().train_step()
 
     def free_step(self) -> None:
+        """One replay: the step of the network and that of the perturbation."""
         ball = self.ball(slice(None))
         self.x = project_onto_ball(self.clean + self.carried, self.clean, ball).requires_grad_()
         super().train_step()
         step = self.config.relative_step_size * ball.epsilon * step_direction(self.x.grad, ball)
         self.carried = project_onto_ball(self.x.detach() + step, self.clean, ball) - self.clean
+
+
+def arms_of(plan: dict, device: str) -> dict[str, Arm]:
+    """Vanilla and LNG-SWR, each scheme on vanilla, and two of them on LNG-SWR."""
+    arms = {name: Arm(name, plan, device) for name in ("vanilla", "LNG-SWR")}
+    for name, config in SCHEMES.items():
+        arms[name] = AdversarialArm("vanilla", config, plan, device)
+    for name in ("AT FGSM-RS", "AT free"):
+        arms[f"LNG-SWR + {name}"] = AdversarialArm("LNG-SWR", SCHEMES[name], plan, device)
+    return arms
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,26 +108,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     result = {**conditions(command, args.device, args.threads), "plans": {}}
     for plan in args.plans:
-        arms = {
-            "vanilla": Arm("vanilla", PLANS[plan], args.device),
-            "LNG-SWR": Arm("LNG-SWR", PLANS[plan], args.device),
-        }
-        arms |= {
-            name: AdversarialArm("vanilla", config, PLANS[plan], args.device)
-            for name, config in SCHEMES.items()
-        }
-        for name in ("AT FGSM-RS", "AT free"):
-            arms[f"LNG-SWR + {name}"] = AdversarialArm(
-                "LNG-SWR", SCHEMES[name], PLANS[plan], args.device
-            )
+        arms = arms_of(PLANS[plan], args.device)
         figures = time_ratios(arms, args.repeats, args.device, ("train_step",))
         result["plans"][plan] = {"plan": PLANS[plan], "arms": figures}
         print(f"{plan}: {PLANS[plan]}")
         for name, f in figures.items():
             step = f["train_step"]
-            print(
-                f"  {name:<24} {step['ratio']:.3f} [{step['ratio_min']:.2f}, {step['ratio_max']:.2f}]  {step['median_s']:.3f} s"
-            )
+            spread = f"[{step['ratio_min']:.2f}, {step['ratio_max']:.2f}]"
+            print(f"  {name:<24} {step['ratio']:.3f} {spread}  {step['median_s']:.3f} s")
     if args.o:
         write_file(args.o, json.dumps(result, indent=1) + "\n")
 

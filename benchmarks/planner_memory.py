@@ -1,11 +1,15 @@
-"""How far nnU-Net's memory target is missed: what a training step keeps for its backward pass with LNG-SWR, relative to vanilla nnU-Net.
+"""How far nnU-Net's memory target is missed: what a training step keeps for its backward pass.
 
-    python benchmarks/planner_memory.py [--plans 2d 3d_fullres] [--planner ExperimentPlanner nnUNetPlannerResEncM] [-o FILE.json]
+    python benchmarks/planner_memory.py [--plans 2d 3d_fullres]
+        [--planner ExperimentPlanner nnUNetPlannerResEncM] [-o FILE.json]
 
-nnU-Net's planners choose patch and batch so that a vanilla network fits into a GPU of the targeted size; they know nothing of LNG-SWR. Here
-they plan a data set whose fingerprint is that of images of --image voxels; then the bytes of all distinct storages are counted that autograd
-saves in one forward pass and deep supervision loss of the network planned, at the planned patch with one sample, parameters and their gradients
-aside (they do not grow with the patch). fp32, as on a CPU but without data (PyTorch's fake tensors); a count, so that one run is enough.
+With LNG-SWR, relative to vanilla nnU-Net. nnU-Net's planners choose patch and batch so that a
+vanilla network fits into a GPU of the targeted size; they know nothing of LNG-SWR. Here they plan a
+data set whose fingerprint is that of images of --image voxels; then the bytes of all distinct
+storages are counted that autograd saves in one forward pass and deep supervision loss of the
+network planned, at the planned patch with one sample, parameters and their gradients aside (they do
+not grow with the patch). fp32, as on a CPU but without data (PyTorch's fake tensors); a count, so
+that one run is enough.
 """
 
 from __future__ import annotations
@@ -19,9 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
+# as a script, from a clone that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import SimpleITK as sitk
 import torch
@@ -35,11 +38,29 @@ from nnunetv2_lngswr.experiments.overhead import ARMS, conditions
 from nnunetv2_lngswr.method.network import attach
 from nnunetv2_lngswr.utils.files import write_file
 
+INTENSITIES = {
+    "max": 1.0,
+    "mean": 0.0,
+    "median": 0.0,
+    "min": -1.0,
+    "percentile_00_5": -1.0,
+    "percentile_99_5": 1.0,
+    "std": 1.0,
+}
+
 
 def plan(
     root: Path, planner: str, image: tuple[int, ...], spacing: tuple[float, ...]
 ) -> PlansManager:
-    """The plans that nnU-Net makes for a data set of images of this size; everything lies below `root`."""
+    """The plans that nnU-Net makes for a data set of images of this size.
+
+    Parameters
+    ----------
+    root : everything lies below it.
+    planner : name of nnU-Net's planner.
+    image : voxels of each image, z, y, x.
+    spacing : in mm, z, y, x.
+    """
     name = "Dataset997_Planned"
     for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (root / folder / name).mkdir(parents=True)
@@ -57,19 +78,10 @@ def plan(
         "file_ending": ".nii.gz",
     }
     (raw / "dataset.json").write_text(json.dumps(dataset))
-    intensities = {
-        "max": 1.0,
-        "mean": 0.0,
-        "median": 0.0,
-        "min": -1.0,
-        "percentile_00_5": -1.0,
-        "percentile_99_5": 1.0,
-        "std": 1.0,
-    }
     fingerprint = {
         "spacings": [list(spacing)] * 100,
         "shapes_after_crop": [list(image)] * 100,
-        "foreground_intensity_properties_per_channel": {"0": intensities},
+        "foreground_intensity_properties_per_channel": {"0": INTENSITIES},
         "median_relative_size_after_cropping": 1.0,
     }
     (root / "nnUNet_preprocessed" / name / "dataset_fingerprint.json").write_text(
@@ -81,7 +93,10 @@ def plan(
 
 
 def saved_bytes(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
-    """Bytes of the distinct storages that one forward pass and its loss keep for the backward pass, other than parameters and buffers."""
+    """Bytes of the distinct storages that one forward pass and its loss keep for the backward pass.
+
+    Those of parameters and buffers are not counted.
+    """
     owned = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
     storages = {}
 
@@ -102,17 +117,20 @@ def saved_bytes(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> i
 
 
 def measure(manager: PlansManager, name: str) -> dict:
+    """What each arm keeps, for one configuration of the plans."""
     configuration = manager.get_configuration(name)
     arms = {}
     for arm, config in ARMS.items():
-        with FakeTensorMode():  # shapes and storages without data: a planned 3D network needs 20 GB
+        # shapes and storages without data: a planned 3D network needs 20 GB
+        with FakeTensorMode():
             network = nnUNetTrainer.build_network_architecture(manager, configuration, 1, 2, True)
             if config is not None:
                 attach(network, config)
             x = torch.randn(1, 1, *configuration.patch_size)
             arms[arm] = {"saved_mib_per_sample": saved_bytes(network, x, x > 1) / 2**20}
+    vanilla = arms["vanilla"]["saved_mib_per_sample"]
     for figures in arms.values():
-        figures["ratio"] = figures["saved_mib_per_sample"] / arms["vanilla"]["saved_mib_per_sample"]
+        figures["ratio"] = figures["saved_mib_per_sample"] / vanilla
     return {
         "patch": list(configuration.patch_size),
         "batch": configuration.batch_size,
@@ -120,6 +138,13 @@ def measure(manager: PlansManager, name: str) -> dict:
         "strides": [list(s) for s in configuration.network_arch_init_kwargs["strides"]],
         "arms": arms,
     }
+
+
+def show(title: str, figures: dict) -> None:
+    print(f"{title}: patch {figures['patch']}, batch {figures['batch']}, {figures['features']}")
+    for arm, values in figures["arms"].items():
+        saved, ratio = values["saved_mib_per_sample"], values["ratio"]
+        print(f"  {arm:<8} {saved:10.1f} MiB per sample {ratio:8.3f}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -158,13 +183,7 @@ def main(argv: list[str] | None = None) -> None:
             manager = plan(Path(root), planner, args.image, args.spacing)
             result["planners"][planner] = {name: measure(manager, name) for name in args.plans}
         for name, figures in result["planners"][planner].items():
-            print(
-                f"{planner} {name}: patch {figures['patch']}, batch {figures['batch']}, {figures['features']}"
-            )
-            for arm, values in figures["arms"].items():
-                print(
-                    f"  {arm:<8} {values['saved_mib_per_sample']:10.1f} MiB per sample {values['ratio']:8.3f}"
-                )
+            show(f"{planner} {name}", figures)
     if args.o:
         write_file(args.o, json.dumps(result, indent=1) + "\n")
 

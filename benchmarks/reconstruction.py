@@ -1,10 +1,11 @@
-"""Selective wavelet reconstruction, forward and backward, beside pytorch_wavelets (2D) and ptwt (2D and 3D) doing the same.
+"""Selective wavelet reconstruction, beside pytorch_wavelets (2D) and ptwt (2D and 3D).
 
     python benchmarks/reconstruction.py [--repeats 15] [--threads 2] [--device cpu] [-o FILE.json]
 
-Haar, one level, gains per channel and band, gradients of the features and of the gains; feature maps of nnU-Net's first stages. All take turns within
-one process; printed is the median over the turns of a library's time divided by ours. Beside it, forward alone over a copy of the same
-tensor. The results are compared before anything is timed.
+Forward and backward. Haar, one level, gains per channel and band, gradients of the features and of
+the gains; feature maps of nnU-Net's first stages. All take turns within one process; printed is the
+median over the turns of a library's time divided by ours. Beside it, forward alone over a copy of
+the same tensor. The results are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1])
-)  # as a script, from a clone that is not installed
+# as a script, from a clone that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ptwt
 import pytorch_wavelets
@@ -35,6 +35,7 @@ Reconstruct = Callable[[Tensor, Tensor], Tensor]  # x (N, C, *spatial), gains (C
 
 
 def with_pytorch_wavelets(device: str) -> Reconstruct:
+    """2D only. Its transforms hold their filters, on `device`."""
     forward = pytorch_wavelets.DWTForward(J=1, wave="haar", mode="periodization").to(device)
     inverse = pytorch_wavelets.DWTInverse(wave="haar", mode="periodization").to(device)
 
@@ -47,6 +48,7 @@ def with_pytorch_wavelets(device: str) -> Reconstruct:
 
 
 def with_ptwt(x: Tensor, gains: Tensor) -> Tensor:
+    """2D and 3D."""
     gains = gains.view(*gains.shape, *[1] * (x.ndim - 2))
     if x.ndim == 4:
         low, high = ptwt.wavedec2(x, "haar", level=1)
@@ -79,49 +81,63 @@ def main(argv: list[str] | None = None) -> None:
     )
     result = {**conditions(command, args.device, args.threads), "shapes": {}}
     for name, shape in SHAPES.items():
-        axes = tuple(range(len(shape) - 2))
-        x = torch.randn(shape, device=args.device, requires_grad=True)
-        gains = torch.rand(shape[1], 2 ** len(axes), device=args.device, requires_grad=True)
-        grad = torch.randn(shape, device=args.device)
-        ways: dict[str, Reconstruct] = {
-            "ours": lambda x, gains, axes=axes: apply_gains(x, gains, axes),
-            "ptwt": with_ptwt,
-        }
-        if len(axes) == 2:
-            ways["pytorch_wavelets"] = with_pytorch_wavelets(args.device)
-        for way in ways.values():
-            torch.testing.assert_close(
-                way(x, gains), apply_gains(x, gains, axes), atol=1e-4, rtol=1e-4
-            )
-        seconds: dict[str, list[float]] = {way: [] for way in (*ways, "ours, forward", "copy")}
-        for turn in range(args.repeats + 1):
-            spent = {
-                n: timed(lambda: torch.autograd.grad(way(x, gains), (x, gains), grad), args.device)
-                for n, way in ways.items()
-            }
-            with torch.no_grad():
-                spent["ours, forward"] = timed(lambda: apply_gains(x, gains, axes), args.device)
-                spent["copy"] = timed(lambda: x.clone(), args.device)
-            if turn:
-                for n, s in spent.items():
-                    seconds[n].append(s)
-        figures = {n: {"median_s": statistics.median(s)} for n, s in seconds.items()}
-        for n in ways:
-            figures[n]["over_ours"] = statistics.median(
-                s / o for s, o in zip(seconds[n], seconds["ours"])
-            )
-        figures["ours, forward"]["over_copy"] = statistics.median(
-            s / c for s, c in zip(seconds["ours, forward"], seconds["copy"])
-        )
+        figures = measure(shape, args.repeats, args.device)
         result["shapes"][name] = {"shape": shape, "ways": figures}
-        print(
-            f"{name}, {shape}: "
-            + ", ".join(f"{n} {f['median_s'] * 1e3:.1f} ms" for n, f in figures.items())
-        )
-        print("  over ours: " + ", ".join(f"{n} {figures[n]['over_ours']:.2f}" for n in ways if n != "ours")
-              + f"; our forward over a copy: {figures['ours, forward']['over_copy']:.1f}")  # fmt: skip
+        show(f"{name}, {shape}", figures)
     if args.o:
         write_file(args.o, json.dumps(result, indent=1) + "\n")
+
+
+def measure(shape: tuple[int, ...], repeats: int, device: str) -> dict[str, dict[str, float]]:
+    """Seconds of each way on a tensor of this shape, and ratios of them, medians over the turns."""
+    axes = tuple(range(len(shape) - 2))
+    x = torch.randn(shape, device=device, requires_grad=True)
+    gains = torch.rand(shape[1], 2 ** len(axes), device=device, requires_grad=True)
+    grad = torch.randn(shape, device=device)
+
+    def ours(x: Tensor, gains: Tensor) -> Tensor:
+        return apply_gains(x, gains, axes)
+
+    def seconds_of(way: Reconstruct) -> float:
+        return timed(lambda: torch.autograd.grad(way(x, gains), (x, gains), grad), device)
+
+    ways: dict[str, Reconstruct] = {"ours": ours, "ptwt": with_ptwt}
+    if len(axes) == 2:
+        ways["pytorch_wavelets"] = with_pytorch_wavelets(device)
+    for way in ways.values():
+        torch.testing.assert_close(way(x, gains), ours(x, gains), atol=1e-4, rtol=1e-4)
+    seconds: dict[str, list[float]] = {way: [] for way in (*ways, "ours, forward", "copy")}
+    for turn in range(repeats + 1):
+        spent = {name: seconds_of(way) for name, way in ways.items()}
+        with torch.no_grad():
+            spent["ours, forward"] = timed(lambda: ours(x, gains), device)
+            spent["copy"] = timed(lambda: x.clone(), device)
+        if turn:
+            for name, one in spent.items():
+                seconds[name].append(one)
+    figures = {name: {"median_s": statistics.median(each)} for name, each in seconds.items()}
+    for name in ways:
+        figures[name]["over_ours"] = median_ratio(seconds[name], seconds["ours"])
+    copied = median_ratio(seconds["ours, forward"], seconds["copy"])
+    figures["ours, forward"]["over_copy"] = copied
+    return figures
+
+
+def median_ratio(seconds: list[float], reference: list[float]) -> float:
+    """Turn by turn, so that both saw the same machine."""
+    return statistics.median(s / r for s, r in zip(seconds, reference))
+
+
+def show(title: str, figures: dict[str, dict[str, float]]) -> None:
+    times = [f"{name} {f['median_s'] * 1e3:.1f} ms" for name, f in figures.items()]
+    print(f"{title}: {', '.join(times)}")
+    others = [
+        f"{name} {f['over_ours']:.2f}"
+        for name, f in figures.items()
+        if "over_ours" in f and name != "ours"
+    ]
+    over_copy = figures["ours, forward"]["over_copy"]
+    print(f"  over ours: {', '.join(others)}; our forward over a copy: {over_copy:.1f}")
 
 
 if __name__ == "__main__":

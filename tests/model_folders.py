@@ -1,7 +1,8 @@
-"""Tiny nnU-Net v2 model folders and cases, made by hand: no planning, no training loop, no multiprocessing.
+"""Tiny nnU-Net v2 model folders and cases, made by hand: no planning, no training, no processes.
 
-`make_model_folder` writes plans.json, dataset.json and fold_*/checkpoint_final.pth as a vanilla trainer would; `make_case` writes an image with a
-bright ball and its label; `fit` trains a network on such images in a second or two, for tests that need a model that works.
+`make_model_folder` writes plans.json, dataset.json and fold_*/checkpoint_final.pth as a vanilla
+trainer would; `make_case` writes an image with a bright ball and its label; `fit` trains a network
+on such images in a second or two, for tests that need a model that works.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ INTENSITIES = {
 def architecture(
     dimension: int, kind: str = "plain", *, features: tuple[int, ...] = (4, 8)
 ) -> dict:
-    """The 'architecture' entry of a configuration: a PlainConvUNet ('plain') or ResidualEncoderUNet ('resenc') with len(features) stages."""
+    """The 'architecture' entry of a configuration, with len(features) stages.
+
+    `kind`: 'plain' for a PlainConvUNet, 'resenc' for a ResidualEncoderUNet.
+    """
     stages = len(features)
     kwargs = {
         "n_stages": stages,
@@ -104,40 +108,75 @@ def make_model_folder(
     trainer: str = "nnUNetTrainer",
     extra: dict | None = None,
 ) -> Path:
-    """Write a model folder and return it. `state_dicts`: weights per fold (default: untrained, one seed per fold). `extra`: further
-    checkpoint entries. The log holds numpy scalars, as nnU-Net's does."""
+    """Write a model folder and return it. The log holds numpy scalars, as nnU-Net's does.
+
+    `state_dicts`: weights per fold (default: untrained, one seed per fold). `extra`: further
+    checkpoint entries.
+    """
     labels = labels or {"background": 0, "ball": 1}
-    name = (
-        f"{dimension}d"
-        if dimension == 2
-        else ("3d_cascade_fullres" if previous_stage else "3d_fullres")
+    name = _configuration_name(dimension, previous_stage)
+    configuration = _configuration(
+        name,
+        architecture(dimension, kind),
+        patch_size=list(patch_size or (16,) * dimension),
+        spacing=list(spacing or (1.0,) * dimension),
+        normalization_schemes=[normalization] * channels,
+        use_mask_for_norm=[use_mask] * channels,
     )
+    configurations = {name: configuration}
+    if previous_stage:
+        configurations[previous_stage] = dict(configuration)
+        configuration["previous_stage"] = previous_stage
+    plans = _plans(configurations, reader, channels)
+    dataset = _dataset(channels, labels, file_ending, regions_class_order)
+    folder = root / f"{trainer}__nnUNetPlans__{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    foreground = [v for k, v in labels.items() if k not in ("background", "ignore")]
+    inputs = channels + (len(foreground) if previous_stage else 0)
+    outputs = len(foreground) + (0 if regions_class_order else 1)
+    for i, fold in enumerate(folds):
+        if state_dicts:
+            weights = state_dicts[i]
+        else:
+            network = make_network(dimension, kind=kind, inputs=inputs, outputs=outputs, seed=i)
+            weights = network.state_dict()
+        init_args = {"plans": plans, "configuration": name, "fold": fold, "dataset_json": dataset}
+        checkpoint = _checkpoint(weights, init_args, trainer, mirror_axes) | (extra or {})
+        (folder / f"fold_{fold}").mkdir(exist_ok=True)
+        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+    return folder
+
+
+def _configuration_name(dimension: int, previous_stage: str | None) -> str:
+    if dimension == 2:
+        return "2d"
+    return "3d_cascade_fullres" if previous_stage else "3d_fullres"
+
+
+def _configuration(name: str, network: dict, *, patch_size: list[int], **entries) -> dict:
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
-    configuration = {
+    return {
         "data_identifier": f"tiny_{name}",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
-        "patch_size": list(patch_size or (16,) * dimension),
-        "median_image_size_in_voxels": [24] * dimension,
-        "spacing": list(spacing or (1.0,) * dimension),
-        "normalization_schemes": [normalization] * channels,
-        "use_mask_for_norm": [use_mask] * channels,
+        "patch_size": patch_size,
+        "median_image_size_in_voxels": [24] * len(patch_size),
         "resampling_fn_data": "resample_data_or_seg_to_shape",
         "resampling_fn_seg": "resample_data_or_seg_to_shape",
         "resampling_fn_data_kwargs": resampling,
         "resampling_fn_seg_kwargs": {**resampling, "is_seg": True},
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": resampling,
-        "architecture": architecture(dimension, kind),
+        "architecture": network,
         "batch_dice": False,
+        **entries,
     }
-    configurations = {name: configuration}
-    if previous_stage:
-        configuration["previous_stage"] = previous_stage
-        configurations[previous_stage] = {
-            k: v for k, v in configuration.items() if k != "previous_stage"
-        }
-    plans = {
+
+
+def _plans(configurations: dict, reader: str, channels: int) -> dict:
+    return {
         "dataset_name": "Dataset999_Tiny",
         "plans_name": "nnUNetPlans",
         "image_reader_writer": reader,
@@ -152,57 +191,39 @@ def make_model_folder(
         },
         "configurations": configurations,
     }
-    dataset = {
+
+
+def _dataset(
+    channels: int, labels: dict, file_ending: str, regions_class_order: list[int] | None
+) -> dict:
+    regions = {"regions_class_order": regions_class_order} if regions_class_order else {}
+    return {
         "channel_names": {str(c): "CT" for c in range(channels)},
         "labels": labels,
         "numTraining": 2,
         "file_ending": file_ending,
+        **regions,
     }
-    if regions_class_order:
-        dataset["regions_class_order"] = regions_class_order
-    folder = root / f"{trainer}__nnUNetPlans__{name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-    foreground = [v for k, v in labels.items() if k not in ("background", "ignore")]
-    outputs = len(foreground) + (0 if regions_class_order else 1)
-    for i, fold in enumerate(folds):
-        weights = (
-            state_dicts[i]
-            if state_dicts
-            else make_network(
-                dimension,
-                kind=kind,
-                inputs=channels + (len(foreground) if previous_stage else 0),
-                outputs=outputs,
-                seed=i,
-            ).state_dict()
-        )
-        checkpoint = {
-            "network_weights": weights,
-            "optimizer_state": {},
-            "grad_scaler_state": None,
-            "logging": {"mean_fg_dice": [np.float64(0.5)], "lrs": [np.float32(0.01), np.int64(3)]},
-            "_best_ema": np.float64(0.5),
-            "current_epoch": 1,
-            "init_args": {
-                "plans": plans,
-                "configuration": name,
-                "fold": fold,
-                "dataset_json": dataset,
-                "device": torch.device("cpu"),
-            },
-            "trainer_name": trainer,
-            "inference_allowed_mirroring_axes": mirror_axes,
-            **(extra or {}),
-        }
-        (folder / f"fold_{fold}").mkdir(exist_ok=True)
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
-    return folder
+
+
+def _checkpoint(
+    weights: dict, init_args: dict, trainer: str, mirror_axes: tuple[int, ...] | None
+) -> dict:
+    return {
+        "network_weights": weights,
+        "optimizer_state": {},
+        "grad_scaler_state": None,
+        "logging": {"mean_fg_dice": [np.float64(0.5)], "lrs": [np.float32(0.01), np.int64(3)]},
+        "_best_ema": np.float64(0.5),
+        "current_epoch": 1,
+        "init_args": {**init_args, "device": torch.device("cpu")},
+        "trainer_name": trainer,
+        "inference_allowed_mirroring_axes": mirror_axes,
+    }
 
 
 def ball(shape: tuple[int, ...], *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(image float32, label uint8) of this shape: a ball of intensity 160 on 60, noise of sd 10, strictly positive."""
+    """(image float32, label uint8) of this shape: a ball of 160 on 60, noise of sd 10, all > 0."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*[np.arange(n) for n in shape], indexing="ij")
     centre = [n / 2 + rng.uniform(-0.1, 0.1) * n for n in shape]
@@ -252,7 +273,7 @@ def fit(
     iterations: int = 60,
     learning_rate: float = 2e-2,
 ) -> torch.nn.Module:
-    """Train on x (B, C, *spatial), y (B, *spatial) long with CE; returns the network in eval mode."""
+    """Train on x (B, C, *spatial), y (B, *spatial) long with CE; returns it in eval mode."""
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     for _ in range(iterations):
         optimizer.zero_grad()

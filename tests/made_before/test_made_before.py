@@ -18,6 +18,9 @@ from evaluation.robust import evaluate
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 
+# once is enough for a user, and here it is meant
+pytestmark = pytest.mark.filterwarnings("ignore:shifts is now called corruptions:FutureWarning")
+
 ROOT = Path(__file__).parents[2]
 TRAINERS = {"lngswr": "nnUNetTrainerLNGSWR", "vanilla": "nnUNetTrainerVanilla"}
 ARMS = tuple(TRAINERS)

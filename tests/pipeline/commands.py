@@ -1,8 +1,9 @@
-"""nnU-Net's commands by name, run in this process or in one of their own, and a tiny project for them to work on.
+"""nnU-Net's commands by name, run in this process or in one of their own, on a tiny project.
 
-`command` calls the function that the console script calls, with its own argument parser. Each new Python process imports torch for 5 to 10 s,
-and nnU-Net starts several per command, so here its worker processes are threads (`in_threads`); what only real processes can show, such
-as that everything can be pickled, is left to the few tests that call `subprocess_command`.
+`command` calls the function that the console script calls, with its own argument parser. Each new
+Python process imports torch for 5 to 10 s, and nnU-Net starts several per command, so here its
+worker processes are threads (`in_threads`); what only real processes can show, such as that
+everything can be pickled, is left to the few tests that call `subprocess_command`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -31,7 +34,8 @@ from tests.model_folders import ball, write_image
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 TRAINER = "nnUNetTrainerLNGSWR"
-# along one axis three windows of 16 at half a step and two at a whole one, along the others less than one window
+# along one axis three windows of 16 at half a step and two at a whole one, along the others less
+# than one window
 SHAPE = (14, 28, 15)
 BUDGET = {
     "num_epochs": 1,
@@ -50,7 +54,8 @@ for module in (nnunetv2.run.run_training, nnunetv2.inference.predict_from_raw_da
 if sys.argv[1] == "evaluate":  # ours
     from evaluation.robust import main
     sys.exit(main(sys.argv[2:]))
-entry, = [e for e in importlib.metadata.distribution("nnunetv2").entry_points if e.name == sys.argv[1]]
+points = importlib.metadata.distribution("nnunetv2").entry_points
+entry, = [e for e in points if e.name == sys.argv[1]]
 sys.argv = sys.argv[1:]
 entry.load()()
 """
@@ -67,7 +72,10 @@ class _Threads:
 
 
 def in_threads(patch) -> None:
-    """nnU-Net's worker processes become threads, and it leaves this process's number of torch threads alone."""
+    """nnU-Net's worker processes become threads.
+
+    It leaves this process's number of torch threads alone.
+    """
     patch.setattr(multiprocessing, "get_context", lambda method=None: _Threads)
     patch.setattr("nnunetv2.utilities.utils.Pool", _Threads.Pool)
     patch.setattr("nnunetv2.inference.data_iterators.Manager", Manager)
@@ -75,8 +83,11 @@ def in_threads(patch) -> None:
 
 
 def in_seconds(patch) -> None:
-    """Two costs that grow with nothing here: nnU-Net draws 100 million voxels for a data set's intensities (5 s), and draws
-    progress.png at 3000 x 5400 pixels (1 s an epoch)."""
+    """Take away two costs that grow with nothing here.
+
+    nnU-Net draws 100 million voxels for a data set's intensities (5 s), and draws progress.png at
+    3000 x 5400 pixels (1 s an epoch).
+    """
     init = DatasetFingerprintExtractor.__init__
 
     def draw_fewer(self, *args, **kwargs):
@@ -88,7 +99,7 @@ def in_seconds(patch) -> None:
 
 
 def find_trainers(patch) -> None:
-    """nnU-Net finds the trainers as after `lngswr register`, without a file in the installed nnU-Net."""
+    """nnU-Net finds the trainers as after `lngswr register`, with no file in the installed one."""
     for module in ("nnunetv2.run.run_training", "nnunetv2.inference.predict_from_raw_data"):
         patch.setattr(
             f"{module}.recursive_find_trainer_class_by_name", lambda name: getattr(trainers, name)
@@ -96,7 +107,10 @@ def find_trainers(patch) -> None:
 
 
 def use(patch, root: Path) -> None:
-    """nnU-Net's folders lie below `root`; its commands run here, in threads, with single-process augmentation."""
+    """nnU-Net's folders lie below `root`; its commands run here, in threads.
+
+    Augmentation is in the process itself.
+    """
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
         patch.setenv(folder, str(root / folder))
@@ -105,6 +119,12 @@ def use(patch, root: Path) -> None:
     in_threads(patch)
     in_seconds(patch)
     find_trainers(patch)
+
+
+def copy_data(source: Path, root: Path) -> None:
+    """What models are trained on, without models."""
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
+        shutil.copytree(source / folder, root / folder)
 
 
 def command(name: str, *arguments) -> None:
@@ -123,7 +143,10 @@ def command(name: str, *arguments) -> None:
 def subprocess_command(
     root: Path, name: str, *arguments, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:
-    """Run one of nnU-Net's commands, or `evaluate`, in a process of its own, on the folders below `root`; fails if it does."""
+    """Run one of nnU-Net's commands, or `evaluate`, in a process of its own; fails if it does.
+
+    nnU-Net's folders lie below `root`.
+    """
     env = os.environ | {folder: str(root / folder) for folder in FOLDERS}
     env |= {
         "PYTHONPATH": str(ROOT),
@@ -142,9 +165,8 @@ def subprocess_command(
 
 
 def train(dataset: str, configuration: str, fold, *options, trainer: str = TRAINER) -> None:
-    command(
-        "nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-device", "cpu", *options
-    )
+    what = (dataset, configuration, fold, "-tr", trainer)
+    command("nnUNetv2_train", *what, "-device", "cpu", *options)
 
 
 def predict(
@@ -157,23 +179,28 @@ def predict(
 ) -> Path:
     """nnUNetv2_predict on the data set's imagesTr; returns `output`."""
     images = next((root / "nnUNet_raw").glob(f"Dataset{dataset}_*")) / "imagesTr"
-    command(
-        "nnUNetv2_predict",
-        "-i",
-        images,
-        "-o",
-        output,
-        "-d",
-        dataset,
-        "-c",
-        configuration,
-        "-tr",
-        trainer,
-        "-device",
-        "cpu",
-        *options,
-    )
+    model = ("-d", dataset, "-c", configuration, "-tr", trainer, "-device", "cpu")
+    command("nnUNetv2_predict", "-i", images, "-o", output, *model, *options)
     return output
+
+
+def run_instructions(best: Path, images: Path, output: Path) -> list[str]:
+    """Run what nnUNetv2_find_best_configuration tells the user to run, and return it.
+
+    `best`: where it wrote that. Results go into OUTPUT_FOLDER... below `output`.
+    """
+    text = (best / "inference_instructions.txt").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("nnUNetv2_")]
+
+    def meant(word: str) -> str:
+        if word == "INPUT_FOLDER":
+            return str(images)
+        return str(output / word) if word.startswith("OUTPUT_FOLDER") else word
+
+    for line in lines:
+        words = [meant(word) for word in shlex.split(line)]
+        command(*words, *(["-device", "cpu"] if words[0] == "nnUNetv2_predict" else []))
+    return lines
 
 
 def write_raw(
@@ -190,8 +217,11 @@ def write_raw(
     relabel=None,
     write=write_image,
 ) -> Path:
-    """Write a raw data set of balls below root/nnUNet_raw and return its folder. `shape`, `spacing` in array order; `relabel` turns a
-    ball's label (uint8, `shape`) into the one to write; `write(path, array, spacing=...)` writes one file."""
+    """Write a raw data set of balls below root/nnUNet_raw and return its folder.
+
+    `shape`, `spacing` in array order; `relabel` turns a ball's label (uint8, `shape`) into the one
+    to write; `write(path, array, spacing=...)` writes one file.
+    """
     folder = root / "nnUNet_raw" / name
     for seed in range(cases):
         image, label = ball(shape, seed=seed)
@@ -212,15 +242,8 @@ def write_raw(
 
 
 def plan(dataset: str = "999", *options) -> None:
-    command(
-        "nnUNetv2_extract_fingerprint",
-        "-d",
-        dataset,
-        "-np",
-        2,
-        "--verify_dataset_integrity",
-        "--no_pbar",
-    )
+    how = ("-np", 2, "--verify_dataset_integrity", "--no_pbar")
+    command("nnUNetv2_extract_fingerprint", "-d", dataset, *how)
     command("nnUNetv2_plan_experiment", "-d", dataset, *options)
 
 
@@ -231,8 +254,11 @@ def plans_file(root: Path, name: str = "nnUNetPlans", dataset: str = "999") -> P
 def shrink(
     path: Path, *, entry: dict | None = BUDGET, patch_limit: int = 16, cascade: bool = False
 ) -> dict:
-    """Make nnU-Net's plans tiny, in place: three stages of 4 to 8 features, small patches, `entry` as their "lngswr" entry. `cascade` adds
-    the 3d_lowres and 3d_cascade_fullres that the planner drops for images this small. Returns the plans."""
+    """Make nnU-Net's plans tiny, in place: three stages of 4 to 8 features, small patches.
+
+    `entry`: their "lngswr" entry. `cascade` adds the 3d_lowres and 3d_cascade_fullres that the
+    planner drops for images this small. Returns the plans.
+    """
     plans = json.loads(path.read_text())
     for configuration in plans["configurations"].values():
         if "architecture" not in configuration:
@@ -271,18 +297,8 @@ def shrink(
 def preprocess(
     configurations: Iterable[str], dataset: str = "999", plans: str = "nnUNetPlans"
 ) -> None:
-    command(
-        "nnUNetv2_preprocess",
-        "-d",
-        dataset,
-        "-plans_name",
-        plans,
-        "-c",
-        *configurations,
-        "-np",
-        2,
-        "--no_pbar",
-    )
+    what = ("-d", dataset, "-plans_name", plans, "-c", *configurations)
+    command("nnUNetv2_preprocess", *what, "-np", 2, "--no_pbar")
 
 
 def model_folder(
@@ -300,7 +316,7 @@ def model_folder(
 
 
 def same_files(a: Path, b: Path, pattern: str) -> list[str]:
-    """Names of the files of `pattern` in both folders; fails unless both have the same ones, byte by byte."""
+    """Names of the files of `pattern`; fails unless both folders have the same, byte by byte."""
     names = sorted(p.name for p in a.glob(pattern))
     assert names and names == sorted(p.name for p in b.glob(pattern))
     for name in names:

@@ -16,7 +16,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def crossvalidated(tmp_path_factory) -> Path:
-    """Root of a project with five cases whose 2d and 3d_fullres are trained on five folds with --npz."""
+    """Root of a project with five cases; 2d and 3d_fullres are trained on five folds (--npz)."""
     root = tmp_path_factory.mktemp("crossvalidated")
     with pytest.MonkeyPatch.context() as patch:
         commands.use(patch, root)
@@ -32,6 +32,9 @@ def crossvalidated(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def trained(crossvalidated, monkeypatch) -> Path:
-    """The cross-validated project, in use. Not to be written to, except for results that no other test makes."""
+    """The cross-validated project, in use.
+
+    Not to be written to, except for results that no other test makes.
+    """
     commands.use(monkeypatch, crossvalidated)
     return crossvalidated

@@ -21,8 +21,7 @@ CASCADE = "3d_cascade_fullres"
 def cascade(crossvalidated, tmp_path_factory) -> Path:
     """Both stages trained on all cases, in results of their own."""
     root = tmp_path_factory.mktemp("cascade")
-    for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
-        shutil.copytree(crossvalidated / folder, root / folder)
+    commands.copy_data(crossvalidated, root)
     with pytest.MonkeyPatch.context() as patch:
         commands.use(patch, root)
         commands.train("999", "3d_lowres", "all")
@@ -42,9 +41,15 @@ def weights(root, configuration, fold):
     )["network_weights"]
 
 
-@pytest.mark.parametrize("configuration, fold, dimension, inputs", [
-    ("2d", 0, 2, 1), ("3d_fullres", 0, 3, 1), ("3d_lowres", "all", 3, 1), (CASCADE, "all", 3, 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "configuration, fold, dimension, inputs",
+    [
+        ("2d", 0, 2, 1),
+        ("3d_fullres", 0, 3, 1),
+        ("3d_lowres", "all", 3, 1),
+        (CASCADE, "all", 3, 2),
+    ],
+)
 def test_training_leaves_what_nnunet_leaves_and_ours(
     crossvalidated, cascade, configuration, fold, dimension, inputs
 ):

@@ -1,6 +1,8 @@
-"""Validation on its own, and training from other weights: a vanilla checkpoint, and a model of another data set.
+"""Validation on its own, and training from other weights.
 
-Killing and `--c` are in tests/test_resume.py."""
+These are a vanilla checkpoint, and a model of another data set. Killing and `--c` are in
+tests/training/test_resume.py.
+"""
 
 import json
 import shutil
@@ -18,12 +20,9 @@ from tests.pipeline.commands import BUDGET, command, model_folder, plans_file, p
 @pytest.fixture
 def copy(crossvalidated, tmp_path, monkeypatch):
     """The project with fold 0 of its 2d model."""
-    for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
-        shutil.copytree(crossvalidated / folder, tmp_path / folder)
-    model, own = (
-        model_folder(crossvalidated, "2d"),
-        tmp_path / "nnUNet_results" / "Dataset999_Tiny" / model_folder(crossvalidated, "2d").name,
-    )
+    commands.copy_data(crossvalidated, tmp_path)
+    model = model_folder(crossvalidated, "2d")
+    own = tmp_path / "nnUNet_results" / "Dataset999_Tiny" / model.name
     own.mkdir(parents=True)
     for file in model.glob("*.json"):
         shutil.copy(file, own)
@@ -125,20 +124,10 @@ def test_pretrained_weights_and_plans_from_another_data_set(copy, tmp_path):
     commands.write_raw(
         copy, "Dataset998_Other", shape=(12, 22, 25), labels={"background": 0, "ball": 1, "top": 2}
     )
-    commands.plan(
-        "998"
-    )  # only this copies the dataset.json that nnUNetv2_preprocess then looks for
-    command(
-        "nnUNetv2_move_plans_between_datasets",
-        "-s",
-        "999",
-        "-t",
-        "998",
-        "-sp",
-        "nnUNetPlans",
-        "-tp",
-        "PlansOf999",
-    )
+    # only this copies the dataset.json that nnUNetv2_preprocess then looks for
+    commands.plan("998")
+    names = ("-s", "999", "-t", "998", "-sp", "nnUNetPlans", "-tp", "PlansOf999")
+    command("nnUNetv2_move_plans_between_datasets", *names)
     moved = plans_file(copy, "PlansOf999", "998")
     assert {
         c["lngswr"]["num_epochs"]

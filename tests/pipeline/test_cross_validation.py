@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shlex
 
 import numpy as np
 import pytest
@@ -94,8 +93,9 @@ def test_best_configuration_is_chosen_among_both_and_their_ensemble(best):
         m["trainer"] for m in information["best_model_or_ensemble"]["selected_model_or_models"]
     } == {TRAINER}
     for case in CASES:
-        (p, q) = [np.load(next((best / f"{TRAINER}__nnUNetPlans__{c}").glob(f"fold_*/validation/{case}.npz")))["probabilities"]
-                  for c in CONFIGURATIONS]  # fmt: skip
+        models = [best / f"{TRAINER}__nnUNetPlans__{c}" for c in CONFIGURATIONS]
+        files = [next(model.glob(f"fold_*/validation/{case}.npz")) for model in models]
+        p, q = (np.load(file)["probabilities"] for file in files)
         mean = (p.astype(np.float32) + q) / 2
         assert np.array_equal(
             read_label(best / "ensembles" / ensemble / f"{case}.nii.gz"), mean.argmax(0)
@@ -103,23 +103,9 @@ def test_best_configuration_is_chosen_among_both_and_their_ensemble(best):
 
 
 def test_the_printed_inference_instructions_run(best, trained, tmp_path):
-    """Five folds per model, ensembled if that is best, and the postprocessing that was determined."""
-    lines = [
-        line
-        for line in (best / "inference_instructions.txt").read_text().splitlines()
-        if line.startswith("nnUNetv2_")
-    ]
+    """Five folds per model, ensembled if that is best, and the postprocessing determined."""
     images = trained / "nnUNet_raw" / "Dataset999_Tiny" / "imagesTr"
-    for line in lines:
-        words = [
-            str(images)
-            if w == "INPUT_FOLDER"
-            else str(tmp_path / w)
-            if w.startswith("OUTPUT_FOLDER")
-            else w
-            for w in shlex.split(line)
-        ]
-        command(*words, *(["-device", "cpu"] if words[0] == "nnUNetv2_predict" else []))
+    lines = commands.run_instructions(best, images, tmp_path)
     assert lines[-1].startswith("nnUNetv2_apply_postprocessing")
     functions, settings = pickle.loads(next(best.rglob("postprocessing.pkl")).read_bytes())
     for case in CASES:
@@ -152,7 +138,7 @@ def test_ensemble_is_the_mean_of_the_probabilities(trained, tmp_path):
 
 
 def test_postprocessing_removes_what_it_was_determined_to_remove(trained, tmp_path):
-    """Determined where it must help: a prediction's folder, with the truth and a second component as its segmentations."""
+    """Determined where it must help: the truth with a second component, as a prediction."""
     folder = predict(trained, tmp_path / "prediction", "-f", 0)
     for case in CASES:
         spoilt = read_label(labels(trained) / f"{case}.nii.gz")

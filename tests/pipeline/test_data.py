@@ -1,4 +1,7 @@
-"""Kinds of labels and of images, each planned, preprocessed, trained, validated, predicted and evaluated by nnU-Net's commands."""
+"""Kinds of labels and of images, through all of nnU-Net's commands.
+
+Each is planned, preprocessed, trained, validated, predicted and evaluated.
+"""
 
 import json
 from dataclasses import dataclass
@@ -71,29 +74,78 @@ REGIONS = {
 }
 KINDS = {
     "2D PNG, not square, grey, two classes": Data(
-        "2d", 3, "NaturalImage2DIO", ["ZScoreNormalization"],
-        {"shape": (1, 20, 37), "channels": ("grey",), "ending": ".png", "write": write_png, "labels": CLASSES, "relabel": halves}),
+        "2d",
+        3,
+        "NaturalImage2DIO",
+        ["ZScoreNormalization"],
+        {
+            "shape": (1, 20, 37),
+            "channels": ("grey",),
+            "ending": ".png",
+            "write": write_png,
+            "labels": CLASSES,
+            "relabel": halves,
+        },
+    ),
     "2D PNG, RGB, regions": Data(
-        "2d", 2, "NaturalImage2DIO", ["RGBTo01Normalization"] * 3,
-        {"shape": (1, 24, 28), "channels": ("rgb_to_0_1",) * 3, "ending": ".png", "write": write_rgb_png, **REGIONS}),
+        "2d",
+        2,
+        "NaturalImage2DIO",
+        ["RGBTo01Normalization"] * 3,
+        {
+            "shape": (1, 24, 28),
+            "channels": ("rgb_to_0_1",) * 3,
+            "ending": ".png",
+            "write": write_rgb_png,
+            **REGIONS,
+        },
+    ),
     "3D TIFF, two channels, CT and z-score, two classes": Data(
-        "3d_fullres", 3, "Tiff3DIO", ["CTNormalization", "ZScoreNormalization"],
-        {"shape": (14, 20, 17), "channels": ("CT", "T1"), "ending": ".tif", "write": write_tiff, "spacing": (1.5, 1, 1), "labels": CLASSES,
-         "relabel": halves}),
+        "3d_fullres",
+        3,
+        "Tiff3DIO",
+        ["CTNormalization", "ZScoreNormalization"],
+        {
+            "shape": (14, 20, 17),
+            "channels": ("CT", "T1"),
+            "ending": ".tif",
+            "write": write_tiff,
+            "spacing": (1.5, 1, 1),
+            "labels": CLASSES,
+            "relabel": halves,
+        },
+    ),
     "3D NIfTI by nibabel, regions and an ignored half": Data(
-        "3d_fullres", 2, "NibabelIO", ["ZScoreNormalization"],
-        {"shape": (14, 18, 17), "channels": ("T2",), "labels": {**REGIONS["labels"], "ignore": 3}, "relabel": partly_ignored,
-         "extra": REGIONS["extra"] | {"overwrite_image_reader_writer": "NibabelIO"}}),
+        "3d_fullres",
+        2,
+        "NibabelIO",
+        ["ZScoreNormalization"],
+        {
+            "shape": (14, 18, 17),
+            "channels": ("T2",),
+            "labels": {**REGIONS["labels"], "ignore": 3},
+            "relabel": partly_ignored,
+            "extra": REGIONS["extra"] | {"overwrite_image_reader_writer": "NibabelIO"},
+        },
+    ),
     "2D slices of NIfTI, an ignored half": Data(
-        "2d", 3, "SimpleITKIO", ["ZScoreNormalization"],
-        {"channels": ("T2",), "labels": {**CLASSES, "ignore": 3}, "relabel": partly_ignored}),
+        "2d",
+        3,
+        "SimpleITKIO",
+        ["ZScoreNormalization"],
+        {"channels": ("T2",), "labels": {**CLASSES, "ignore": 3}, "relabel": partly_ignored},
+    ),
     "3D NIfTI, anisotropic, an axis that is not pooled": Data(
-        "3d_fullres", 2, "SimpleITKIO", ["CTNormalization"],
-        {"shape": (5, 30, 26), "spacing": (6, 1, 1)}),
+        "3d_fullres",
+        2,
+        "SimpleITKIO",
+        ["CTNormalization"],
+        {"shape": (5, 30, 26), "spacing": (6, 1, 1)},
+    ),
     "3D NIfTI, smaller than the patch": Data(
-        "3d_fullres", 2, "SimpleITKIO", ["CTNormalization"],
-        {"shape": (10, 20, 18)}, patch=24),
-}  # fmt: skip
+        "3d_fullres", 2, "SimpleITKIO", ["CTNormalization"], {"shape": (10, 20, 18)}, patch=24
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -148,13 +200,9 @@ def cases(root, kind):
 
 
 def read(path):
-    return (
-        tifffile.imread(path)
-        if path.suffix == ".tif"
-        else io.imread(path)[None]
-        if path.suffix == ".png"
-        else read_label(path)
-    )
+    if path.suffix == ".tif":
+        return tifffile.imread(path)
+    return io.imread(path)[None] if path.suffix == ".png" else read_label(path)
 
 
 def test_the_plans_are_what_the_kind_is_named_after(run):
@@ -246,8 +294,11 @@ def test_validation_predicts_what_prediction_predicts(run):
 
 
 def test_images_for_two_stages_are_no_worse_than_with_nnunets_own_training(tmp_path, monkeypatch):
-    """nnU-Net 2.8.1 plans two stages for images of 8 to 14 voxels along every axis. Its loss then has one output, whose weight it sets to 0
-    before it divides by the sum of the weights: NaN, whatever the trainer."""
+    """nnU-Net 2.8.1 plans two stages for images of 8 to 14 voxels along every axis.
+
+    Its loss then has one output, whose weight it sets to 0 before it divides by the sum of the
+    weights: NaN, whatever the trainer.
+    """
     commands.use(monkeypatch, tmp_path)
     commands.write_raw(tmp_path, shape=(9, 11, 10))
     commands.plan()

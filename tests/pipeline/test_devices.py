@@ -1,6 +1,8 @@
-"""Devices other than the CPU where none is at hand: PyTorch's meta device has no data, so it refuses to be read and to be mixed with the CPU.
+"""Devices other than the CPU where none is at hand.
 
-The commands themselves, compiled, run on a GPU with -m gpu, and the same test on the CPU with -m slow."""
+PyTorch's meta device has no data, so it refuses to be read and to be mixed with the CPU. The
+commands themselves, compiled, run on a GPU with -m gpu, and the same test on the CPU with -m slow.
+"""
 
 import csv
 import json
@@ -81,10 +83,16 @@ def test_nnunets_choices_for_mps_are_kept(monkeypatch, tmp_path):
     )
 
 
-@pytest.mark.parametrize("device", [
-    pytest.param("cpu", marks=pytest.mark.slow),
-    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]),
-])  # fmt: skip
+with_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("cuda", marks=[pytest.mark.gpu, with_cuda]),
+    ],
+)
 def test_train_predict_and_evaluate_in_processes_of_their_own(crossvalidated, tmp_path, device):
     """With nnU-Net's compilation on, which it uses on CUDA only."""
     for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
@@ -103,42 +111,15 @@ def test_train_predict_and_evaluate_in_processes_of_their_own(crossvalidated, tm
         log = next(fold.glob("training_log*")).read_text()
         assert ("Using torch.compile..." in log) == (device == "cuda")
         out = tmp_path / configuration
-        run(
-            "nnUNetv2_predict",
-            "-i",
-            images,
-            "-o",
-            out,
-            "-d",
-            "999",
-            "-c",
-            configuration,
-            "-tr",
-            TRAINER,
-            "-f",
-            0,
-        )
+        model = ("-d", "999", "-c", configuration, "-tr", TRAINER, "-f", 0)
+        run("nnUNetv2_predict", "-i", images, "-o", out, *model)
         assert len(list(out.glob("*.nii.gz"))) == 5
-        for file in (fold / "validation").glob(
-            "*.nii.gz"
-        ):  # to rounding: half precision, other kernels
+        # to rounding: half precision, other kernels
+        for file in (fold / "validation").glob("*.nii.gz"):
             assert (read_label(file) != read_label(out / file.name)).mean() < 0.01
         results = tmp_path / f"robust_{configuration}"
-        run(
-            "evaluate",
-            "-m",
-            fold.parent,
-            "-o",
-            results,
-            "-f",
-            0,
-            "--attacks",
-            "fgsm",
-            "--epsilons",
-            "8/255",
-            "--corruptions",
-            "none",
-        )
+        what = ("--attacks", "fgsm", "--epsilons", "8/255", "--corruptions", "none")
+        run("evaluate", "-m", fold.parent, "-o", results, "-f", 0, *what)
         rows = list(csv.DictReader((results / "cases.csv").open()))
         assert {r["attack"] for r in rows} >= {"clean", "fgsm"} and all(
             0 <= float(r["dice"]) <= 1 for r in rows if r["dice"]

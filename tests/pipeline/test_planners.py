@@ -1,7 +1,6 @@
-"""nnU-Net's planners: the networks they plan take LNG-SWR at their full size, and train and predict when shrunk."""
+"""nnU-Net's planners: what they plan takes LNG-SWR at its full size, and trains when shrunk."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -24,9 +23,8 @@ PLANNERS = {
 
 @pytest.fixture
 def copy(crossvalidated, tmp_path, monkeypatch):
-    """The project without its models: raw, fingerprint and what is preprocessed for the default plans."""
-    for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
-        shutil.copytree(crossvalidated / folder, tmp_path / folder)
+    """The project without its models: raw, and what is preprocessed for the default plans."""
+    commands.copy_data(crossvalidated, tmp_path)
     commands.use(monkeypatch, tmp_path)
     return tmp_path
 
@@ -55,9 +53,8 @@ def test_planned_networks_take_lngswr_at_their_full_size(copy, planner):
         branches = dict(find_lngswr(network).branches())
         stages = configuration.network_arch_init_kwargs["n_stages"]
         assert stages >= 5 and set(branches) == {"input", *(f"stage {i}" for i in range(stages))}
-        assert (
-            sum(b.reconstruction is not None for b in branches.values()) == stages
-        )  # all but the bottleneck, and the input
+        # all but the bottleneck, and the input
+        assert sum(b.reconstruction is not None for b in branches.values()) == stages
 
 
 @pytest.mark.parametrize("planner", ["nnUNetPlannerResEncM", "nnUNetPlannerResEncL"])
@@ -79,9 +76,8 @@ def test_residual_encoders_train_and_predict(copy, tmp_path, planner, configurat
         (model_folder(copy, configuration, plans=plans) / "fold_0/validation").glob("*.nii.gz")
     )
     assert validated
-    for file in (
-        validated
-    ):  # the same model predicts from the raw image what it predicted from the preprocessed one
+    # the same model predicts from the raw image what it predicted from the preprocessed one
+    for file in validated:
         assert np.array_equal(read_label(file), read_label(out / file.name))
 
 
@@ -125,9 +121,8 @@ def test_another_spacing_is_trained_in_and_undone(copy, tmp_path):
     log = next(
         (model_folder(copy, "3d_fullres", plans="Coarse") / "fold_0").glob("training_log*")
     ).read_text()
-    assert (
-        f"shape torch.Size([1, {round(14 / 2)}, {round(28 / 1.5)}, {round(15 / 1.2)}])" in log
-    )  # the network's grid
+    # the network's grid
+    assert f"shape torch.Size([1, {round(14 / 2)}, {round(28 / 1.5)}, {round(15 / 1.2)}])" in log
     out = predict(
         copy,
         tmp_path / "out",

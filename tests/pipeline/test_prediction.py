@@ -1,4 +1,4 @@
-"""The ways to predict with a trained model folder: they agree with each other, and each option does what it says."""
+"""The ways to predict with a model folder agree, and each option does what it says."""
 
 import shutil
 
@@ -79,8 +79,9 @@ def test_fold_all(trained, tmp_path):
 
 
 def test_model_folder_command_writes_the_same_bytes(trained, reference, tmp_path):
-    command("nnUNetv2_predict_from_modelfolder", "-i", images(trained), "-o", tmp_path, "-m", model_folder(trained, "2d"),
-            "-f", 0, 1, "-device", "cpu", "--save_probabilities")  # fmt: skip
+    model = ("-m", model_folder(trained, "2d"), "-f", 0, 1, "-device", "cpu")
+    places = ("-i", images(trained), "-o", tmp_path)
+    command("nnUNetv2_predict_from_modelfolder", *places, *model, "--save_probabilities")
     assert len(same_files(tmp_path, reference, "*.nii.gz")) == 5
     for case in CASES:
         assert np.array_equal(probabilities(tmp_path, case), probabilities(reference, case))
@@ -122,12 +123,17 @@ def test_an_aborted_prediction_continues(trained, reference, tmp_path):
     assert (tmp_path / "case4.nii.gz").read_bytes() == (reference / "case4.nii.gz").read_bytes()
 
 
-@pytest.mark.parametrize("options, settings", [
-    ([], {}),
-    (["-step_size", 1], {"tile_step_size": 1.0}),
-    (["--disable_tta"], {"use_mirroring": False}),
-    (["-chk", "checkpoint_best.pth"], {"checkpoint": "checkpoint_best.pth"}),
-], ids=lambda v: " ".join(map(str, v)) or "default" if isinstance(v, list) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    "options, settings",
+    [
+        pytest.param([], {}, id="default"),
+        pytest.param(["-step_size", 1], {"tile_step_size": 1.0}, id="-step_size 1"),
+        pytest.param(["--disable_tta"], {"use_mirroring": False}, id="--disable_tta"),
+        pytest.param(
+            ["-chk", "checkpoint_best.pth"], {"checkpoint": "checkpoint_best.pth"}, id="-chk"
+        ),
+    ],
+)
 def test_command_and_python_agree_on_files_and_arrays(
     trained, reference, tmp_path, options, settings
 ):
@@ -159,33 +165,18 @@ def test_an_image_without_its_label_and_of_another_size_comes_out_in_its_own_geo
 ):
     image, _ = commands.ball((9, 37, 26), seed=7)
     commands.write_image(tmp_path / "in" / "new_0000.nii.gz", image, spacing=(1.5, 0.7, 1.2))
-    command("nnUNetv2_predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-d", "999", "-c", "3d_fullres", "-tr", commands.TRAINER, "-f", 0,
-            "-device", "cpu")  # fmt: skip
+    model = ("-d", "999", "-c", "3d_fullres", "-tr", commands.TRAINER, "-f", 0, "-device", "cpu")
+    command("nnUNetv2_predict", "-i", tmp_path / "in", "-o", tmp_path / "out", *model)
     read = SimpleITKIO().read_images([str(tmp_path / "out" / "new.nii.gz")])
     assert read[0].shape == (1, 9, 37, 26) and np.allclose(read[1]["spacing"], (1.5, 0.7, 1.2))
 
 
 @pytest.mark.slow
 def test_the_commands_in_processes_of_their_own_with_real_workers(trained, reference, tmp_path):
-    """What threads in place of nnU-Net's workers cannot show: everything that a worker is given can be pickled."""
-    options = [
-        "-i",
-        images(trained),
-        "-o",
-        tmp_path,
-        "-d",
-        "999",
-        "-c",
-        "2d",
-        "-tr",
-        commands.TRAINER,
-        "-f",
-        0,
-        1,
-        "-device",
-        "cpu",
-    ]
+    """What threads in place of workers cannot show: all that a worker is given can be pickled."""
+    places = ("-i", images(trained), "-o", tmp_path)
+    model = ("-d", "999", "-c", "2d", "-tr", commands.TRAINER, "-f", 0, 1, "-device", "cpu")
     commands.subprocess_command(
-        trained, "nnUNetv2_predict", *options, environment={"nnUNet_def_n_proc": "2"}
+        trained, "nnUNetv2_predict", *places, *model, environment={"nnUNet_def_n_proc": "2"}
     )
     assert len(same_files(tmp_path, reference, "*.nii.gz")) == 5

@@ -2,10 +2,16 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from tests.pipeline.commands import TRAINER, command, model_folder, predict, same_files
+
+
+def export(file: Path, configuration: str, *folds: int) -> None:
+    model = ("-d", "999", "-c", configuration, "-tr", TRAINER, "-f", *folds)
+    command("nnUNetv2_export_model_to_zip", "-o", file, *model)
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
@@ -20,20 +26,7 @@ def test_export_install_predict(trained, tmp_path, monkeypatch, configuration):
         configuration=configuration,
     )
     zipped = tmp_path / "model.zip"
-    command(
-        "nnUNetv2_export_model_to_zip",
-        "-d",
-        "999",
-        "-o",
-        zipped,
-        "-c",
-        configuration,
-        "-tr",
-        TRAINER,
-        "-f",
-        0,
-        1,
-    )
+    export(zipped, configuration, 0, 1)
     names = zipfile.ZipFile(zipped).namelist()
     assert {n.split("/")[2] for n in names if "/fold_" in n} == {"fold_0", "fold_1"}
     results = tmp_path / "elsewhere" / "nnUNet_results"
@@ -57,20 +50,8 @@ def test_export_install_predict(trained, tmp_path, monkeypatch, configuration):
 
 
 def test_the_settings_travel_with_the_zip(trained, tmp_path):
-    """Prediction rebuilds the network from the plans inside, so these must hold the entry in full."""
-    command(
-        "nnUNetv2_export_model_to_zip",
-        "-d",
-        "999",
-        "-o",
-        tmp_path / "model.zip",
-        "-c",
-        "2d",
-        "-tr",
-        TRAINER,
-        "-f",
-        0,
-    )
+    """Prediction rebuilds the network from the plans inside: they must hold the entry in full."""
+    export(tmp_path / "model.zip", "2d", 0)
     archive = zipfile.ZipFile(tmp_path / "model.zip")
     (plans,) = [n for n in archive.namelist() if n.endswith("/plans.json") and "__2d/" in n]
     entry = json.loads(archive.read(plans))["configurations"]["2d"]["lngswr"]
