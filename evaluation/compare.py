@@ -6,8 +6,8 @@ folds add cases, seeds are averaged within a case. Attacks and corruptions that 
 are left out and named, and worst_linf and worst_l2 are then over the others. OUT gets compare.md,
 compare.csv, compare.json and compare.png.
 
-This module only wires: compared_models.py reads, paired_rows.py tests, report/comparison.py writes.
-They are imported when they are needed, so that `--help` answers at once.
+This module only wires: comparison/models.py reads, paired_rows.py tests, outputs.py writes; they
+are imported when they are needed, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def compare(
     """
     if len(folders) < 2:
         raise UserError(f"compare needs at least two folders, got {len(folders)}")
-    from evaluation.compared_models import read_models
-    from evaluation.paired_rows import paired_rows
-    from evaluation.report.comparison import write_comparison
+    from evaluation.comparison.models import read_models
+    from evaluation.comparison.outputs import write_comparison
+    from evaluation.comparison.paired_rows import paired_rows
 
     models, notes = read_models(folders, names)
     records = paired_rows(models, seed=seed)

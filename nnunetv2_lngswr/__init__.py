@@ -1,4 +1,6 @@
-"""LNG-SWR for nnU-Net v2: layer-wise noise guided selective wavelet reconstruction (arXiv 2511.16162).
+"""LNG-SWR for nnU-Net v2 (arXiv 2511.16162).
+
+Layer-wise noise guided selective wavelet reconstruction, as trainers.
 
 This module imports nothing heavy, so that ``lngswr --help`` answers at once.
 """

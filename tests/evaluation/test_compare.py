@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from evaluation import compare
-from evaluation.compared_models import SAME_OPTIONS
-from evaluation.paired_rows import COLUMNS
+from evaluation.comparison.models import SAME_OPTIONS
+from evaluation.comparison.paired_rows import COLUMNS
 from evaluation.report.cases_table import read_cases, with_worst, write_cases
 from evaluation.report.records import write_summary
 from tests.evaluation.report.rows import rows_of, summary_of

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.compared_models import ComparedModel
-from evaluation.paired_rows import COLUMNS, RUN, TESTED
+from evaluation.comparison.models import ComparedModel
+from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready
 from nnunetv2_lngswr.utils.files import write_file
