@@ -42,7 +42,7 @@ def find_folds(folder: Path, folds: Sequence[Fold] | Fold | None, checkpoint: st
 
 
 def _all_folds(folder: Path, present: Sequence[str], checkpoint: str) -> list[Fold]:
-    numbers = [int(f) for f in present if f.isdigit()]
+    numbers = [int(f) for f in present if f.isdecimal()]
     usable = [f for f in numbers if (folder / f"fold_{f}" / checkpoint).is_file()]
     if usable:
         return sorted(usable)
@@ -60,7 +60,7 @@ def _chosen_folds(
 ) -> list[Fold]:
     if not folds:
         raise UserError("folds must name at least one fold, got none")
-    unknown = [str(f) for f in folds if f != "all" and not str(f).isdigit()]
+    unknown = [str(f) for f in folds if f != "all" and not str(f).isdecimal()]
     if unknown:
         raise UserError(f"folds must be numbers or 'all', got {', '.join(unknown)} (-f)")
     chosen = list(dict.fromkeys(f if f == "all" else int(f) for f in folds))

@@ -112,7 +112,7 @@ def test_processes_that_overwrite_at_once_find_it_done(tmp_path):
         (out / "settings.json").write_text('{"a": 1}')
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda out: ResultsFolder(out).open({"a": 2}), [out] * 4))
-        assert [p.name for p in out.iterdir()] == ["settings.json"]
+        assert sorted(p.name for p in out.iterdir()) == [".lock", "settings.json"]
         assert ResultsFolder(out).holds({"a": 2})
 
 
@@ -142,9 +142,8 @@ def test_a_full_disk_leaves_no_half_written_file(world, finished, tmp_path, monk
     monkeypatch.setattr(os, "fsync", full)
     assert robust.main(words) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert sorted(p.name for p in out.iterdir()) == ["parts", "settings.json"] and not list(
-        out.rglob("*.tmp")
-    )
+    assert sorted(p.name for p in out.iterdir()) == [".lock", "parts", "settings.json"]
+    assert not list(out.rglob("*.tmp"))
     monkeypatch.undo()
     assert robust.main(words) == 0
     assert cases_csv(out) == cases_csv(finished.folder)
