@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from evaluation.case_result import EXAMPLE_ARRAYS, CaseResult
 from evaluation.claims import MUTEX, Claim, Claims
@@ -151,13 +152,8 @@ class ResultsFolder:
                 self.open(settings)
             yield
         except BaseException:
-            with suppress(OSError, UserError), self._claims.alone():
-                if lock is not None:
-                    self._claims.drop(lock)
-                    self._leave_nothing()
-            with suppress(OSError):  # where there is something in it
-                for folder in made:
-                    folder.rmdir()
+            with suppress(OSError, UserError):
+                self._leave_nothing(lock, made)
             raise
         with self._claims.alone():
             self._claims.drop(lock)
@@ -282,16 +278,34 @@ class ResultsFolder:
             return None
         return part if self._hashes.are_of(files, part) else None
 
-    def _leave_nothing(self) -> None:
-        """Of a call that came to nothing, where nobody else is at work."""
+    def _leave_nothing(self, lock: FileLock | None, made: Sequence[Path]) -> None:
+        """Of a call that came to nothing, where nobody else is at work.
+
+        Parameters
+        ----------
+        lock
+            The claim; None where it was not made, and OUT is as it was.
+        made
+            Folders that were not there before.
+        """
+        if self.path.is_dir():
+            with self._claims.alone():
+                self._drop(lock)
+        with suppress(OSError):  # there is something in it
+            for folder in made:
+                folder.rmdir()
+
+    def _drop(self, lock: FileLock | None) -> None:
         results = [p for p in (*self._outputs(), *self.parts.glob("*.json")) if p.exists()]
-        if results or self._claims.living():
-            return
-        for folder in (self.parts, self.adversarial):
-            shutil.rmtree(folder, ignore_errors=True)
-        self.settings_file.unlink(missing_ok=True)
+        if lock is not None:
+            self._claims.drop(lock)
+            if not results and not self._claims.living():
+                for folder in (self.parts, self.adversarial):
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.settings_file.unlink(missing_ok=True)
         # who waits for this file finds, once it has it, that it is gone, and makes a new one
-        (self.path / MUTEX).unlink(missing_ok=True)
+        if [p.name for p in self.path.iterdir()] == [MUTEX]:
+            (self.path / MUTEX).unlink()
 
     def _outputs(self) -> list[Path]:
         return [self.path / name for name in OUTPUTS]

@@ -179,3 +179,34 @@ def test_the_folder_is_read_without_torch(finished):
         "import json; print(out.holds(json.loads(out.settings_file.read_text())))"
     )
     assert done.stdout == "True\n", done.stderr
+
+
+def test_a_part_of_other_settings_is_no_part(world, tmp_path):
+    """As a process writes it that goes on after its call was killed, and OUT overwritten."""
+    small = {"corruptions": [], "epsilons": ["4/255"], "attacks": ["pgd_linf"], "max_cases": 1}
+    out = run(world, tmp_path / "out", **small, steps=1).folder
+    late = {p: p.read_bytes() for p in (out / "parts").iterdir()}
+    assert len(late) == 2
+    whole = cases_csv(run(world, out, **small, steps=3, overwrite=True).folder)
+    for path, content in late.items():
+        path.write_bytes(content)
+    assert {r["steps"] for r in run(world, out, **small, steps=3).rows()} == {None, 3}
+    assert cases_csv(out) == whole
+    picture = next(p for p in late if p.suffix == ".npz")
+    picture.write_bytes(late[picture])
+    with pytest.raises(ValueError, match="was made with other settings"):
+        run(world, out, **small, steps=3)
+
+
+def test_parts_that_carry_no_hash_are_those_of_settings_json(world, finished, tmp_path):
+    """As earlier versions wrote them."""
+    out = shutil.copytree(finished.folder, tmp_path / "out")
+    for path in (out / "parts").glob("*.json"):
+        part = json.loads(path.read_text())
+        assert len(part.pop("settings_sha256")) == 64 and part.pop("inputs_state")
+        path.write_text(json.dumps(part))
+    before = {p: p.stat().st_mtime_ns for p in (out / "parts").iterdir()}
+    assert run(world, out).finished and cases_csv(out) == cases_csv(finished.folder)
+    assert {p: p.stat().st_mtime_ns for p in (out / "parts").iterdir()} == before
+    with pytest.raises(ValueError, match="other settings"):
+        run(world, out, steps=3)
