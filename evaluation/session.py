@@ -7,6 +7,7 @@ same.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -105,6 +106,7 @@ class Session:
             options, surrogate = self.options, self.options.surrogate
             del self.model
             self.surrogate = None
+            gc.collect()  # networks are kept in circles
             self.model = _load(self.inputs.model_folder, options, files.folds, self.model_files)
             if surrogate is not None:
                 self.surrogate = _load(Path(surrogate), options, files.folds, self.model_files)

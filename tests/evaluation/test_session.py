@@ -45,7 +45,7 @@ def test_the_last_fold_is_freed_before_the_next_is_loaded(
     if surrogate:
         options["surrogate"] = str(validating)
     gc.collect()
-    gc.disable()  # what is kept in a circle counts as well
+    gc.disable()  # nobody shall wait for it to happen by itself
     try:
         assert robust.evaluate(validating, tmp_path / "out", **options).finished
     finally:
