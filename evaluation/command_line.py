@@ -40,7 +40,7 @@ def split_steps(given: Sequence[str] | None) -> dict[str, Any]:
     steps, steps_of = None, {}
     for word in given or ():
         name, _, number = word.strip().rpartition("=")
-        if not number.isdecimal():
+        if not number.isdigit():
             raise UserError(f"steps must be N or NAME=N, got {word!r}")
         if name:
             steps_of[name] = int(number)

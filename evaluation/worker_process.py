@@ -101,6 +101,8 @@ def command(code: str) -> list[str]:
 
 def serve(work: Callable[[dict[str, Any]], None]) -> None:
     """What a worker does: `work` with the call on stdin. Errors go back; then the process ends."""
+    # a call in the background has it ignored, and ends us by it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no report
     call = json.loads(sys.stdin.readline())
