@@ -2,14 +2,18 @@
 
 settings.json says what is evaluated, parts/ holds one finished case per file. A part is written
 when its case is finished: first the picture's arrays (.npz), then the rows (.json), each
-atomically; the .json makes it count. Nothing here imports torch.
+atomically; the .json makes it count. Both carry the hash of all settings, and are those of no
+others; parts of earlier versions, which have none, are those of settings.json. Who is at work has a
+claim (claims.py). Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,13 @@ import numpy as np
 from filelock import FileLock
 
 from evaluation.case_result import EXAMPLE_ARRAYS, CaseResult
+from evaluation.claims import MUTEX, Claim, Claims
+from evaluation.file_hashes import FileHashes
 from evaluation.inputs import CaseFiles
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
+_SETTINGS = "settings_sha256"
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
 
 
@@ -31,10 +38,21 @@ class ResultsFolder:
     ----------
     path
         The folder, which need not exist; nothing is written before `open`.
+    settings_sha256
+        Of all settings, model and inputs: what parts made now carry, and parts that carry another
+        do not count. None: not asked.
+    call
+        Of whom this is a worker; None for a call of its own.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, settings_sha256: str | None = None, *, call: str | None = None
+    ) -> None:
         self.path = Path(path)
+        self.settings_sha256 = settings_sha256
+        self.call, self._worker = call or uuid.uuid4().hex, call is not None
+        self._hashes = FileHashes()
+        self._claims = Claims(self.path)
         self.settings_file = self.path / "settings.json"
         self.parts = self.path / "parts"
         self.adversarial = self.path / "adversarial"
@@ -93,22 +111,66 @@ class ResultsFolder:
         removes, the others find it done.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / ".lock"
-        with FileLock(lock):
-            if not self.holds(settings):
-                for name in OUTPUTS:
-                    (self.path / name).unlink(missing_ok=True)
-                for folder in (self.parts, self.adversarial):
-                    if folder.is_dir():
-                        shutil.rmtree(folder)
-                write_file(self.settings_file, json.dumps(settings, indent=1) + "\n")
-            # who waits for the file that goes here finds the settings in place
-            lock.unlink(missing_ok=True)
+        with self._claims.alone():
+            if self.holds(settings):
+                return
+            for path in self._outputs():
+                path.unlink(missing_ok=True)
+            for folder in (self.parts, self.adversarial):
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+            write_file(self.settings_file, json.dumps(settings, indent=1) + "\n")
+
+    def refuse_others(self, todo: Sequence[CaseFiles]) -> None:
+        """UserError where others are at work, with other settings or on these cases."""
+        if self._claims.folder.is_dir():
+            with self._claims.alone():
+                self._claims.refuse(self._claim(todo))
+
+    @contextmanager
+    def claimed(
+        self, settings: Mapping[str, Any], todo: Sequence[CaseFiles], *, overwrite: bool = False
+    ) -> Iterator[None]:
+        """While this process works on `todo`: OUT holds these settings, and nobody replaces them.
+
+        Where it ends in an exception before a case is finished, nothing is left in OUT.
+
+        Raises
+        ------
+        UserError
+            As `check`, and where others are at work with other settings or on the same cases.
+        """
+        places = (self.path.absolute(), *self.path.absolute().parents)
+        made = [p for p in places if not p.exists()]
+        claim, lock = self._claim(todo), None
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._claims.alone():
+                self._claims.refuse(claim)
+                self.check(settings, overwrite=overwrite)
+                lock = self._claims.make(claim)
+                self.open(settings)
+            yield
+        except BaseException:
+            with suppress(OSError, UserError):
+                self._leave_nothing(lock, made)
+            raise
+        with self._claims.alone():
+            self._claims.drop(lock)
 
     def finished(self, files: CaseFiles) -> bool:
-        """Whether the case has a part made from the files as they are now."""
-        part = self._part(files)
-        return part.is_file() and read_json(part)["inputs_sha256"] == files.sha256()
+        """Whether the case has a part made with these settings, from the files as they are now."""
+        return self._counting_part(files) is not None
+
+    def finished_parts(self, cases: Sequence[CaseFiles]) -> list[dict[str, Any]] | None:
+        """The parts of all these cases, as `load` gives them; None where one is not finished."""
+        found = []
+        for files in cases:
+            part = self._counting_part(files)
+            if part is None:
+                return None
+            found.append(part)
+        return found
 
     def unfinished(
         self, cases: Sequence[CaseFiles], settings: Mapping[str, Any]
@@ -116,7 +178,20 @@ class ResultsFolder:
         """The cases that are left to do with these settings."""
         return [c for c in cases if not self.finished(c)] if self.holds(settings) else list(cases)
 
-    def save(self, files: CaseFiles, result: CaseResult, environment: Mapping[str, str]) -> None:
+    def inputs_of(self, files: CaseFiles) -> dict[str, Any]:
+        """What a part keeps of its case's files; ask before they are read, and give it to `save`.
+
+        Who changes them in between has a part that does not count.
+        """
+        return self._hashes.of_case(files)
+
+    def save(
+        self,
+        files: CaseFiles,
+        result: CaseResult,
+        environment: Mapping[str, str],
+        inputs: Mapping[str, Any],
+    ) -> None:
         """Write a finished case's part.
 
         Parameters
@@ -125,16 +200,20 @@ class ResultsFolder:
             The case and what came of it.
         environment
             {package or 'python', 'platform', 'device': version or name} that it was made with.
+        inputs
+            Its files as they were before it was run, by `inputs_of`.
         """
         example = result.example
         if example is not None:
             arrays = {k: example[k] for k in EXAMPLE_ARRAYS}
+            arrays[_SETTINGS] = np.array(str(self.settings_sha256))
             write_file(
                 self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays)
             )
             example = {k: v for k, v in example.items() if k not in EXAMPLE_ARRAYS}
         part = {
-            "inputs_sha256": files.sha256(),
+            _SETTINGS: self.settings_sha256,
+            **inputs,
             "rows": result.rows,
             "seconds": result.seconds,
             "evaluations": result.evaluations,
@@ -160,13 +239,76 @@ class ResultsFolder:
 
     def load_example(self, files: CaseFiles, part: Mapping[str, Any]) -> dict[str, Any]:
         """The example of a part that has one, with its arrays."""
-        with np.load(self.parts / f"{files.key}.npz") as arrays:
+        path = self.parts / f"{files.key}.npz"
+        with np.load(path) as arrays:
+            if _SETTINGS in arrays and str(arrays[_SETTINGS]) != str(self.settings_sha256):
+                raise UserError(
+                    f"{path} was made with other settings, by a call that went on beside this one; "
+                    "remove it and run the same command again"
+                )
             return {**part["example"], **{k: arrays[k] for k in EXAMPLE_ARRAYS}}
+
+    def begin_report(self, cases: str) -> None:
+        """Before cases.csv gets another content: without summary.json, which is written last, OUT
+        is unfinished."""
+        table = self.path / "cases.csv"
+        if not table.is_file() or table.read_bytes() != cases.encode():
+            (self.path / "summary.json").unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove what killed runs left half-written in parts/, once all cases are finished."""
         for leftover in self.parts.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+
+    def _claim(self, todo: Sequence[CaseFiles]) -> Claim:
+        return Claim(
+            call=self.call,
+            worker=self._worker,
+            settings=str(self.settings_sha256),
+            cases=[c.key for c in todo],
+        )
+
+    def _counting_part(self, files: CaseFiles) -> dict[str, Any] | None:
+        path = self._part(files)
+        if not path.is_file():
+            return None
+        part = read_json(path)
+        # parts of earlier versions carry no hash
+        if part.get(_SETTINGS, self.settings_sha256) != self.settings_sha256:
+            return None
+        return part if self._hashes.are_of(files, part) else None
+
+    def _leave_nothing(self, lock: FileLock | None, made: Sequence[Path]) -> None:
+        """Of a call that came to nothing, where nobody else is at work.
+
+        Parameters
+        ----------
+        lock
+            The claim; None where it was not made, and OUT is as it was.
+        made
+            Folders that were not there before.
+        """
+        if self.path.is_dir():
+            with self._claims.alone():
+                self._drop(lock)
+        with suppress(OSError):  # there is something in it
+            for folder in made:
+                folder.rmdir()
+
+    def _drop(self, lock: FileLock | None) -> None:
+        results = [p for p in (*self._outputs(), *self.parts.glob("*.json")) if p.exists()]
+        if lock is not None:
+            self._claims.drop(lock)
+            if not results and not self._claims.living():
+                for folder in (self.parts, self.adversarial):
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.settings_file.unlink(missing_ok=True)
+        # who waits for this file finds, once it has it, that it is gone, and makes a new one
+        if [p.name for p in self.path.iterdir()] == [MUTEX]:
+            (self.path / MUTEX).unlink()
+
+    def _outputs(self) -> list[Path]:
+        return [self.path / name for name in OUTPUTS]
 
     def _part(self, files: CaseFiles) -> Path:
         return self.parts / f"{files.key}.json"

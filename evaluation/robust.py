@@ -108,11 +108,9 @@ def evaluate(
     places = {"images": images, "labels": labels, "previous_stage": previous_stage}
     given = Options(**with_new_names(options))
     session = _prepare(model_folder, places, given, num_parts, part_id)
-    out = ResultsFolder(output_folder)
-    _run_what_is_left(session, out, workers, overwrite, progress)
-    if not all(out.finished(c) for c in session.cases):
-        return Evaluation(folder=out.path, finished=False, summary={})
-    return Evaluation(folder=out.path, finished=True, summary=_write_report(session, out))
+    out = ResultsFolder(output_folder, session.settings_sha256)
+    summary = _run_what_is_left(session, out, workers, overwrite, progress)
+    return Evaluation(folder=out.path, finished=bool(summary), summary=summary)
 
 
 def estimate(
@@ -153,7 +151,7 @@ def estimate(
     if output_folder is not None:
         from evaluation.results_folder import ResultsFolder
 
-        out = ResultsFolder(output_folder)
+        out = ResultsFolder(output_folder, session.settings_sha256)
         out.check(session.settings, overwrite=overwrite)
         todo = out.unfinished(session.share, session.settings)
         finished = [c.key for c in session.share if c not in todo]
@@ -214,28 +212,53 @@ def _prepare(
 
 def _run_what_is_left(
     session: Session, out: ResultsFolder, workers: int | None, overwrite: bool, progress: bool
-) -> None:
-    """The cases of this part that OUT does not hold; OUT is untouched until all files are
-    checked."""
+) -> dict[str, Any]:
+    """The cases of this part that OUT does not hold, and once all are done the report.
+
+    OUT is untouched until all files are checked.
+
+    Returns
+    -------
+    dict
+        The summary; empty while other parts have something to do.
+    """
     from evaluation.workers import run_todo
 
     out.check(session.settings, overwrite=overwrite)
     todo = out.unfinished(session.share, session.settings)
+    out.refuse_others(todo)
     session.check_files(todo, progress=progress)
-    out.open(session.settings)
-    run_todo(workers, session, todo, out, progress=progress)
+    with out.claimed(session.settings, todo, overwrite=overwrite):
+        run_todo(workers, session, todo, out, progress=progress)
+        session.model_files.check()
+        parts = out.finished_parts(session.cases)
+        if parts is not None:
+            return _write_report(session, out, parts)
+        _refuse_changed(session, out)
+        return {}
 
 
-def _write_report(session: Session, out: ResultsFolder) -> dict[str, Any]:
+def _refuse_changed(session: Session, out: ResultsFolder) -> None:
+    """UserError where a case that this call has run is not finished."""
+    for files in session.share:
+        if not out.finished(files):
+            raise UserError(
+                f"case {files.identifier}: {files.images[0]} or another of its files has changed "
+                "while it was evaluated; run the same command again"
+            )
+
+
+def _write_report(
+    session: Session, out: ResultsFolder, parts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """From all parts, in the order of the cases; several processes that do it write the same."""
     from evaluation.report import cases_table, examples, figures, markdown, records
     from evaluation.report.summary import build_summary
 
-    parts = [out.load(c) for c in session.cases]
     rows = [row for part in parts for row in part["rows"]]
     summary = build_summary(session, parts, rows)
+    out.begin_report(cases_table.cases_text(rows))
     cases_table.write_cases(out.path / "cases.csv", rows)
-    records.write_summary(out.path / "summary.json", summary)
     markdown.write_report(out.path / "report.md", summary)
     figures.draw_curves(out.path / "curves.png", summary)
     shown = [(c, p) for c, p in zip(session.cases, parts) if p["example"] is not None]
@@ -243,6 +266,7 @@ def _write_report(session: Session, out: ResultsFolder) -> dict[str, Any]:
         chosen = examples.choose_examples([p["example"] for _, p in shown])
         drawn = [(title, out.load_example(*shown[i])) for title, i in chosen]
         examples.draw_examples(out.path / "examples.png", drawn)
+    records.write_summary(out.path / "summary.json", summary)
     out.tidy()
     return summary
 

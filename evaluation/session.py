@@ -7,6 +7,9 @@ same.
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import protocol
+from evaluation.file_hashes import ModelFiles
 from evaluation.inputs import (
     CaseFiles,
     choose,
@@ -23,7 +27,9 @@ from evaluation.inputs import (
 )
 from evaluation.options import Options
 from evaluation.protocol import PlannedRuns
+from evaluation.share import find_share
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from evaluation.model.folder import SegmentationModel
@@ -81,20 +87,34 @@ class Session:
     planned: PlannedRuns
     settings: dict[str, Any]
     """What results depend on, JSON-ready: the content of settings.json."""
+    model_files: ModelFiles
+    """What model and surrogate are read from."""
+
+    @property
+    def settings_sha256(self) -> str:
+        """Of the settings and of all files of the model: what every part carries."""
+        files = sorted(self.model_files.sha256.values())
+        text = json.dumps({"settings": self.settings, "files": files}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def models_for(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
-        """The model (and surrogate) that may evaluate these files."""
+        """The model (and surrogate) that may evaluate these files.
+
+        Those before are freed first, where the caller keeps none: one fold is in memory at a time.
+        """
         if files.folds is not None and tuple(self.model.folds) != files.folds:
-            self.model = _load(self.inputs.model_folder, self.options, files.folds)
-            if self.options.surrogate is not None:
-                self.surrogate = _load(Path(self.options.surrogate), self.options, files.folds)
+            options, surrogate = self.options, self.options.surrogate
+            del self.model
+            self.surrogate = None
+            gc.collect()  # networks are kept in circles
+            self.model = _load(self.inputs.model_folder, options, files.folds, self.model_files)
+            if surrogate is not None:
+                self.surrogate = _load(Path(surrogate), options, files.folds, self.model_files)
         return self.model, self.surrogate
 
     def check_files(self, cases: Sequence[CaseFiles], *, progress: bool) -> None:
         """Read every file once: a bad one is better named now than after a night."""
-        from tqdm import tqdm
-
-        for files in tqdm(
+        for files in progress_bar(
             cases, desc="checking files", unit="case", disable=not progress, leave=False
         ):
             self.model.read(files.images, files.label, files.previous_stage)
@@ -119,14 +139,21 @@ def prepare(
         Names that do not exist, a folder that is no model or lacks files, options that do not
         apply.
     """
-    num_parts, part_id = _parts(num_parts, part_id)
+    num_parts, part_id = find_share(num_parts, part_id)
     protocol.check_names(options)
     from evaluation.model.folds import find_folds
 
     folds = find_folds(inputs.model_folder, options.folds, options.checkpoint)
     if inputs.validating:
         refuse_fold_all(folds)
-    model = _load(inputs.model_folder, options, folds[:1] if inputs.validating else folds)
+    surrogate_folds = None
+    if options.surrogate is not None:
+        wanted = folds if inputs.validating else None
+        surrogate_folds = find_folds(Path(options.surrogate), wanted, options.checkpoint)
+    model_files = _model_files(inputs, options, folds, surrogate_folds)
+    # one at a time where each has its own cases
+    model_folds = folds[:1] if inputs.validating else folds
+    model = _load(inputs.model_folder, options, model_folds, model_files)
     cases = choose(_list_cases(inputs, model, folds), options.max_cases, seed=options.seed)
     schemes = model.configuration_manager.normalization_schemes
     planned = protocol.plan_runs(
@@ -136,7 +163,11 @@ def prepare(
         regions=model.label_space.regions,
         has_encoder=all(hasattr(n, "encoder") for n in model.networks),
     )
-    surrogate, surrogate_hashes = _surrogate(inputs, options, model, folds)
+    surrogate = None
+    if options.surrogate is not None and surrogate_folds is not None:
+        first = surrogate_folds[:1] if inputs.validating else surrogate_folds
+        surrogate = _load(Path(options.surrogate), options, first, model_files)
+        model.check_surrogate(surrogate)
     return Session(
         inputs=inputs,
         options=options,
@@ -145,27 +176,9 @@ def prepare(
         cases=cases,
         share=cases[part_id::num_parts],
         planned=planned,
-        settings=_settings(inputs, options, model, folds, surrogate_hashes, cases),
+        settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases),
+        model_files=model_files,
     )
-
-
-def _parts(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
-    ranks = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    if num_parts is None and part_id is None:
-        return ranks
-    if ranks[0] > 1:
-        raise UserError(
-            f"torchrun (WORLD_SIZE={ranks[0]}) and num_parts/part_id both divide the cases; "
-            "use one of them"
-        )
-    if num_parts is None or num_parts < 1:
-        raise UserError(f"num_parts must be >= 1, got {num_parts}")
-    part_id = 0 if part_id is None else part_id
-    if not 0 <= part_id < num_parts:
-        raise UserError(
-            f"part_id must be in 0..{num_parts - 1} (num_parts {num_parts}), got {part_id}"
-        )
-    return num_parts, part_id
 
 
 def _list_cases(
@@ -196,54 +209,61 @@ def _list_cases(
     return cases
 
 
-def _surrogate(
-    inputs: Inputs, options: Options, model: SegmentationModel, folds: Sequence[int | str]
-) -> tuple[SegmentationModel | None, dict[str, str] | None]:
-    """(the surrogate of the folds that are loaded, SHA-256 of the checkpoints of all its folds)."""
-    if options.surrogate is None:
-        return None, None
-    from evaluation.model.folds import find_folds
-
-    folder = Path(options.surrogate)
-    found = find_folds(folder, folds if inputs.validating else None, options.checkpoint)
-    surrogate = _load(folder, options, found[:1] if inputs.validating else found)
-    model.check_surrogate(surrogate)
-    return surrogate, _hashes(folder, options.checkpoint, found)
-
-
 def _settings(
     inputs: Inputs,
     options: Options,
     model: SegmentationModel,
     folds: Sequence[int | str],
-    surrogate_hashes: dict[str, str] | None,
+    surrogate_folds: Sequence[int | str] | None,
+    model_files: ModelFiles,
     cases: Sequence[CaseFiles],
 ) -> dict[str, Any]:
-    from nnunetv2_lngswr.utils.checkpoints import sha256
+    def hashes(folder: str | Path | None, folds: Sequence[int | str] | None) -> Any:
+        if folder is None or folds is None:
+            return None
+        found = model_files.sha256
+        return {str(f): found[_checkpoint(Path(folder), options, f)] for f in folds}
 
     description = {k: v for k, v in model.describe().items() if k not in _NOT_IN_SETTINGS}
-    hashes = _hashes(inputs.model_folder, options.checkpoint, folds)
     return {
         "schema_version": SETTINGS_VERSION,
-        "model": {**description, "checkpoint_sha256": hashes},
-        "plans_sha256": sha256(inputs.model_folder / "plans.json"),
-        "surrogate": surrogate_hashes,
+        "model": {**description, "checkpoint_sha256": hashes(inputs.model_folder, folds)},
+        "plans_sha256": model_files.sha256[inputs.model_folder / "plans.json"],
+        "surrogate": hashes(options.surrogate, surrogate_folds),
         "device": model.device.type,
         "options": {k: v for k, v in options.record().items() if k not in _OPTIONS_NOT_IN_SETTINGS},
         "cases": [c.key for c in cases],
     }
 
 
-def _hashes(folder: Path, checkpoint: str, folds: Sequence[int | str]) -> dict[str, str]:
-    from nnunetv2_lngswr.utils.checkpoints import sha256
+def _model_files(
+    inputs: Inputs,
+    options: Options,
+    folds: Sequence[int | str],
+    surrogate_folds: Sequence[int | str] | None,
+) -> ModelFiles:
+    """Of the model and its surrogate, all folds that take part."""
+    folders = [(inputs.model_folder, folds)]
+    if options.surrogate is not None and surrogate_folds is not None:
+        folders.append((Path(options.surrogate), surrogate_folds))
+    paths = []
+    for folder, of in folders:
+        paths += [folder / "plans.json", folder / "dataset.json"]
+        paths += [_checkpoint(folder, options, f) for f in of]
+    return ModelFiles(paths)
 
-    return {str(f): sha256(folder / f"fold_{f}" / checkpoint) for f in folds}
+
+def _checkpoint(folder: Path, options: Options, fold: int | str) -> Path:
+    return folder / f"fold_{fold}" / options.checkpoint
 
 
-def _load(folder: Path, options: Options, folds: Sequence[int | str]) -> SegmentationModel:
+def _load(
+    folder: Path, options: Options, folds: Sequence[int | str], model_files: ModelFiles
+) -> SegmentationModel:
+    """With what `model_files` has found before; a file that has changed since is refused."""
     from evaluation.model.folder import SegmentationModel
 
-    return SegmentationModel.from_folder(
+    model = SegmentationModel.from_folder(
         folder,
         folds=folds,
         checkpoint=options.checkpoint,
@@ -252,6 +272,10 @@ def _load(folder: Path, options: Options, folds: Sequence[int | str]) -> Segment
         use_mirroring=options.use_mirroring,
         trust_checkpoint=options.trust_checkpoint,
     )
+    for fold, sha in model.checkpoint_sha256.items():
+        model_files.check_file(_checkpoint(folder, options, fold), sha)
+    model_files.check()
+    return model
 
 
 def _device(name: str | None) -> str:

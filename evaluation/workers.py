@@ -1,30 +1,26 @@
 """The cases of a session, run by this process or shared among several.
 
-A worker is a process of its own that is told its cases on stdin, writes their parts into OUT and
-ends. What ends it otherwise comes back as the last line of its stderr, and is raised here.
+A worker (worker_process.py) is told its cases, writes their parts into OUT and ends. What ends it
+otherwise is raised here.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation.options import L2, LINF, Options
 from evaluation.results_folder import ResultsFolder
 from evaluation.session import Inputs, Session, prepare
+from evaluation.worker_process import serve, started
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.processes import ended_with_us
+from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from evaluation.inputs import CaseFiles
@@ -42,10 +38,8 @@ PACKAGES = (
     "batchgeneratorsv2",
     "torchattacks",
 )
-_COMMAND = [sys.executable, "-c", "from evaluation.workers import work_on; work_on()"]
+_CODE = "from evaluation.workers import work_on; work_on()"
 _POLL_SECONDS = 0.2
-# exit statuses of a worker
-_BAD_INPUT, _SYSTEM_ERROR, _INTERRUPTED = 2, 3, 130
 
 
 def run_todo(
@@ -68,30 +62,45 @@ def run_cases(
     session: Session, todo: Sequence[CaseFiles], out: ResultsFolder, *, progress: bool
 ) -> None:
     """Run cases in this process, and keep each in OUT."""
-    from tqdm import tqdm
-
-    from evaluation.run_case import run_case
-
-    runs, options = session.planned.runs, session.options
+    costs = sum(r.cost for r in session.planned.runs)
     # counted in plain predictions, so that the time left is right although attacks differ in length
-    with tqdm(
-        total=sum(r.cost for r in runs) * len(todo),
+    with progress_bar(
+        total=costs * len(todo),
         disable=not progress,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}",
     ) as bar:
         for number, files in enumerate(todo):
             bar.set_description(f"case {number + 1}/{len(todo)} {files.identifier}")
-            model, surrogate = session.models_for(files)
-            result = run_case(
-                model,
-                files,
-                runs,
-                options,
-                surrogate=surrogate,
-                adversarial_folder=out.adversarial if options.save_adversarial else None,
-                advance=bar.update,
-            )
-            out.save(files, result, _environment(model))
+            try:
+                _run_one(session, files, out, bar.update)
+            except UserError as error:
+                if files.identifier in str(error):
+                    raise
+                raise UserError(f"case {files.identifier} ({files.images[0]}): {error}") from error
+            except Exception as error:
+                error.add_note(f"while case {files.identifier} ({files.images[0]}) was evaluated")
+                raise
+
+
+def _run_one(
+    session: Session, files: CaseFiles, out: ResultsFolder, advance: Callable[[float], object]
+) -> None:
+    """A function of its own, which keeps no model when it ends."""
+    from evaluation.run_case import run_case
+
+    options = session.options
+    model, surrogate = session.models_for(files)
+    inputs = out.inputs_of(files)
+    result = run_case(
+        model,
+        files,
+        session.planned.runs,
+        options,
+        surrogate=surrogate,
+        adversarial_folder=out.adversarial if options.save_adversarial else None,
+        advance=advance,
+    )
+    out.save(files, result, _environment(model), inputs)
 
 
 def count_workers(asked: int | None, session: Session, todo: Sequence[CaseFiles]) -> int:
@@ -116,29 +125,27 @@ def run_in_workers(
 
     Where one fails, all are ended, and what it failed of is raised.
     """
-    from tqdm import tqdm
-
     out.discard(todo)
-    environment, call = _environment_of_workers(workers), call_of(session, out)
+    environment, told = _environment_of_workers(workers), call_of(session, out)
+    desc = f"{workers} workers"
     with (
         ExitStack() as stack,
-        tqdm(total=len(todo), unit="case", desc=f"{workers} workers", disable=not progress) as bar,
+        progress_bar(total=len(todo), unit="case", desc=desc, disable=not progress) as bar,
     ):
-        running = {}
-        for i in range(workers):
-            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
-            text = json.dumps(call | {"cases": [c.key for c in todo[i::workers]]})
-            running[_start(text, environment, errors, stack)] = errors
+        running = [
+            stack.enter_context(
+                started(_CODE, {**told, "cases": [c.key for c in todo[i::workers]]}, environment)
+            )
+            for i in range(workers)
+        ]
         while running:
             time.sleep(_POLL_SECONDS)
             bar.update(sum(out.has_part(c) for c in todo) - bar.n)
-            for process, errors in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[process]
-                if process.returncode != 0:
-                    errors.seek(0)
-                    raise _error_of_worker(process.returncode, errors.read())
+            for worker in [w for w in running if w.process.poll() is not None]:
+                running.remove(worker)
+                error = worker.error()
+                if error is not None:
+                    raise error
 
 
 def call_of(session: Session, out: ResultsFolder) -> dict[str, Any]:
@@ -155,68 +162,31 @@ def call_of(session: Session, out: ResultsFolder) -> dict[str, Any]:
         "inputs": {k: None if v is None else str(v) for k, v in vars(inputs).items()},
         "options": options.record() | exact,
         "output_folder": str(out.path),
+        "settings_sha256": session.settings_sha256,
+        "call": out.call,
     }
 
 
 def work_on() -> None:
-    """What a worker does: the cases that `run_in_workers` names on stdin."""
-    call = json.load(sys.stdin)
-    try:
-        options = Options.from_record(call["options"])
-        inputs = Inputs(**{k: v and Path(v) for k, v in call["inputs"].items()})
-        session = prepare(inputs, options, num_parts=1, part_id=0)
-        keys = set(call["cases"])
-        todo = [c for c in session.share if c.key in keys]
-        run_cases(session, todo, ResultsFolder(call["output_folder"]), progress=False)
-    except UserError as error:
-        _end(_BAD_INPUT, [str(error)])
-    except OSError as error:
-        sys.stderr.write(traceback.format_exc())
-        filename = None if error.filename is None else str(error.filename)
-        _end(_SYSTEM_ERROR, [error.errno, error.strerror or str(error), filename])
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+    """What a worker does: the cases that `run_in_workers` names."""
+    serve(_work)
 
 
-def _end(status: int, arguments: Sequence[Any]) -> None:
-    """With what the error is made of as the last line."""
-    print(json.dumps(arguments), file=sys.stderr)
-    sys.exit(status)
-
-
-def _error_of_worker(status: int, said: str) -> BaseException:
-    lines = said.strip().splitlines()
-    if status == _BAD_INPUT:
-        return UserError(*json.loads(lines[-1]))
-    if status == _SYSTEM_ERROR:
-        number, text, filename = json.loads(lines[-1])
-        return OSError(text) if number is None else OSError(number, text, filename)
-    if status == _INTERRUPTED:
-        return KeyboardInterrupt()
-    return RuntimeError(
-        f"a worker ended with status {status}; finished cases are kept. "
-        f"It said:\n{said.strip()[-2000:]}"
-    )
-
-
-def _start(
-    text: str, environment: Mapping[str, str], errors: IO[str], stack: ExitStack
-) -> subprocess.Popen[str]:
-    """A worker that is told `text`, and ends when the stack does."""
-    process = subprocess.Popen(
-        _COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        env=environment,
-        text=True,
-    )
-    stack.enter_context(ended_with_us(stack.enter_context(process)))
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it has ended: why is in its errors
-        process.stdin.write(text)
-        process.stdin.close()
-    return process
+def _work(call: dict[str, Any]) -> None:
+    options = Options.from_record(call["options"])
+    inputs = Inputs(**{k: v and Path(v) for k, v in call["inputs"].items()})
+    session = prepare(inputs, options, num_parts=1, part_id=0)
+    if session.settings_sha256 != call["settings_sha256"]:
+        raise UserError(
+            f"{inputs.model_folder} has changed while the model was evaluated: a worker found "
+            "another model there than this call; run the same command again"
+        )
+    keys = set(call["cases"])
+    todo = [c for c in session.share if c.key in keys]
+    out = ResultsFolder(call["output_folder"], session.settings_sha256, call=call["call"])
+    with out.claimed(session.settings, todo):
+        run_cases(session, todo, out, progress=False)
+        session.model_files.check()
 
 
 def _environment_of_workers(workers: int) -> dict[str, str]:
@@ -226,7 +196,6 @@ def _environment_of_workers(workers: int) -> dict[str, str]:
     environment = os.environ | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
     for name in ("WORLD_SIZE", "RANK"):  # torchrun's share of the cases is divided here already
         environment.pop(name, None)

@@ -105,7 +105,12 @@ def is_noise(row: Row) -> bool:
 def write_cases(path: Path, rows: Iterable[Row]) -> None:
     """Write cases.csv: floats with nine significant digits, nan as 'nan', what does not apply as
     an empty field."""
-    write_file(path, csv_text(COLUMNS, rows))
+    write_file(path, cases_text(rows))
+
+
+def cases_text(rows: Iterable[Row]) -> str:
+    """The content of cases.csv."""
+    return csv_text(COLUMNS, rows)
 
 
 def read_cases(path: Path) -> list[dict[str, Any]]:

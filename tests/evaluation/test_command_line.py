@@ -56,6 +56,7 @@ BAD = {
     "unknown device": (["-device", "gpu"], "device must be"),
     "no such fold": (["-f", "3"], "has no fold_3; folds there: 0"),
     "fold no number": (["-f", "first"], "folds must be numbers or 'all', got first"),
+    "fold no digit": (["-f", "²"], "folds must be numbers or 'all', got ²"),
     "no such checkpoint": (
         ["-chk", "checkpoint_best.pth"],
         "checkpoints there: checkpoint_final.pth",

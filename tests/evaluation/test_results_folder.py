@@ -112,7 +112,7 @@ def test_processes_that_overwrite_at_once_find_it_done(tmp_path):
         (out / "settings.json").write_text('{"a": 1}')
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda out: ResultsFolder(out).open({"a": 2}), [out] * 4))
-        assert [p.name for p in out.iterdir()] == ["settings.json"]
+        assert sorted(p.name for p in out.iterdir()) == [".lock", "settings.json"]
         assert ResultsFolder(out).holds({"a": 2})
 
 
@@ -142,9 +142,8 @@ def test_a_full_disk_leaves_no_half_written_file(world, finished, tmp_path, monk
     monkeypatch.setattr(os, "fsync", full)
     assert robust.main(words) == 2
     assert "No space left on device" in capsys.readouterr().err
-    assert sorted(p.name for p in out.iterdir()) == ["parts", "settings.json"] and not list(
-        out.rglob("*.tmp")
-    )
+    assert sorted(p.name for p in out.iterdir()) == [".lock", "parts", "settings.json"]
+    assert not list(out.rglob("*.tmp"))
     monkeypatch.undo()
     assert robust.main(words) == 0
     assert cases_csv(out) == cases_csv(finished.folder)
@@ -180,3 +179,34 @@ def test_the_folder_is_read_without_torch(finished):
         "import json; print(out.holds(json.loads(out.settings_file.read_text())))"
     )
     assert done.stdout == "True\n", done.stderr
+
+
+def test_a_part_of_other_settings_is_no_part(world, tmp_path):
+    """As a process writes it that goes on after its call was killed, and OUT overwritten."""
+    small = {"corruptions": [], "epsilons": ["4/255"], "attacks": ["pgd_linf"], "max_cases": 1}
+    out = run(world, tmp_path / "out", **small, steps=1).folder
+    late = {p: p.read_bytes() for p in (out / "parts").iterdir()}
+    assert len(late) == 2
+    whole = cases_csv(run(world, out, **small, steps=3, overwrite=True).folder)
+    for path, content in late.items():
+        path.write_bytes(content)
+    assert {r["steps"] for r in run(world, out, **small, steps=3).rows()} == {None, 3}
+    assert cases_csv(out) == whole
+    picture = next(p for p in late if p.suffix == ".npz")
+    picture.write_bytes(late[picture])
+    with pytest.raises(ValueError, match="was made with other settings"):
+        run(world, out, **small, steps=3)
+
+
+def test_parts_that_carry_no_hash_are_those_of_settings_json(world, finished, tmp_path):
+    """As earlier versions wrote them."""
+    out = shutil.copytree(finished.folder, tmp_path / "out")
+    for path in (out / "parts").glob("*.json"):
+        part = json.loads(path.read_text())
+        assert len(part.pop("settings_sha256")) == 64 and part.pop("inputs_state")
+        path.write_text(json.dumps(part))
+    before = {p: p.stat().st_mtime_ns for p in (out / "parts").iterdir()}
+    assert run(world, out).finished and cases_csv(out) == cases_csv(finished.folder)
+    assert {p: p.stat().st_mtime_ns for p in (out / "parts").iterdir()} == before
+    with pytest.raises(ValueError, match="other settings"):
+        run(world, out, steps=3)

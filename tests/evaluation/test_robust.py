@@ -74,6 +74,7 @@ def test_zero_epsilon_is_identity(world, tmp_path):
 
 def test_every_file_is_there_and_none_besides(finished):
     assert sorted(p.name for p in finished.folder.iterdir()) == [
+        ".lock",
         "cases.csv",
         "curves.png",
         "examples.png",

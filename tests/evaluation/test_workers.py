@@ -13,6 +13,7 @@ import torch
 from evaluation import robust, workers
 from evaluation.options import Options
 from evaluation.results_folder import ResultsFolder
+from evaluation.worker_process import error_of
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.tiny import cases_csv, run
 
@@ -120,14 +121,14 @@ def test_workers_by_default_where_they_help(device, dimension, cases, expected, 
 
 def test_what_ended_a_worker_is_raised_here():
     def error(status, *arguments):
-        return workers._error_of_worker(status, "a warning\n" + json.dumps(arguments) + "\n")
+        return error_of(status, json.dumps(arguments), "a warning\n")
 
     bad = error(2, "two lines\nof text")
     assert isinstance(bad, UserError) and str(bad) == "two lines\nof text"
-    full = error(3, errno.ENOSPC, "No space left on device", None)
+    full = error(3, errno.ENOSPC, "No space left on device", None, None)
     assert isinstance(full, OSError) and (full.errno, full.filename) == (errno.ENOSPC, None)
-    missing = error(3, errno.ENOENT, "No such file or directory", "a.nii.gz")
+    missing = error(3, errno.ENOENT, "No such file or directory", "a.nii.gz", None)
     assert isinstance(missing, FileNotFoundError) and missing.filename == "a.nii.gz"
     assert isinstance(error(130), KeyboardInterrupt)
-    bug = workers._error_of_worker(1, "Traceback ...\nValueError: operands")
+    bug = error_of(1, "", "Traceback ...\nValueError: operands")
     assert isinstance(bug, RuntimeError) and "ValueError: operands" in str(bug)

@@ -1,0 +1,53 @@
+"""One fold is in memory at a time."""
+
+import gc
+import json
+import weakref
+
+import pytest
+
+from evaluation import robust
+from evaluation.model import folder as model_folder
+from tests.evaluation.tiny import FAST
+from tests.model_folders import make_case, make_model_folder
+
+
+@pytest.fixture
+def validating(tmp_path, monkeypatch, state_dicts):
+    """A model folder of three folds with a validation case each."""
+    folder = make_model_folder(tmp_path, folds=(0, 1, 2), state_dicts=[state_dicts[2]] * 3)
+    raw = tmp_path / "raw" / "Dataset999_Tiny"
+    for seed in range(3):
+        make_case(raw / "imagesTr", shape=(20, 24), seed=seed)
+    (raw / "imagesTr" / "labels").rename(raw / "labelsTr")
+    splits = tmp_path / "pre" / "Dataset999_Tiny" / "splits_final.json"
+    splits.parent.mkdir(parents=True)
+    splits.write_text(json.dumps([{"train": [], "val": [f"case{f}"]} for f in range(3)]))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
+    return folder
+
+
+@pytest.mark.parametrize("surrogate", [False, True])
+def test_the_last_fold_is_freed_before_the_next_is_loaded(
+    surrogate, validating, tmp_path, monkeypatch
+):
+    living, at_load, load = weakref.WeakSet(), [], model_folder.load_folds
+
+    def load_and_count(*others, **more):
+        at_load.append(len(living))
+        loaded = load(*others, **more)
+        living.update(loaded.networks)
+        return loaded
+
+    monkeypatch.setattr(model_folder, "load_folds", load_and_count)
+    options = {**FAST, "corruptions": [], "attacks": ["fgsm"], "epsilons": ["4/255"]}
+    if surrogate:
+        options["surrogate"] = str(validating)
+    gc.collect()
+    gc.disable()  # nobody shall wait for it to happen by itself
+    try:
+        assert robust.evaluate(validating, tmp_path / "out", **options).finished
+    finally:
+        gc.enable()
+    assert at_load == ([0, 1] * 3 if surrogate else [0] * 3)
