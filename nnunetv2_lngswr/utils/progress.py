@@ -1,4 +1,4 @@
-"""Progress bars, which a log stays readable with: a bar on a terminal, a line a minute elsewhere."""
+"""Progress that a log stays readable with: a bar on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
