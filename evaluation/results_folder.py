@@ -19,7 +19,7 @@ from filelock import FileLock
 from evaluation.case_result import EXAMPLE_ARRAYS, CaseResult
 from evaluation.inputs import CaseFiles
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.files import read_json, remove_leftovers, write_file
 
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
 
@@ -165,8 +165,9 @@ class ResultsFolder:
 
     def tidy(self) -> None:
         """Remove what killed runs left half-written in parts/, once all cases are finished."""
-        for leftover in self.parts.glob(".*.tmp"):
+        for leftover in self.parts.glob(".*.tmp"):  # of an earlier version
             leftover.unlink(missing_ok=True)
+        remove_leftovers(self.parts)
 
     def _part(self, files: CaseFiles) -> Path:
         return self.parts / f"{files.key}.json"
