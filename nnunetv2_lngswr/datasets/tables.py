@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def read_rows(
             f"{path} is not UTF-8 (byte 0x{error.object[error.start]:02x} in line {line}): "
             "save it as UTF-8 (in Excel: CSV UTF-8)"
         ) from None
-    reader = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=skip_blanks)
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=skip_blanks)
     try:
         names = reader.fieldnames or ()
         missing = [column for column in columns if column not in names]
@@ -48,7 +49,7 @@ def read_rows(
             )
         rows = [tuple(row[column] or "" for column in columns) for row in reader]
     except csv.Error as error:
-        raise UserError(f"{path} is no CSV table (line {reader.line_num}: {error})") from None
+        raise UserError(f"{path} is no CSV table (after line {reader.line_num}: {error})") from None
     if skip_blanks:
         rows = [tuple(cell.strip() for cell in row) for row in rows]
     return rows

@@ -120,7 +120,7 @@ def _check_nifti_geometry(header: Nifti1Header) -> None:
     }
     for form, fields in forms.items():
         for field in fields:
-            if header[f"{form}_code"] > 0 and not np.isfinite(header[field]).all():
+            if int(header[f"{form}_code"]) > 0 and not np.isfinite(header[field]).all():
                 raise Damaged(f"its affine is not finite ({field} {header[field].tolist()})")
 
 
