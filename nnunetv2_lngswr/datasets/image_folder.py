@@ -92,11 +92,7 @@ def convert_image_folder(
             f"{images} holds no images with masks ({', '.join(SUFFIXES)}); "
             f"masks were looked for in {masks}"
         )
-    groups = {}
-    if group_pattern is not None:
-        groups = groups_by_pattern([p.name for p in pairs], group_pattern)
-    check_folds(target.folds, len({groups.get(p.name, p.name) for p in pairs}))
-    look = options.near_duplicates
+    groups = _groups(pairs, group_pattern, target.folds)
     settings = {
         "converter": "image-folder",
         "mask_pattern": options.mask_pattern,
@@ -109,7 +105,7 @@ def convert_image_folder(
         units_of(pairs, images, options, groups=groups),
         settings=settings,
         entries=wrong,
-        join_near_duplicates=group_pattern is None if look is None else look,
+        join_near_duplicates=_joins(options, group_pattern),
         overwrite=overwrite,
         progress=progress,
     )
@@ -215,6 +211,19 @@ def units_of(
 
 
 # --- helpers --------------------------------------------------------------------------------------
+
+
+def _groups(pairs: Sequence[Pair], pattern: str | None, folds: int) -> dict[str, str]:
+    """By the pair's name, where a pattern tells them; enough for so many folds."""
+    names = [pair.name for pair in pairs]
+    groups = {} if pattern is None else groups_by_pattern(names, pattern)
+    check_folds(folds, len({groups.get(name, name) for name in names}))
+    return groups
+
+
+def _joins(options: ImageOptions, pattern: str | None) -> bool:
+    """Whether near-duplicates are looked for: by default where nothing tells the patients."""
+    return pattern is None if options.near_duplicates is None else options.near_duplicates
 
 
 def _by_name(

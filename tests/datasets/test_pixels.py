@@ -23,6 +23,7 @@ def test_one_float_tiff_is_skipped_and_named(busi, tmp_path, what, capsys):
     assert f"benign/{name[what]}: values are float32, 8 or 16 bit" in said.err
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "tif", "gif"])
 def test_a_file_that_ends_early_is_unfit(ending, tmp_path):
     path = save(speckle(1), tmp_path / f"a.{ending}")

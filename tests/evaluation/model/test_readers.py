@@ -49,7 +49,7 @@ def _writers():
         yield ending, NaturalImage2DIO, lambda path: Image.fromarray(flat).save(path)
 
 
-@pytest.mark.parametrize("ending, reader, write", _writers())
+@pytest.mark.parametrize("ending, reader, write", list(_writers()))
 def test_a_file_that_ends_early_is_never_read_as_something_else(ending, reader, write, tmp_path):
     path = tmp_path / f"a_0000{ending}"
     write(path)
