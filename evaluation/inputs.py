@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
@@ -184,12 +185,20 @@ def _validation_cases(splits_file: Path, folds: Sequence[int]) -> dict[str, int]
             f"{splits_file} does not exist, so the validation cases of the folds are unknown; "
             "copy it there, or give -i and -l"
         )
-    splits = read_json(splits_file)
+    splits = _read_splits(splits_file)
     found: dict[str, int] = {}
     for fold in folds:
         if fold >= len(splits):
             raise UserError(f"{splits_file} has {len(splits)} folds and no fold {fold} (-f)")
-        for name in sorted(splits[fold]["val"]):
+        names = splits[fold]["val"]
+        if not names:
+            raise UserError(f"{splits_file}: fold {fold} has no validation cases (-f)")
+        _refuse(
+            sorted(set(names) & set(splits[fold].get("train", ()))),
+            f"validation cases of fold {fold} in {splits_file} that it is trained on too",
+            "mend the file, or give images and labels it has not seen (-i, -l)",
+        )
+        for name in sorted(names):
             if name in found:
                 raise UserError(
                     f"{splits_file} lists {name} as validation case of folds {found[name]} and "
@@ -199,18 +208,59 @@ def _validation_cases(splits_file: Path, folds: Sequence[int]) -> dict[str, int]
     return found
 
 
+def _read_splits(splits_file: Path) -> list[dict[str, list[str]]]:
+    """The folds as nnU-Net has them: [{"train": [case, ...], "val": [...]}, ...]."""
+    splits = read_json(splits_file)
+    if not isinstance(splits, list):
+        raise UserError(
+            f"{splits_file} must hold a list of folds, got {type(splits).__name__}; "
+            "lngswr splits writes one"
+        )
+    for number, fold in enumerate(splits):
+        if not isinstance(fold, dict) or "val" not in fold:
+            raise UserError(
+                f'{splits_file}: fold {number} lacks "val", its validation cases; '
+                "lngswr splits writes them"
+            )
+        for part in ("train", "val"):
+            names = fold.get(part, [])
+            if not isinstance(names, list) or not all(map(_is_name, names)):
+                raise UserError(
+                    f'{splits_file}: "{part}" of fold {number} must be a list of names of cases'
+                )
+    return splits
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it names a case: results are filed under it, so it must not lead elsewhere."""
+    return isinstance(name, str) and bool(name) and not set(name) & {"/", "\\", "\0"}
+
+
 def _listed(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
     """Cases that dataset.json of the raw data set places elsewhere (its 'dataset' entry)."""
     file = raw / "dataset.json"
-    entries = read_json(file).get("dataset", {}) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    content = read_json(file)
+    entries = content.get("dataset", {}) if isinstance(content, dict) else None
+    if not isinstance(entries, dict):
+        raise UserError(f'{file}: "dataset" must place cases by name, as nnU-Net has it')
 
     def place(path: str) -> Path:
         return raw / os.path.expandvars(path)
 
-    return {
-        name: (tuple(place(p) for p in e["images"]), place(e["label"]))
-        for name, e in entries.items()
-    }
+    listed = {}
+    for name, entry in entries.items():
+        images, label = (
+            (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+        )
+        paths = images if isinstance(images, list) else []
+        if not paths or not all(isinstance(path, str) for path in paths + [label]):
+            raise UserError(
+                f'{file}: case {name} needs "images", a list of files, and "label", a file'
+            )
+        listed[name] = tuple(place(path) for path in paths), place(str(label))
+    return listed
 
 
 def _environment(name: str) -> Path:

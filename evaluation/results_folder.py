@@ -25,7 +25,7 @@ from evaluation.claims import MUTEX, Claim, Claims
 from evaluation.file_hashes import FileHashes
 from evaluation.inputs import CaseFiles
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.files import read_json, remove_leftovers, write_file
 
 _SETTINGS = "settings_sha256"
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
@@ -257,8 +257,9 @@ class ResultsFolder:
 
     def tidy(self) -> None:
         """Remove what killed runs left half-written in parts/, once all cases are finished."""
-        for leftover in self.parts.glob(".*.tmp"):
+        for leftover in self.parts.glob(".*.tmp"):  # of an earlier version
             leftover.unlink(missing_ok=True)
+        remove_leftovers(self.parts)
 
     def _claim(self, todo: Sequence[CaseFiles]) -> Claim:
         return Claim(

@@ -18,13 +18,37 @@ from typing import Any, cast
 import nibabel
 import numpy as np
 import SimpleITK as sitk
+from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import (
+    OrientationError,
+    axcodes2ornt,
+    io_orientation,
+    ornt_transform,
+)
+from nibabel.spatialimages import HeaderDataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from evaluation.model.geometry import Placed, check_same_grid, check_sane
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.image_files import check_whole
+
+# what readers raise on a file that is not what it seems
+_UNREADABLE = (
+    RuntimeError,
+    AssertionError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    MemoryError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    OrientationError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +62,11 @@ class FileImage:
     file: str
     """The first of its files, for messages."""
 
+    @property
+    def placed(self) -> Placed:
+        """Its grid."""
+        return Placed(file=self.file, shape=self.array.shape[1:], properties=self.properties)
+
 
 def list_images(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
     """The images of an nnU-Net image folder.
@@ -50,7 +79,7 @@ def list_images(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
     Raises
     ------
     UserError
-        There is none.
+        There is none, or a case's channels are not 0000, 0001, ... without a gap.
     """
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}$")
     cases: dict[str, list[str]] = {}
@@ -61,6 +90,13 @@ def list_images(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
         raise UserError(
             f"{folder} holds no images named <case>_0000{file_ending} (file_ending of dataset.json)"
         )
+    for case, files in cases.items():
+        found = [Path(f).name.removesuffix(file_ending)[-4:] for f in files]
+        if found != [f"{channel:04d}" for channel in range(len(files))]:
+            raise UserError(
+                f"{folder}: {case} has the channels {', '.join(found)}; they must be 0000, 0001, "
+                "... without a gap"
+            )
     return cases
 
 
@@ -70,11 +106,19 @@ def read_image(reader: BaseReaderWriter, files: Sequence[str], *, channels: int)
     Raises
     ------
     UserError
-        A file is missing or unreadable, the number of channels is another one, a voxel is not
-        finite, or every channel is constant.
+        A file is missing, damaged or unreadable, the channels lie in different places or are not as
+        many, a spacing is absurd, a voxel is not finite, or every channel is constant.
     """
-    array, properties = _read(reader.read_images, files)
+    array, properties, said = _read(reader.read_images, files)
     first = files[0]
+    image = FileImage(array=array, properties=properties, file=first)
+    check_sane(image.placed)
+    # nnU-Net's readers look at all channels, print that, and return the first one's geometry
+    if "Not all input images have the same" in said:
+        for file in files[1:]:
+            channel, geometry, _ = _read(reader.read_images, [file])
+            placed = Placed(file=file, shape=channel.shape[1:], properties=geometry)
+            check_same_grid(placed, image.placed)
     if array.shape[0] != channels:
         raise UserError(
             f"{first}: {array.shape[0]} channels, but dataset.json of the model has {channels} "
@@ -87,7 +131,7 @@ def read_image(reader: BaseReaderWriter, files: Sequence[str], *, channels: int)
             f"{first}: the image is constant ({array.flat[0]}), there is nothing to segment or to "
             "perturb"
         )
-    return FileImage(array=array, properties=properties, file=first)
+    return image
 
 
 def read_segmentation(reader: BaseReaderWriter, file: str, *, image: FileImage) -> FileImage:
@@ -96,11 +140,17 @@ def read_segmentation(reader: BaseReaderWriter, file: str, *, image: FileImage) 
     Raises
     ------
     UserError
-        The file is missing or unreadable, or its shape or spacing is not the image's.
+        The file is missing, damaged or unreadable, has several channels, or its shape, spacing,
+        origin or direction is not the image's.
     """
-    array, properties = _read(reader.read_seg, file)
+    array, properties, _ = _read(reader.read_seg, file)
+    if array.shape[0] != 1:
+        raise UserError(
+            f"{file}: a label has one channel, this file has {array.shape[0]} (is it in colour?)"
+        )
     segmentation = FileImage(array=array, properties=properties, file=file)
-    _check_same_grid(segmentation, image)
+    check_sane(segmentation.placed)
+    check_same_grid(segmentation.placed, image.placed)
     return segmentation
 
 
@@ -146,10 +196,11 @@ def write_whole(
     """
     try:
         _write_image(reader, image, path, properties)
+        check_whole(path)
         whole = np.array_equal(reader.read_images([str(path)])[0][0], image)
         why = "it reads back as something else"
-    # what ITK, nibabel and gzip raise on a file that ends early
-    except (RuntimeError, EOFError, zlib.error) as error:
+    # what ITK, nibabel and gzip raise on a file that ends early, and we say of it
+    except (RuntimeError, EOFError, zlib.error, UserError) as error:
         whole, why = False, str(error)
     if not whole:
         raise OSError(
@@ -158,19 +209,27 @@ def write_whole(
         )
 
 
-def _read(read: Callable, files: str | Sequence[str]) -> tuple[np.ndarray, dict[str, Any]]:
+def _read(read: Callable, files: str | Sequence[str]) -> tuple[np.ndarray, dict[str, Any], str]:
+    """What nnU-Net's reader returns, and what it prints."""
     names = (files,) if isinstance(files, str) else files
     for f in names:
         if not Path(f).is_file():
             raise UserError(f"{f} does not exist")
     said = io.StringIO()
     try:
+        for f in names:
+            check_whole(f)
         # nnU-Net's readers print what is wrong and raise an empty error
         with contextlib.redirect_stdout(said):
-            return read(files)
-    except (RuntimeError, AssertionError, OSError, ValueError, KeyError) as error:
+            array, properties = read(files)
+    except UserError:
+        raise
+    except _UNREADABLE as error:
         detail = " ".join(f"{error} {said.getvalue()}".split())
-        raise UserError(f"cannot read {', '.join(names)}: {detail}") from error
+        raise UserError(
+            f"cannot read {', '.join(names)}: {detail or type(error).__name__}"
+        ) from error
+    return array, properties, said.getvalue()
 
 
 def _nifti_has_nan(file: str) -> bool:
@@ -182,22 +241,6 @@ def _nifti_has_nan(file: str) -> bool:
     if not np.issubdtype(image.get_data_dtype(), np.floating):
         return False
     return not np.isfinite(np.asanyarray(image.dataobj)).all()
-
-
-def _check_same_grid(segmentation: FileImage, image: FileImage) -> None:
-    shape, image_shape = segmentation.array.shape[1:], image.array.shape[1:]
-    if shape != image_shape:
-        raise UserError(
-            f"{segmentation.file}: shape {shape} differs from the image's {image_shape} "
-            f"({image.file})"
-        )
-    spacing = [float(s) for s in segmentation.properties["spacing"]]
-    image_spacing = [float(s) for s in image.properties["spacing"]]
-    if not np.allclose(spacing, image_spacing):
-        raise UserError(
-            f"{segmentation.file}: spacing {spacing} differs from the image's {image_spacing} "
-            f"({image.file})"
-        )
 
 
 def _write_image(

@@ -11,6 +11,7 @@ from nnunetv2_lngswr.datasets.options import (
     CONSENSUS,
     CROP_MM,
     FORMS,
+    MAX_DISTANCE,
     VOTERS,
     DatasetSpec,
     ImageOptions,
@@ -19,6 +20,7 @@ from nnunetv2_lngswr.datasets.options import (
 
 if TYPE_CHECKING:
     from nnunetv2_lngswr.datasets.conversion import Conversion
+    from nnunetv2_lngswr.datasets.joined_splits import Joined
 
 
 def add_command(commands: Commands) -> None:
@@ -151,6 +153,13 @@ def _add_image_options(command: argparse.ArgumentParser) -> None:
     )
     add("--keep-empty", action="store_true", help="use images whose mask is empty")
     add("--luminance", action="store_true", help="make colour images grey instead of skipping them")
+    add(
+        "--near-duplicates",
+        action=argparse.BooleanOptionalAction,
+        default=ImageOptions.near_duplicates,
+        help="look for near-duplicates and keep them in one fold; default: where no pattern tells "
+        "the patients",
+    )
 
 
 def _add_kind(
@@ -161,7 +170,8 @@ def _add_kind(
         name,
         help=help,
         description=f"{help[0].upper()}{help[1:]}. "
-        "Exit status 1: done, but something was skipped (see manifest.json).",
+        "Exit status 1: done, but something was skipped (see manifest.json) or there "
+        "are no splits.",
     )
     add = command.add_argument
     add("-i", dest="input", metavar="FOLDER", required=True, help="the download")
@@ -263,6 +273,8 @@ def _report(done: Conversion, shown: int = 20) -> int:
         f"{done.folder}: {counts['used']} used, {counts['left out']} left out, "
         f"{counts['skipped']} skipped; {done.converted} units converted now, {done.kept} before"
     )
+    if done.joined is not None:
+        _report_joined(done.joined)
     for entry in done.skipped[:shown]:
         print(f"skipped: {entry.source}: {entry.reason}", file=sys.stderr)
     if counts["skipped"] > shown:
@@ -270,4 +282,21 @@ def _report(done: Conversion, shown: int = 20) -> int:
         print(f"... and {rest} more, all of them in {manifest}", file=sys.stderr)
     if done.split_problem:
         print(f"no splits_final.json: {done.split_problem}", file=sys.stderr)
-    return 1 if counts["skipped"] else 0
+    return 1 if counts["skipped"] or done.split_problem else 0
+
+
+def _report_joined(joined: Joined) -> None:
+    """Say how many groups near-duplicates tie together."""
+    if not joined.pairs:
+        print(f"near-duplicates: none among {joined.groups_before} groups")
+        return
+    print(
+        f"near-duplicates: {joined.pairs} pairs (at most {MAX_DISTANCE} of 256 bits differ) join "
+        f"{joined.groups_before} groups to {joined.groups_after}"
+    )
+    if joined.over_borders:
+        print(
+            f"{joined.over_borders} of them lie over a fold border of the splits_final.json that "
+            "was there and stays: `lngswr splits --join` makes new ones",
+            file=sys.stderr,
+        )

@@ -47,9 +47,12 @@ def add_command(commands: Commands) -> None:
 
 
 def _add_patients(command: argparse.ArgumentParser) -> None:
-    source = command.add_mutually_exclusive_group(required=True)
+    source = command.add_mutually_exclusive_group()
     source.add_argument(
-        "--pattern", metavar="REGEX", help="what in a case's name tells the patient, in parentheses"
+        "--pattern",
+        metavar="REGEX",
+        help="what in a case's name tells the patient, in parentheses; "
+        "without it and --csv each case counts as a patient, which needs --join",
     )
     source.add_argument("--csv", metavar="FILE", help="table with a row per case")
     command.add_argument(
@@ -86,13 +89,17 @@ def _splits(arguments: argparse.Namespace) -> int:
     from nnunetv2_lngswr.datasets import near_duplicates, splits
     from nnunetv2_lngswr.datasets.conversion import write_if_changed
 
-    images = splits.cases_of(arguments.input)
-    if arguments.pattern is not None:
-        groups = splits.groups_by_pattern(images, arguments.pattern)
-    else:
-        groups = splits.groups_by_csv(
-            images, arguments.csv, arguments.case_column, arguments.group_column
+    if arguments.pattern is None and arguments.csv is None and not arguments.join:
+        raise UserError(
+            "nothing tells what belongs together: give --pattern or --csv for the patients, or "
+            "--join to go by near-duplicates alone"
         )
+    splits.check_folds(arguments.folds)
+    near_duplicates.check_distance(arguments.max_distance)
+    images = splits.cases_of(arguments.input)
+    groups = _groups(arguments, images)
+    # before the images are read
+    splits.check_folds(arguments.folds, len(set(groups.values())))
     pairs = near_duplicates.near_duplicates(
         images,
         groups,
@@ -112,11 +119,25 @@ def _splits(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output or Path(arguments.input) / "splits_final.json")
     write_if_changed(output, splits.splits_text(folds))
     sizes = ", ".join(str(len(fold["val"])) for fold in folds)
+    before, after = (len(set(of.values())) for of in (groups, kept_together))
+    joined = f", joined to {after}," if after < before else ""
     print(
-        f"wrote {output}: {len(groups)} cases of {len(set(groups.values()))} groups "
+        f"wrote {output}: {len(groups)} cases of {before} groups{joined} "
         f"in {len(folds)} folds of {sizes}"
     )
     return 0
+
+
+def _groups(arguments: argparse.Namespace, images: Mapping[str, Path]) -> Mapping[str, str]:
+    from nnunetv2_lngswr.datasets import splits
+
+    if arguments.pattern is not None:
+        return splits.groups_by_pattern(images, arguments.pattern)
+    if arguments.csv is not None:
+        return splits.groups_by_csv(
+            images, arguments.csv, arguments.case_column, arguments.group_column
+        )
+    return {case: case for case in images}
 
 
 def _print_pairs(

@@ -19,6 +19,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nnunetv2_lngswr.datasets.joined_splits import (
+    PERCEPTUAL_HASH,
+    Joined,
+    Splits,
+    write_splits,
+)
 from nnunetv2_lngswr.datasets.options import DatasetSpec
 from nnunetv2_lngswr.datasets.records import (
     JOURNAL,
@@ -26,13 +32,16 @@ from nnunetv2_lngswr.datasets.records import (
     Journal,
     cases_of_record,
     earlier_records,
+    image_file,
+    refuse_foreign,
     remove_orphans,
     remove_outputs,
+    remove_torn,
     stands,
 )
-from nnunetv2_lngswr.datasets.splits import make_folds, splits_text
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
+from nnunetv2_lngswr.utils.locks import hold
 
 SCHEMA_VERSION = 1
 STATUSES = ("used", "left out", "skipped")
@@ -115,6 +124,8 @@ class Conversion:
     """Units done before."""
     split_problem: str = ""
     """Why there is no splits_final.json, else empty."""
+    joined: Joined | None = None
+    """What near-duplicates tie together; None where they were not looked for."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -133,6 +144,7 @@ def convert(
     *,
     settings: Mapping[str, Any],
     entries: Sequence[Entry] = (),
+    join_near_duplicates: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Conversion:
@@ -145,6 +157,7 @@ def convert(
     units : the work.
     settings : what decides the result, compared with those of an earlier call.
     entries : what was found wrong before any unit.
+    join_near_duplicates : keep images that nearly agree in one fold (2D images).
     overwrite : convert anew what was converted with other settings.
     progress : show a bar.
 
@@ -152,30 +165,23 @@ def convert(
     ------
     UserError
         Before anything is written: the folder holds something else, or a conversion with other
-        settings and not `overwrite`, or the number is taken.
+        settings and not `overwrite`, or another call is at work there, or the number is taken.
     """
     folder = Path(raw_folder) / target.dataset_name
     settings = json.loads(json.dumps({**settings, "target": asdict(target)}))
-    done = earlier_records(folder, settings, overwrite)
+    refuse_foreign(folder)
     _refuse_taken_number(Path(raw_folder), target)
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    remove_orphans(folder, done, {u.key for u in units})
-
-    journal = Journal(folder, settings, done)
-    shown = tqdm(units, desc=target.dataset_name, unit="unit", disable=not progress)
-    converted = _convert_units(shown, {u.key for u in units}, folder, target, done, journal)
-
-    records = {u.key: done[u.key] for u in units}
-    everything = [*entries, *(Entry(**e) for r in records.values() for e in r["entries"])]
-    problem = _finish(folder, target, settings, records, entries, everything)
-    return Conversion(
-        folder=folder,
-        entries=everything,
-        converted=converted,
-        kept=len(units) - converted,
-        split_problem=problem,
-    )
+    with hold(folder, "lngswr convert-dataset"):
+        return _convert(
+            folder,
+            target,
+            units,
+            settings=settings,
+            entries=entries,
+            join=join_near_duplicates,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
 
 def case_name(text: str) -> str:
@@ -197,6 +203,44 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 # --- helpers --------------------------------------------------------------------------------------
+
+
+def _convert(
+    folder: Path,
+    target: DatasetSpec,
+    units: Sequence[Unit],
+    *,
+    settings: Mapping[str, Any],
+    entries: Sequence[Entry],
+    join: bool,
+    overwrite: bool,
+    progress: bool,
+) -> Conversion:
+    """`convert` in a folder that nobody else writes to."""
+    done = earlier_records(folder, settings, overwrite)
+    # first of all: what a killed call leaves must not look like a foreign folder
+    journal = Journal(folder, settings, done)
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(exist_ok=True)
+        remove_torn(folder / part)
+    remove_orphans(folder, done, {u.key for u in units}, target.file_ending)
+
+    shown = tqdm(units, desc=target.dataset_name, unit="unit", disable=not progress)
+    converted = _convert_units(shown, {u.key for u in units}, folder, target, done, journal)
+
+    records = {u.key: done[u.key] for u in units}
+    if join:
+        _add_missing_hashes(records, folder, target)
+    everything = [*entries, *(Entry(**e) for r in records.values() for e in r["entries"])]
+    splits = _finish(folder, target, settings, records, entries, everything, join)
+    return Conversion(
+        folder=folder,
+        entries=everything,
+        converted=converted,
+        kept=len(units) - converted,
+        split_problem=splits.problem,
+        joined=splits.joined,
+    )
 
 
 def _refuse_taken_number(raw_folder: Path, target: DatasetSpec) -> None:
@@ -237,6 +281,21 @@ def _convert_units(
     return converted
 
 
+def _add_missing_hashes(
+    records: Mapping[str, dict[str, Any]], folder: Path, target: DatasetSpec
+) -> None:
+    """Hash the images of units that were converted before hashes were kept."""
+    # not at the top, as in joined_splits.py
+    from nnunetv2_lngswr.datasets.near_duplicates import hash_text, perceptual_hash
+
+    for record in records.values():
+        for entry in record["entries"]:
+            details = entry.setdefault("details", {}) if entry.get("case") else None
+            if details is not None and PERCEPTUAL_HASH not in details:
+                image = image_file(folder, entry["case"], target.file_ending)
+                details[PERCEPTUAL_HASH] = hash_text(perceptual_hash(image))
+
+
 def _finish(
     folder: Path,
     target: DatasetSpec,
@@ -244,11 +303,9 @@ def _finish(
     records: Mapping[str, Any],
     before: Sequence[Entry],
     entries: Sequence[Entry],
-) -> str:
-    """Write dataset.json, the splits and the manifest, and end the journal.
-
-    Returns why there are no splits, or ''.
-    """
+    join: bool,
+) -> Splits:
+    """Write dataset.json, the splits and the manifest, and end the journal."""
     cases = [e for e in entries if e.case]
     assert len({e.case for e in cases}) == len(cases), "a case was written twice"
     dataset = {
@@ -259,49 +316,25 @@ def _finish(
         "name": target.dataset_name,
     }
     write_if_changed(folder / "dataset.json", json.dumps(dataset, indent=1) + "\n")
-    problem = _write_splits(folder, target, entries)
-    groups = {e.group or e.case for e in cases}
+    groups = {e.case: e.group or e.case for e in cases if e.case}
+    splits = write_splits(
+        folder,
+        target,
+        groups=groups,
+        strata={e.case: e.stratum or "" for e in cases if e.case},
+        hashes={e.case: e.details[PERCEPTUAL_HASH] for e in cases if e.case} if join else None,
+    )
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "summary": {**_counts(entries), "cases": len(cases), "groups": len(groups)},
+        "summary": {**_counts(entries), "cases": len(cases), "groups": len({*groups.values()})},
+        **({} if splits.joined is None else {"near_duplicates": asdict(splits.joined)}),
         "settings": settings,
         "before": [_plain(e) for e in before],
         "units": records,
     }
     write_if_changed(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (folder / JOURNAL).unlink(missing_ok=True)
-    return problem
-
-
-def _write_splits(folder: Path, target: DatasetSpec, entries: Sequence[Entry]) -> str:
-    """Write splits_final.json; returns why there are no splits, or ''."""
-    cases = {e.case: e for e in entries if e.case}
-    path = folder / "splits_final.json"
-    try:
-        folds = make_folds(
-            {case: e.group or case for case, e in cases.items()},
-            folds=target.folds,
-            seed=target.seed,
-            strata={case: e.stratum or "" for case, e in cases.items()},
-        )
-    except UserError as error:
-        path.unlink(missing_ok=True)
-        return str(error)
-    # those of `lngswr splits` stay as long as they fit
-    if not _splits_fit(path, set(cases)):
-        write_file(path, splits_text(folds))
-    return ""
-
-
-def _splits_fit(path: Path, cases: set[str]) -> bool:
-    """Whether there are splits of exactly these cases."""
-    if not path.is_file():
-        return False
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-        return bool(folds) and all({*fold["train"], *fold["val"]} == cases for fold in folds)
-    except (ValueError, TypeError, KeyError):
-        return False
+    return splits
 
 
 def _counts(entries: Sequence[Entry]) -> dict[str, int]:

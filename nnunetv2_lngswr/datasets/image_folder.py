@@ -9,7 +9,7 @@ guessed at.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,18 @@ from nnunetv2_lngswr.datasets.conversion import (
     skip,
     source_name,
 )
+from nnunetv2_lngswr.datasets.find_files import find_files
+from nnunetv2_lngswr.datasets.joined_splits import PERCEPTUAL_HASH
+from nnunetv2_lngswr.datasets.near_duplicates import hash_of, hash_text
 from nnunetv2_lngswr.datasets.options import MASK_PATTERN, DatasetSpec, ImageOptions
 from nnunetv2_lngswr.datasets.pixels import Unfit, read_image, read_mask, write_png
-from nnunetv2_lngswr.datasets.splits import groups_by_pattern
+from nnunetv2_lngswr.datasets.splits import check_folds, groups_by_pattern
 from nnunetv2_lngswr.utils.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 ENDING = ".png"
+# of a case's name: file systems take names of 255 bytes, and what is written has a longer one
+MOST_BYTES = 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +85,14 @@ def convert_image_folder(
     for folder in (images, masks):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
-    pairs, wrong = find_pairs(images, masks, images, options.mask_pattern)
+    written = Path(raw_folder) / target.dataset_name
+    pairs, wrong = find_pairs(images, masks, images, options.mask_pattern, without=written)
     if not pairs:
         raise UserError(
             f"{images} holds no images with masks ({', '.join(SUFFIXES)}); "
             f"masks were looked for in {masks}"
         )
-    groups = {}
-    if group_pattern is not None:
-        groups = groups_by_pattern([p.name for p in pairs], group_pattern)
+    groups = _groups(pairs, group_pattern, target.folds)
     settings = {
         "converter": "image-folder",
         "mask_pattern": options.mask_pattern,
@@ -101,39 +105,59 @@ def convert_image_folder(
         units_of(pairs, images, options, groups=groups),
         settings=settings,
         entries=wrong,
+        join_near_duplicates=_joins(options, group_pattern),
         overwrite=overwrite,
         progress=progress,
     )
 
 
 def reading_settings(options: ImageOptions) -> dict[str, object]:
-    """What of the options decides how one pair is read, for the manifest."""
-    return {
+    """What of the options decides the result, for the manifest."""
+    settings: dict[str, object] = {
         "mask_threshold": options.mask_threshold,
         "keep_empty": options.keep_empty,
         "luminance": options.luminance,
     }
+    # the default is not named, so that conversions made before there was a choice are the same
+    if options.near_duplicates is not None:
+        settings["near_duplicates"] = options.near_duplicates
+    return settings
 
 
 def find_pairs(
-    images: Path, masks: Path, root: Path, mask_pattern: str = MASK_PATTERN
+    images: Path,
+    masks: Path,
+    root: Path,
+    mask_pattern: str = MASK_PATTERN,
+    *,
+    without: Path | None = None,
 ) -> tuple[list[Pair], list[Entry]]:
     """Images with their masks by name, and entries for what has no partner.
 
-    These are images without masks, masks without images, and two images of one name.
+    These are images without masks, masks without images, and two images, or two masks, of one name;
+    and what could not be looked at.
 
     Parameters
     ----------
     images, masks : the folders; may be the same.
     root : what entries name files from.
     mask_pattern : as in ImageOptions.
+    without : a folder that is not looked into, since it is the one that is written.
     """
-    found_images, found_masks = _by_name(images, masks, re.compile(mask_pattern))
-    pairs, wrong = [], []
+    (image_files, wrong), (mask_files, also) = (_files(f, without, root) for f in (images, masks))
+    # looked at twice where both are one folder
+    wrong += [entry for entry in also if entry not in wrong]
+    found_images, found_masks = _by_name(
+        images, image_files, masks, mask_files, re.compile(mask_pattern)
+    )
+    pairs = []
     for name, paths in sorted(found_images.items()):
         if len(paths) > 1:
             all_of_them = ", ".join(source_name(p, root) for p in paths)
             wrong += [skip(p, root, f"several images of one name: {all_of_them}") for p in paths]
+        elif twins := _twins(found_masks.get(name, [])):
+            all_of_them = ", ".join(source_name(p, root) for p in twins)
+            wrong.append(skip(paths[0], root, f"several masks of one name: {all_of_them}"))
         elif name not in found_masks:
             wrong.append(skip(paths[0], root, "image without a mask"))
         else:
@@ -189,16 +213,33 @@ def units_of(
 # --- helpers --------------------------------------------------------------------------------------
 
 
+def _groups(pairs: Sequence[Pair], pattern: str | None, folds: int) -> dict[str, str]:
+    """By the pair's name, where a pattern tells them; enough for so many folds."""
+    names = [pair.name for pair in pairs]
+    groups = {} if pattern is None else groups_by_pattern(names, pattern)
+    check_folds(folds, len({groups.get(name, name) for name in names}))
+    return groups
+
+
+def _joins(options: ImageOptions, pattern: str | None) -> bool:
+    """Whether near-duplicates are looked for: by default where nothing tells the patients."""
+    return pattern is None if options.near_duplicates is None else options.near_duplicates
+
+
 def _by_name(
-    images: Path, masks: Path, mask_expression: re.Pattern[str]
+    images: Path,
+    image_files: Sequence[Path],
+    masks: Path,
+    mask_files: Sequence[Path],
+    mask_expression: re.Pattern[str],
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Image files, and mask files by the name of their image."""
     same = images.resolve() == masks.resolve()
     found_images, found_masks = defaultdict(list), defaultdict(list)
-    for path in _files(images):
+    for path in image_files:
         if not (same and mask_expression.fullmatch(path.stem)):
             found_images[_name(path, images)].append(path)
-    for path in _files(masks):
+    for path in mask_files:
         name, match = _name(path, masks), mask_expression.fullmatch(path.stem)
         if not same and name in found_images:
             found_masks[name].append(path)
@@ -207,6 +248,12 @@ def _by_name(
         elif not same:
             found_masks[name].append(path)
     return found_images, found_masks
+
+
+def _twins(masks: Sequence[Path]) -> list[Path]:
+    """Masks that differ in their suffix alone: which one counts is not ours to guess."""
+    count = Counter(path.with_suffix("") for path in masks)
+    return [path for path in masks if count[path.with_suffix("")] > 1]
 
 
 def _case_names(pairs: Sequence[Pair]) -> dict[str, str]:
@@ -235,6 +282,10 @@ def _convert_pair(
 ) -> Entry:
     name, at = source_name(pair.image, root), pair.image
     try:
+        if len(case.encode()) > MOST_BYTES:
+            raise Unfit(
+                f"name of {len(case.encode())} bytes, cases have at most {MOST_BYTES}: rename it"
+            )
         image = read_image(pair.image, luminance=options.luminance)
         label = np.zeros(image.shape, bool)
         for at in pair.masks:
@@ -252,6 +303,7 @@ def _convert_pair(
         "masks": [source_name(m, root) for m in pair.masks],
         "size": list(image.shape[::-1]),
         "foreground_pixels": int(label.sum()),
+        PERCEPTUAL_HASH: hash_text(hash_of(image)),
     }
     return Entry(
         source=name, status="used", case=case, group=group, stratum=stratum, details=details
@@ -262,11 +314,16 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+def _files(folder: Path, without: Path | None, root: Path) -> tuple[list[Path], list[Entry]]:
+    """Image files, and entries for what could not be looked at."""
+    files, wrong = find_files(folder, without=() if without is None else (without,))
+    return (
+        [path for path in files if path.suffix.lower() in SUFFIXES],
+        [
+            skip(path, root, why)
+            for path, why in wrong
+            if path.is_dir() or path.suffix.lower() in SUFFIXES
+        ],
     )
 
 

@@ -34,6 +34,7 @@ from nnunetv2_lngswr.datasets.dicom import (
     read_header,
     series_of,
 )
+from nnunetv2_lngswr.datasets.find_files import find_files
 from nnunetv2_lngswr.datasets.lidc_cases import ENDING, Job, scan_name
 from nnunetv2_lngswr.datasets.lidc_scan import convert_scan
 from nnunetv2_lngswr.datasets.lidc_xml import read_reading
@@ -77,16 +78,19 @@ def convert_lidc(
     for given in (folder, annotations):
         if given is not None and not Path(given).is_dir():
             raise UserError(f"{given} is no folder")
-    content = _content(folder)
+    content, wrong = _content(folder)
     scans = {place: files for place, files in content.items() if any(map(_is_dicom, files))}
     if not scans:
         raise UserError(f"{folder} holds no DICOM files")
     apart = [f for place in content if place not in scans for f in content[place] if _is_xml(f)]
     if annotations is not None and not Path(annotations).resolve().is_relative_to(folder.resolve()):
-        apart += [f for files in _content(Path(annotations)).values() for f in files if _is_xml(f)]
-    readings, wrong = _index(
+        elsewhere, also_wrong = _content(Path(annotations))
+        apart += [f for files in elsewhere.values() for f in files if _is_xml(f)]
+        wrong += also_wrong
+    readings, unreadable = _index(
         tqdm(apart, desc="reading XML", unit="file", disable=not progress or not apart), folder
     )
+    wrong += unreadable
     return convert(
         raw_folder,
         target,
@@ -178,13 +182,13 @@ def _convert_series(
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def _content(folder: Path) -> Files:
-    """Subfolder -> its files, both in order."""
+def _content(folder: Path) -> tuple[Files, list[Entry]]:
+    """Subfolder -> its files, both in order; and entries for what could not be looked at."""
+    files, wrong = find_files(folder)
     content: Files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            content.setdefault(path.parent, []).append(path)
-    return content
+    for path in files:
+        content.setdefault(path.parent, []).append(path)
+    return content, [skip(path, folder, why) for path, why in wrong]
 
 
 def _is_xml(path: Path) -> bool:

@@ -15,7 +15,9 @@ import SimpleITK as sitk
 from nnunetv2_lngswr.datasets.conversion import Entry, case_name, skip, source_name
 from nnunetv2_lngswr.datasets.dicom import WHOLE, Scan, SliceFile, UnreadableDicom
 from nnunetv2_lngswr.datasets.options import LidcOptions
+from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.image_files import check_whole
 
 ENDING = ".nii.gz"
 
@@ -116,7 +118,9 @@ def _write_whole(image: sitk.Image, path: Path) -> None:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             written = sitk.GetArrayFromImage(sitk.ReadImage(str(temporary)))
             whole = np.array_equal(written, sitk.GetArrayFromImage(image))
-        except RuntimeError:
+            check_whole(temporary)
+        # zeros at the end would read back as they were
+        except (RuntimeError, UserError):
             whole = False
         if not whole:
             why = "could not be written whole, probably since the disk is full"

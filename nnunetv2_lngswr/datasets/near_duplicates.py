@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from nnunetv2_lngswr.datasets.options import MAX_DISTANCE
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.image_files import check_whole
 
 HASH_SIDE = 16
 
@@ -55,13 +56,38 @@ def near_duplicates(
     UserError
         A distance out of range, or an image that is not readable, by file.
     """
+    check_distance(max_distance)
+    shown = tqdm(sorted(images), desc="hashing", unit="image", disable=not progress)
+    hashes = {name: perceptual_hash(images[name]) for name in shown}
+    return pairs_of(hashes, groups, max_distance=max_distance)
+
+
+def check_distance(max_distance: int) -> None:
+    """UserError for a number of bits that two hashes cannot differ in."""
     if not 0 <= max_distance <= HASH_SIDE**2:
-        raise UserError(f"max distance must be in 0..{HASH_SIDE**2}, got {max_distance}")
-    names = sorted(images)
-    shown = tqdm(names, desc="hashing", unit="image", disable=not progress)
-    bits = np.stack([perceptual_hash(images[name]) for name in shown])
+        raise UserError(
+            f"max distance must be in 0..{HASH_SIDE**2}, got {max_distance} (--max-distance)"
+        )
+
+
+def pairs_of(
+    hashes: Mapping[str, np.ndarray],
+    groups: Mapping[str, str],
+    *,
+    max_distance: int = MAX_DISTANCE,
+) -> list[NearDuplicate]:
+    """`near_duplicates` of images whose hashes are known.
+
+    Parameters
+    ----------
+    hashes : case -> (256,) bool.
+    groups, max_distance : as for `near_duplicates`.
+    """
+    if not hashes:
+        return []
+    names = sorted(hashes)
     # differing bits = ones of a + ones of b - 2 * common ones
-    ones = bits.astype(np.float32)
+    ones = np.stack([hashes[name] for name in names]).astype(np.float32)
     count = ones.sum(1)
     pairs = []
     for i, name in enumerate(names):
@@ -106,14 +132,30 @@ def perceptual_hash(path: Path) -> np.ndarray:
     UserError
         The file is not readable as an image.
     """
-    plane = _plane(path).astype(np.float64)
+    return hash_of(_plane(path))
+
+
+def hash_of(plane: np.ndarray) -> np.ndarray:
+    """`perceptual_hash` of a grey image, (H, W)."""
+    plane = np.nan_to_num(plane.astype(np.float64), posinf=0, neginf=0)
     low, high = plane.min(), plane.max()
     grey = np.zeros(plane.shape) if high == low else (plane - low) / (high - low) * 255
     return imagehash.phash(Image.fromarray(grey.astype(np.uint8)), hash_size=HASH_SIDE).hash.ravel()
 
 
+def hash_text(bits: np.ndarray) -> str:
+    """A hash, (256,) bool, as 64 hexadecimal digits."""
+    return np.packbits(bits).tobytes().hex()
+
+
+def hash_of_text(text: str) -> np.ndarray:
+    """The hash that `hash_text` wrote."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).astype(bool)
+
+
 def _plane(path: Path) -> np.ndarray:
     """An image, or the middle axial slice of a volume, grey, (H, W)."""
+    check_whole(path)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError:
@@ -121,4 +163,6 @@ def _plane(path: Path) -> np.ndarray:
     array = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = array.mean(-1)
-    return array[array.shape[0] // 2] if array.ndim == 3 else array
+    while array.ndim > 2:
+        array = array[array.shape[0] // 2]
+    return array

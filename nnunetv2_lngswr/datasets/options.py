@@ -13,6 +13,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 FORMS = ("slices", "crops", "scans")
 CONSENSUS = ("any", "majority", "all", "one")
 VOTERS = ("scan", "nodule")
+RESERVED_LABELS = ("background", "ignore")
 MASK_PATTERN = r"(.+)_mask(?:_\d+)?"
 CROP_MM = 64.0
 # of 256 bits; on 515 thyroid images of 302 patients (DDTI) strangers differ in 58 and more,
@@ -27,7 +28,8 @@ class DatasetSpec:
     Raises
     ------
     UserError
-        A number outside 1..999, a name that is no folder name for nnU-Net, fewer than two folds.
+        A number outside 1..999, a name that is no folder name for nnU-Net, a label or channel of
+        no name or of a name that means something else, fewer than two folds.
     """
 
     dataset_id: int
@@ -52,6 +54,13 @@ class DatasetSpec:
             raise UserError(
                 f"name must consist of letters, digits, '_' and '-', got {self.name!r} (--name)"
             )
+        if not self.label.strip() or self.label in RESERVED_LABELS:
+            raise UserError(
+                f"label must be a name other than {' and '.join(RESERVED_LABELS)}, which mean "
+                f"something else to nnU-Net, got {self.label!r} (--label)"
+            )
+        if not self.channel.strip():
+            raise UserError(f"channel must be a name, got {self.channel!r} (--channel)")
         if self.folds < 2:
             raise UserError(f"folds must be >= 2, got {self.folds} (--folds)")
 
@@ -80,6 +89,9 @@ class ImageOptions:
     """Images without foreground are used."""
     luminance: bool = False
     """Colour images become grey, instead of being skipped."""
+    near_duplicates: bool | None = None
+    """Near-duplicates are looked for and kept in one fold; None: where nothing tells the
+    patients."""
 
     def __post_init__(self):
         if compiled(self.mask_pattern, "mask pattern").groups < 1:

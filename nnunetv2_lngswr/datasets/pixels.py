@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from nnunetv2_lngswr.utils.files import atomic_path
+
+# what Pillow's decoders raise on files that are damaged or absurdly large
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class Unfit(ValueError):
@@ -83,19 +101,20 @@ def write_png(array: np.ndarray, path: Path) -> None:
 
 def _pixels(path: Path) -> np.ndarray:
     """(H, W) or (H, W, C), uint8 or uint16; palettes are resolved."""
-    try:
-        with Image.open(path) as image:
+    with contextlib.ExitStack() as opened:
+        try:
+            image = opened.enter_context(Image.open(path))
             image.load()
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise Unfit(f"file holds {frames} images")
-            return _resolved(image)
-    except Unfit:
-        raise
-    # Pillow: UnidentifiedImageError is an OSError, damaged PNG chunks a SyntaxError, absurd sizes
-    # a DecompressionBombError
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unfit(f"not readable as an image ({error})") from None
+        except _DAMAGED as error:
+            why = str(error) or type(error).__name__
+            raise Unfit(f"not readable as an image ({why})") from None
+        if frames > 1:
+            raise Unfit(f"file holds {frames} images")
+        pixels = _resolved(image)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise Unfit(f"values are {pixels.dtype}, 8 or 16 bit without sign were expected")
+    return pixels
 
 
 def _resolved(image: Image.Image) -> np.ndarray:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.files import LOCK_NAME, holds_nothing, read_json, write_file
 
 MANIFEST = "manifest.json"
 JOURNAL = "manifest.partial.jsonl"
+PARTIAL = ".partial-"  # as files.atomic_path names what it has not finished
 
 Record = Mapping[str, Any]
 
@@ -60,24 +61,21 @@ def earlier_records(
     UserError
         The folder holds something else, or a conversion with other settings and not `overwrite`.
     """
-    if not folder.exists() or not any(folder.iterdir()):
-        return {}
+    refuse_foreign(folder)
     manifest, journal = folder / MANIFEST, folder / JOURNAL
-    if not manifest.is_file() and not journal.is_file():
-        raise UserError(
-            f"{folder} exists and is no conversion (it has no {MANIFEST}): "
-            "move it away or choose another number (-d)"
-        )
     records: dict[str, dict] = {}
     stored = []
     if manifest.is_file():
         content = read_json(manifest, needs=("settings", "units"))
+        _check_records(manifest, content["settings"], content["units"])
         stored.append(content["settings"])
         records |= content["units"]
     if journal.is_file():
         lines = _whole_lines(journal)
         stored += [line["settings"] for line in lines if "settings" in line]
-        records |= {line["unit"]: line["record"] for line in lines if "unit" in line}
+        made = {line["unit"]: line["record"] for line in lines if "unit" in line}
+        _check_records(journal, stored[-1] if stored else {}, made)
+        records |= made
     different = sorted(
         {k for s in stored for k in s.keys() | settings.keys() if s.get(k) != settings.get(k)}
     )
@@ -88,15 +86,32 @@ def earlier_records(
             f"{folder} was converted with other settings ({', '.join(different)}): "
             "add --overwrite to convert it anew"
         )
+    # what tells a conversion from a foreign folder goes last: a kill may come at any time
     for path in (
         *(folder / "imagesTr").glob("*"),
         *(folder / "labelsTr").glob("*"),
+        folder / "splits_final.json",
+        folder / "dataset.json",
         manifest,
         journal,
-        folder / "splits_final.json",
     ):
         path.unlink(missing_ok=True)
     return {}
+
+
+def refuse_foreign(folder: Path) -> None:
+    """UserError where the folder holds something that no conversion has written."""
+    if any((folder / name).is_file() for name in (MANIFEST, JOURNAL)) or holds_nothing(folder):
+        return
+    # nor are folders that a killed call had made, or emptied
+    ours = ("imagesTr", "labelsTr")
+    rest = [p for p in folder.iterdir() if not (p.name in ours and holds_nothing(p))]
+    if all(p.name.startswith((LOCK_NAME, PARTIAL)) for p in rest):
+        return
+    raise UserError(
+        f"{folder} exists and is no conversion (it has no {MANIFEST}): "
+        "move it away or choose another number (-d)"
+    )
 
 
 def cases_of_record(record: Record) -> list[str]:
@@ -116,29 +131,55 @@ def remove_outputs(record: Record, folder: Path, file_ending: str) -> None:
         file.unlink(missing_ok=True)
 
 
-def remove_orphans(folder: Path, done: dict[str, dict], units: Collection[str]) -> None:
+def remove_orphans(
+    folder: Path, done: dict[str, dict], units: Collection[str], file_ending: str
+) -> None:
     """Remove cases of units that are no longer in the input: nnU-Net counts what is in imagesTr."""
     for unit in set(done) - set(units):
-        for case in cases_of_record(done.pop(unit)):
-            for path in (
-                *(folder / "imagesTr").glob(f"{case}_0000.*"),
-                *(folder / "labelsTr").glob(f"{case}.*"),
-            ):
-                path.unlink()
+        remove_outputs(done.pop(unit), folder, file_ending)
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what killed calls have half written: nnU-Net would take it for an image."""
+    for pattern in (f"{PARTIAL}*", ".*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def image_file(folder: Path, case: str, file_ending: str) -> Path:
+    """The image of a case."""
+    return folder / "imagesTr" / f"{case}_0000{file_ending}"
 
 
 def _outputs(record: Record, folder: Path, file_ending: str) -> list[Path]:
-    images = [folder / "imagesTr" / f"{case}_0000{file_ending}" for case in cases_of_record(record)]
+    images = [image_file(folder, case, file_ending) for case in cases_of_record(record)]
     labels = [folder / "labelsTr" / f"{case}{file_ending}" for case in cases_of_record(record)]
     return images + labels
+
+
+def _check_records(file: Path, settings: Any, records: Any) -> None:
+    whole = isinstance(settings, dict) and isinstance(records, dict)
+    if not whole or not all(
+        isinstance(r, dict)
+        and isinstance(r.get("signature"), str)
+        and isinstance(r.get("entries"), list)
+        and all(isinstance(e, dict) for e in r["entries"])
+        for r in records.values()
+    ):
+        raise UserError(
+            f"{file} is not as a conversion wrote it: move {file.parent} away, or choose another "
+            "number (-d)"
+        )
 
 
 def _whole_lines(journal: Path) -> list[dict]:
     """The journal's lines; the last one of a killed call may be torn."""
     lines = []
-    for line in journal.read_text(encoding="utf-8").splitlines():
+    for line in journal.read_bytes().splitlines():
         try:
-            lines.append(json.loads(line))
+            content = json.loads(line)
         except ValueError:
             break
+        if isinstance(content, dict):
+            lines.append(content)
     return lines

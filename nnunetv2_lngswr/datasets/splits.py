@@ -7,14 +7,15 @@ splits by file without one, so that a patient's images leak.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2_lngswr.datasets.options import compiled
+from nnunetv2_lngswr.datasets.tables import read_rows
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -40,13 +41,12 @@ def make_folds(
     Raises
     ------
     UserError
-        Fewer groups than folds.
+        Fewer than two folds, or fewer groups than folds.
     """
     members = defaultdict(list)
     for case in sorted(groups):
         members[groups[case]].append(case)
-    if len(members) < folds:
-        raise UserError(f"{folds} folds need at least {folds} groups, got {len(members)}")
+    check_folds(folds, len(members))
     strata = strata or {}
 
     def shuffled(group: str) -> str:
@@ -68,6 +68,16 @@ def make_folds(
         }
         for fold in range(folds)
     ]
+
+
+def check_folds(folds: int, groups: int | None = None) -> None:
+    """UserError for fewer than two folds, and for more folds than there are `groups`."""
+    if folds < 2:
+        raise UserError(f"folds must be >= 2, got {folds} (--folds)")
+    if groups is not None and groups < folds:
+        raise UserError(
+            f"{folds} folds need at least {folds} groups, got {groups}: choose fewer (--folds)"
+        )
 
 
 def splits_text(folds: Sequence[Mapping[str, Sequence[str]]]) -> str:
@@ -115,7 +125,7 @@ def groups_by_csv(
     if not path.is_file():
         raise UserError(f"{path} does not exist (--csv)")
     groups: dict[str, str] = {}
-    for case, group in _rows(path, case_column, group_column):
+    for case, group in read_rows(path, (case_column, group_column)):
         if not group:
             raise UserError(f"{path}: {case} has no {group_column}")
         if groups.setdefault(case, group) != group:
@@ -132,36 +142,33 @@ def cases_of(dataset_folder: str | Path) -> dict[str, Path]:
     Raises
     ------
     UserError
-        The folder has no dataset.json, or no images of the ending that it names.
+        The folder has no dataset.json, or no images of the ending that it names, or a case has no
+        first channel.
     """
     folder = Path(dataset_folder)
     description = folder / "dataset.json"
     if not description.is_file():
         raise UserError(f"{folder} has no dataset.json: it is no data set in nnU-Net raw format")
     ending = read_json(description, needs=("file_ending",))["file_ending"]
-    images = {
-        p.name.removesuffix(f"_0000{ending}"): p
-        for p in sorted((folder / "imagesTr").glob(f"*_0000{ending}"))
-    }
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise UserError(f"{description}: file_ending must be such as '.nii.gz', got {ending!r}")
+    channel = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}", re.DOTALL)
+    images, all_of_them = {}, set()
+    for path in sorted((folder / "imagesTr").glob("*")):
+        if match := channel.fullmatch(path.name):
+            all_of_them.add(match[1])
+            if match[2] == "0000":
+                images[match[1]] = path
+    if without := sorted(all_of_them - images.keys()):
+        raise UserError(
+            f"{folder / 'imagesTr'}: {_some(without)} without a first channel (_0000{ending})"
+        )
     if not images:
         raise UserError(f"{folder / 'imagesTr'} holds no *_0000{ending}")
     return images
 
 
 # --- helpers --------------------------------------------------------------------------------------
-
-
-def _rows(path: Path, *columns: str) -> list[tuple[str, ...]]:
-    """These columns of a CSV file, row by row."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or ()
-        missing = [c for c in columns if c not in names]
-        if missing:
-            raise UserError(
-                f"{path} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}"
-            )
-        return [tuple(row[c] for c in columns) for row in reader]
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

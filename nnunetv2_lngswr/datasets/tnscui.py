@@ -2,17 +2,18 @@
 
 The download has image/N.PNG, mask/N.PNG and train.csv with the columns ID and CATE (0 benign, 1
 malignant). The challenge numbers images by patient, so that each image is a group of its own;
-folds keep the share of malignant nodules. Near-duplicates are found by `lngswr splits`.
+folds keep the share of malignant nodules. Near-duplicates are kept in one fold all the same.
 """
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, skip
 from nnunetv2_lngswr.datasets.image_folder import find_pairs, reading_settings, units_of
 from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
+from nnunetv2_lngswr.datasets.splits import check_folds
+from nnunetv2_lngswr.datasets.tables import read_rows
 from nnunetv2_lngswr.utils.errors import UserError
 
 CATEGORIES = {"0": "benign", "1": "malignant"}
@@ -50,7 +51,8 @@ def convert_tnscui(
     images, masks = (_subfolder(folder, name) for name in ("image", "mask"))
     table = _table(folder)
     categories, wrong = _categories(table)
-    pairs, unpaired = find_pairs(images, masks, folder)
+    written = Path(raw_folder) / target.dataset_name
+    pairs, unpaired = find_pairs(images, masks, folder, without=written)
     wrong += unpaired
     # an image whose mask is missing has been named already
     present = {p.name for p in pairs} | {Path(e.source).stem for e in unpaired}
@@ -62,12 +64,14 @@ def convert_tnscui(
     pairs = [p for p in pairs if p.name in categories]
     if not pairs:
         raise UserError(f"{folder} holds no image with a mask and a row in {table.name}")
+    check_folds(target.folds, len(pairs))
     return convert(
         raw_folder,
         target,
         units_of(pairs, folder, options, groups={}, strata=categories),
         settings={"converter": "tnscui", **reading_settings(options)},
         entries=wrong,
+        join_near_duplicates=options.near_duplicates is not False,
         overwrite=overwrite,
         progress=progress,
     )
@@ -99,7 +103,7 @@ def _categories(table: Path) -> tuple[dict[str, str], list[Entry]]:
     """image name -> category, and entries for rows that cannot be used."""
     categories: dict[str, str] = {}
     wrong = []
-    for number, category in _rows(table):
+    for number, category in read_rows(table, ("ID", "CATE"), skip_blanks=True):
         name = Path(number).stem if Path(number).suffix.lower() in (".png", ".jpg") else number
         if category not in CATEGORIES:
             why = f"row {number}: CATE must be 0 or 1, got {category!r}"
@@ -108,13 +112,3 @@ def _categories(table: Path) -> tuple[dict[str, str], list[Entry]]:
             why = f"row {number}: a second row gives another category, the first one counts"
             wrong.append(skip(table, table.parent, why))
     return categories, wrong
-
-
-def _rows(table: Path) -> list[tuple[str, str]]:
-    """ID and CATE of each row, without white space."""
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if not {"ID", "CATE"} <= set(reader.fieldnames or ()):
-            got = ", ".join(reader.fieldnames or ()) or "none"
-            raise UserError(f"{table} must have the columns ID and CATE, got {got}")
-        return [((row["ID"] or "").strip(), (row["CATE"] or "").strip()) for row in reader]

@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import tempfile
+import platform
+import re
+import secrets
+import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from nnunetv2_lngswr.utils.errors import UserError
+
+LOCK_NAME = ".lock"
+"""Of the file in a folder by which `locks.hold` holds it; it stays."""
+_PARTIAL = ".partial-"
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_OF_A_WRITER = re.compile(rf"{re.escape(_PARTIAL)}(?P<host>\w+)-(?P<process>\d+)-\w+-.*", re.DOTALL)
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`, for writers that take a path.
 
-    It is renamed to `path` on success and removed on failure. The temporary name keeps the
-    suffixes, which many writers read the format from, and is always the same: what a killed run has
-    left is overwritten by the next.
+    On success it takes the place of `path`, on the disk too; on failure it is removed. Its name is
+    one writer's alone and keeps the suffixes, which many writers read the format from. Permissions
+    are as `open` would leave them: those of the file that was there, or else a new file's. A link
+    is followed, as by `open`.
+
+    Parameters
+    ----------
+    path
+        File to write; its folder is there.
+
+    Raises
+    ------
+    OSError
+        A full disk, no permission: the old file stays, and no temporary one.
     """
-    path = Path(path)
-    temporary = path.with_name(f".partial-{path.name}")
+    path = Path(os.path.realpath(path))
+    remove_leftovers_once(path.parent)
+    name = f"{_PARTIAL}{_HOST}-{os.getpid()}-{secrets.token_hex(4)}-{path.name[-50:]}"
+    temporary = path.with_name(name)
     try:
         yield temporary
+        _flush(temporary)
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    if os.name != "nt":  # where a folder cannot be opened
+        with suppress(OSError):  # some network file systems cannot; the file is in its place
+            _flush(path.parent)
 
 
-def write_file(path: str | Path, content: str | bytes | Callable[[BinaryIO], None]) -> Path:
+def write_file(path: str | os.PathLike, content: str | bytes | Callable[[BinaryIO], None]) -> Path:
     """Write a file; whoever reads it sees the old one or the whole new one.
 
     Parameters
@@ -48,26 +78,50 @@ def write_file(path: str | Path, content: str | bytes | Callable[[BinaryIO], Non
     Raises
     ------
     OSError
-        A full disk, no permission: the old file stays, and no temporary one.
+        As `atomic_path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own per write: several processes may write the same file at once
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as temporary, open(temporary, "xb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is absent or empty, but for a lock's file and what killed writers left."""
+    if not folder.exists():
+        return True
+    return all(p.name == LOCK_NAME or p.name.startswith(_PARTIAL) for p in folder.iterdir())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder; a living one's file stays."""
+    if os.name == "nt":  # signal 0 would end the process there
+        return
+    with suppress(OSError):  # not ours to mend: the writing that comes next says what is wrong
+        for entry in os.scandir(folder):
+            found = _OF_A_WRITER.fullmatch(entry.name)
+            if found and found["host"] == _HOST and not is_running(int(found["process"])):
+                os.unlink(entry)
+
+
+remove_leftovers_once = functools.cache(remove_leftovers)  # folders may hold many thousand files
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of this number; on Windows always True."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
 
 
 def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()) -> dict:
@@ -97,7 +151,11 @@ def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()) -> dict:
     return content
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _flush(path: Path) -> None:
+    """Have a file or folder on the disk."""
+    # Windows flushes only what is open for writing
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,3 +1,5 @@
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,12 @@ def busi(tmp_path) -> Path:
             save(square(slice(2, 8), slice(2, 8)), folder / kind / f"{kind} ({number})_mask.png")
     save(square(slice(10, 15), slice(5, 20)), folder / "benign" / "benign (1)_mask_1.png", "RGB")
     return folder
+
+
+@pytest.fixture
+def shared_folder():
+    """A folder that every user may write to; pytest's own are the user's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="lngswr-test-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from nnunetv2_lngswr.cli import main as cli
-from nnunetv2_lngswr.datasets.splits import groups_by_csv, groups_by_pattern, make_folds
+from nnunetv2_lngswr.datasets.splits import (
+    cases_of,
+    groups_by_csv,
+    groups_by_pattern,
+    make_folds,
+)
+from nnunetv2_lngswr.utils.errors import UserError
+from tests.datasets.image_files import save, speckle
 
 
 def test_every_case_is_validated_once_and_groups_stay_together():
@@ -68,6 +75,22 @@ def test_a_bad_table(tmp_path, text, said):
         groups_by_csv(["a", "b"], table)
 
 
+def test_a_table_that_is_no_utf_8(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_bytes("case,patient\na,1\nb,Müller\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"is not UTF-8 \(byte 0xfc in line 3\): save it as UTF-8"):
+        groups_by_csv(["a", "b"], table)
+    table.write_bytes("case,patient\na,1\n".encode("utf-16"))
+    with pytest.raises(UserError, match="is not UTF-8 .byte 0xff in line 1"):
+        groups_by_csv(["a"], table)
+    table.write_bytes(b"case,patient\na," + b"1" * 200_000)
+    with pytest.raises(UserError, match="is no CSV table .after line 1: field larger"):
+        groups_by_csv(["a"], table)
+    table.write_bytes(b"case,patient\na\n")
+    with pytest.raises(UserError, match="a has no patient"):
+        groups_by_csv(["a"], table)
+
+
 def test_a_table_of_excel(tmp_path):
     table = tmp_path / "table.csv"
     table.write_bytes(b"\xef\xbb\xbfcase,patient\r\na,1\r\nb,2\r\nextra,3\r\n")
@@ -77,3 +100,40 @@ def test_a_table_of_excel(tmp_path):
 def test_a_folder_of_something_else(tmp_path, capsys):
     assert cli.main(["splits", "-i", str(tmp_path), "--pattern", "x"]) == 2
     assert "no dataset.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def six(tmp_path):
+    """Six images of noise."""
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "dataset.json").write_text('{"file_ending": ".png"}')
+    for number in range(6):
+        save(speckle(number), tmp_path / "imagesTr" / f"c{number}_0000.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--folds", "0"], "folds must be >= 2, got 0 (--folds)"),
+        (["--folds", "-3"], "folds must be >= 2, got -3 (--folds)"),
+        (["--folds", "1"], "folds must be >= 2, got 1 (--folds)"),
+        (["--folds", "99"], "99 folds need at least 99 groups, got 6: choose fewer (--folds)"),
+        (["--max-distance", "257"], "max distance must be in 0..256, got 257"),
+        (["--pattern", "(", "--folds", "2"], "no regular expression"),
+    ],
+)
+def test_numbers_that_make_no_splits(six, words, said, capsys):
+    assert cli.main(["splits", "-i", str(six), "--join", *words]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+    assert not (six / "splits_final.json").exists()
+
+
+def test_a_case_without_its_first_channel_is_named(six):
+    (six / "imagesTr" / "c3_0000.png").rename(six / "imagesTr" / "c3_0001.png")
+    with pytest.raises(UserError, match="imagesTr: c3 without a first channel"):
+        cases_of(six)
+    (six / "dataset.json").write_text('{"file_ending": 3}')
+    with pytest.raises(UserError, match="file_ending must be such as '.nii.gz', got 3"):
+        cases_of(six)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_lngswr.cli import main as cli
+from nnunetv2_lngswr.datasets.options import ImageOptions
 from nnunetv2_lngswr.datasets.tnscui import convert_tnscui
 from tests.datasets.image_files import TARGET, read, save, speckle, square
 
@@ -61,3 +62,26 @@ def test_an_incomplete_download_is_refused(tnscui, tmp_path, missing, capsys):
         cli.main(["convert-dataset", "tnscui", "-i", str(tnscui), "-o", str(tmp_path / "raw")]) == 2
     )
     assert missing in capsys.readouterr().err and not (tmp_path / "raw").exists()
+
+
+def test_a_table_that_is_no_utf_8_is_named(tnscui, tmp_path, capsys):
+    (tnscui / "train.csv").write_bytes("ID,CATE\n1.PNG,0\nä,1\n".encode("latin-1"))
+    call = ["convert-dataset", "tnscui", "-i", str(tnscui), "-o", str(tmp_path / "raw")]
+    assert cli.main(call) == 2
+    assert "train.csv is not UTF-8 (byte 0xe4 in line 3)" in capsys.readouterr().err
+    (tnscui / "train.csv").write_text("ID;CATE\n1.PNG;0\n")
+    assert cli.main(call) == 2
+    said = capsys.readouterr().err
+    assert "train.csv has no column ID, CATE; it has ID;CATE" in said
+    assert not (tmp_path / "raw").exists()
+
+
+def test_near_duplicates_are_joined(tnscui, tmp_path):
+    shutil.copy(tnscui / "image" / "1.PNG", tnscui / "image" / "2.PNG")
+    done = convert_tnscui(tnscui, tmp_path / "raw", TARGET, progress=False)
+    assert (done.joined.pairs, done.joined.groups_after) == (1, 7)
+    for fold in json.loads((done.folder / "splits_final.json").read_text()):
+        assert ("1" in fold["val"]) == ("2" in fold["val"])
+    alone = ImageOptions(near_duplicates=False)
+    done = convert_tnscui(tnscui, tmp_path / "other", TARGET, options=alone, progress=False)
+    assert done.joined is None

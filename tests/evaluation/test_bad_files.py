@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from evaluation import robust
@@ -82,6 +83,31 @@ def _unknown_label(root):
     )
 
 
+def _truncated(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _truncated_image(root):
+    _truncated(root / "images" / "case1_0000.nii.gz")
+
+
+def _truncated_label(root):
+    _truncated(root / "images" / "labels" / "case1.nii.gz")
+
+
+def _moved_label(root):
+    path = root / "images" / "labels" / "case1.nii.gz"
+    label = sitk.ReadImage(str(path))
+    label.SetOrigin((20, 0))
+    sitk.WriteImage(label, str(path))
+
+
+def _only_channel_1(root):
+    path = root / "images" / "case1_0000.nii.gz"
+    path.rename(path.with_name("case1_0001.nii.gz"))
+
+
 def _foreign_out(root):
     (root / "out").mkdir()
     (root / "out" / "cases.csv").write_text("mine")
@@ -107,6 +133,10 @@ BAD_FILES = {
     "channels": (_two_channels, "2 channels, but dataset.json of the model has 1"),
     "constant": (_constant, "the image is constant"),
     "label value": (_unknown_label, "labels [3.0] are not in dataset.json"),
+    "truncated image": (_truncated_image, "case1_0000.nii.gz: the compressed file is damaged"),
+    "truncated label": (_truncated_label, "case1.nii.gz: the compressed file is damaged"),
+    "moved label": (_moved_label, "case1.nii.gz: origin or direction differ from the image's"),
+    "channel 1 alone": (_only_channel_1, "case1 has the channels 0001; they must be 0000"),
     "foreign out": (_foreign_out, "holds cases.csv without settings.json"),
     "unsafe checkpoint": (_unsafe_checkpoint, "--trust-checkpoint"),
 }

@@ -6,8 +6,10 @@ import shutil
 import pytest
 
 from evaluation import robust
+from evaluation.inputs import from_cross_validation
 from evaluation.options import Options
 from evaluation.session import Inputs, prepare
+from nnunetv2_lngswr.utils.errors import UserError
 from tests import model_folders
 from tests.evaluation.tiny import FAST
 from tests.model_folders import make_case, make_model_folder
@@ -118,3 +120,68 @@ def test_max_cases_is_a_seeded_choice(world, tmp_path):
     assert (
         all(len(c) == 2 and c == sorted(c) for c in chosen) and len({tuple(c) for c in chosen}) > 1
     )
+
+
+BAD_SPLITS = {
+    "no val": ([{"train": ["case0"]}], 'fold 0 lacks "val"'),
+    "no folds": ({"val": ["case0"]}, "must hold a list of folds, got dict"),
+    "a fold that is none": ([["case0"]], 'fold 0 lacks "val"'),
+    "null": ([{"train": None, "val": None}], '"train" of fold 0 must be a list'),
+    "a name": ([{"train": [], "val": "case0"}], '"val" of fold 0 must be a list of names'),
+    "a number": ([{"train": [], "val": [0]}], '"val" of fold 0 must be a list of names'),
+    "a path": ([{"train": [], "val": ["../case0"]}], '"val" of fold 0 must be a list of names'),
+    "empty": ([{"train": ["case0"], "val": []}], "fold 0 has no validation cases"),
+    "seen": ([{"train": ["case0"], "val": ["case0"]}], "trained on too: case0; mend the file"),
+    "no fold": ([], "has 0 folds and no fold 0"),
+}
+
+
+@pytest.fixture
+def data_set(tmp_path, monkeypatch):
+    """Dataset999_Tiny with one case, as from_cross_validation finds it; (raw, preprocessed)."""
+    folders = []
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        folders.append(tmp_path / variable / "Dataset999_Tiny")
+    raw, preprocessed = folders
+    for file in (raw / "imagesTr" / "case0_0000.png", raw / "labelsTr" / "case0.png"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+    preprocessed.mkdir(parents=True)
+    return raw, preprocessed
+
+
+def validation_cases():
+    return from_cross_validation(
+        dataset="Dataset999_Tiny", folds=[0], ending=".png", channels=1, previous_stage=None
+    )
+
+
+@pytest.mark.parametrize("splits, said", BAD_SPLITS.values(), ids=BAD_SPLITS)
+def test_splits_that_are_none_are_named(data_set, splits, said):
+    file = data_set[1] / "splits_final.json"
+    file.write_text(json.dumps([{"train": [], "val": ["case0"]}]))
+    assert [c.identifier for c in validation_cases()] == ["case0"]
+    file.write_text(json.dumps(splits))
+    with pytest.raises(UserError) as error:
+        validation_cases()
+    assert said in str(error.value) and str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ([], '"dataset" must place cases by name'),
+        ({"dataset": ["case0"]}, '"dataset" must place cases by name'),
+        ({"dataset": {"case0": "a.png"}}, 'case0 needs "images", a list'),
+        ({"dataset": {"case0": {"images": ["a.png"]}}}, 'case0 needs "images", a list'),
+        ({"dataset": {"case0": {"images": "a.png", "label": "b.png"}}}, "case0 needs"),
+        ({"dataset": {"case0": {"images": [], "label": "b.png"}}}, "case0 needs"),
+    ],
+)
+def test_places_that_are_none_are_named(data_set, content, said):
+    raw, preprocessed = data_set
+    (preprocessed / "splits_final.json").write_text('[{"train": [], "val": ["case0"]}]')
+    (raw / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=said):
+        validation_cases()

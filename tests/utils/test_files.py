@@ -2,10 +2,33 @@
 
 import errno
 import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
-from nnunetv2_lngswr.utils.files import atomic_path, write_file
+from nnunetv2_lngswr.utils import files
+from nnunetv2_lngswr.utils.files import (
+    atomic_path,
+    holds_nothing,
+    remove_leftovers,
+    write_file,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED = """
+import os, signal, sys
+from nnunetv2_lngswr.utils.files import write_file
+def half(file):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+write_file(sys.argv[1], half)
+"""
 
 
 def test_success_replaces_and_failure_leaves_the_old_file(tmp_path):
@@ -62,3 +85,103 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         write_file(target, stopped)
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_permissions_are_those_that_open_gives(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_file(tmp_path / "ours", "x")
+        (tmp_path / "plain").write_text("x")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "ours") == mode(tmp_path / "plain")
+    os.chmod(tmp_path / "ours", 0o640)
+    write_file(tmp_path / "ours", "y")
+    assert mode(tmp_path / "ours") == 0o640
+
+
+def test_the_process_keeps_its_umask_while_a_file_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("other threads would see it"))
+    write_file(tmp_path / "x", "x")
+
+
+def test_file_and_folder_are_on_the_disk(tmp_path, monkeypatch):
+    flushed, replace, sync = [], os.replace, os.fsync
+
+    def note(file):
+        flushed.append(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", lambda *pair: (flushed.append("replaced"), replace(*pair)))
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.write_text("x")
+    inodes = [(tmp_path / "x").stat().st_ino, "replaced", tmp_path.stat().st_ino]
+    assert flushed == inodes
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    for text in ("new", "again"):
+        write_file(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "far" / "file").read_text() == text
+
+
+def test_two_writers_at_once_leave_one_whole_file(tmp_path):
+    path, sizes = tmp_path / "x", set()
+    contents = [letter * 300_000 for letter in (b"a", b"b", b"c")]
+
+    def write(content):
+        for _ in range(15):
+            write_file(path, content)
+
+    writers = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            sizes.add(path.read_bytes() in contents)
+    assert sizes == {True} and path.read_bytes() in contents
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_stays(tmp_path):
+    target = write_file(tmp_path / "x.png", "old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(target)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL and target.read_text() == "old"
+    (left,) = (p for p in tmp_path.iterdir() if p != target)
+    with atomic_path(target) as ours:
+        ours.write_text("new")
+        remove_leftovers(tmp_path)
+        assert ours.exists() and not left.exists()
+    assert os.listdir(tmp_path) == ["x.png"]
+    # in the ordinary way, once per process and folder
+    left.touch()
+    files.remove_leftovers_once.cache_clear()
+    write_file(tmp_path / "y", "new")
+    assert not left.exists()
+
+
+def test_a_folder_with_leftovers_alone_holds_nothing(tmp_path):
+    assert holds_nothing(tmp_path / "absent") and holds_nothing(tmp_path)
+    (tmp_path / ".lock").touch()
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.touch()
+        assert holds_nothing(tmp_path)
+    assert not holds_nothing(tmp_path)
+
+
+def test_names_may_be_as_long_as_the_system_takes(tmp_path):
+    name = "\N{GREEK SMALL LETTER ALPHA}" * 120 + ".nii.gz"
+    with atomic_path(tmp_path / name) as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        temporary.touch()
+    assert os.listdir(tmp_path) == [name]
