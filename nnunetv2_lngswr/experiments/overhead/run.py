@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.experiments.overhead.arms import ARMS, PLANS, Arm
 from nnunetv2_lngswr.experiments.overhead.measuring import (
     RETURN_MEMORY,
@@ -64,6 +65,8 @@ def benchmark_overhead(
         The process that measures an arm's memory failed.
     """
     _check(plans, repeats, threads, device)
+    # before minutes of measuring
+    folder = None if output is None else output_folder(output)
     torch.set_num_threads(threads)
     options = ["--repeats", str(repeats), "--threads", str(threads), "-device", device]
     if compiled:
@@ -79,8 +82,8 @@ def benchmark_overhead(
         result["plans"][plan] = {"plan": PLANS[plan], "arms": figures, "profile": parts}
         tables.append(_markdown(plan, figures, parts))
         say(tables[-1])
-    if output is not None:
-        _write(Path(output), result, tables)
+    if folder is not None:
+        _write(folder, result, tables)
     return result
 
 

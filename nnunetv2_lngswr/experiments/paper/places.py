@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_lngswr.experiments.paper.protocol import FOLDERS, PLANS, Protocol
+from nnunetv2_lngswr.experiments.splits import read_splits
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -48,7 +49,7 @@ class Places:
             raise UserError(f"set nnU-Net's environment variables first: {', '.join(missing)}")
         raw, preprocessed, results = (Path(os.environ[name]) for name in FOLDERS)
         dataset = _find_dataset(raw, protocol.dataset_id)
-        folds = read_json(dataset / "splits_final.json")
+        folds = read_splits(dataset / "splits_final.json")
         if max(protocol.folds) >= len(folds):
             raise UserError(
                 f"fold {max(protocol.folds)} was asked for, "
@@ -80,19 +81,33 @@ class Places:
             if self.protocol.plans != PLANS:  # nnU-Net's planner would not write them
                 raise UserError(f"{plans} does not exist (-p)")
             return set()
-        configurations = read_json(plans, needs=("configurations",))["configurations"]
-        if self.protocol.configuration not in configurations:
-            raise UserError(
-                f"{plans} has no configuration {self.protocol.configuration}; "
-                f"it has {', '.join(configurations)} (-c)"
-            )
-        configuration = configurations[self.protocol.configuration]
-        # a configuration may inherit from another one
-        while "data_identifier" not in configuration:
-            configuration = configurations[configuration["inherits_from"]]
         # nnU-Net writes a case's properties last
-        files = (self.preprocessed / configuration["data_identifier"]).glob("*.pkl")
+        files = (self.preprocessed / self._data_identifier(plans)).glob("[!.]*.pkl")
         return {file.stem for file in files}
+
+    def _data_identifier(self, plans: Path) -> str:
+        """The folder of the configuration's preprocessed cases."""
+        configurations = read_json(plans, needs=("configurations",))["configurations"]
+        if not isinstance(configurations, dict):
+            raise UserError(f'{plans}: "configurations" must be an object: plan anew')
+        name, seen = self.protocol.configuration, set()
+        if name not in configurations:
+            raise UserError(
+                f"{plans} has no configuration {name}; it has {', '.join(configurations)} (-c)"
+            )
+        # a configuration may inherit from another one
+        while name not in seen:
+            seen.add(name)
+            configuration = configurations.get(name)
+            if not isinstance(configuration, dict):
+                break
+            if isinstance(configuration.get("data_identifier"), str):
+                return configuration["data_identifier"]
+            name = configuration.get("inherits_from")
+        raise UserError(
+            f'{plans}: configuration {self.protocol.configuration} has no "data_identifier" and '
+            f"inherits none (got {name!r}): plan anew"
+        )
 
     def splits_are_copied(self) -> bool:
         """Whether nnU-Net will use the data set's splits.
