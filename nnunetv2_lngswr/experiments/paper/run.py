@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nnunetv2_lngswr.experiments.outputs import output_folder
-from nnunetv2_lngswr.experiments.paper.places import Places
+from nnunetv2_lngswr.experiments.paper.places import Places, state_of
 from nnunetv2_lngswr.experiments.paper.protocol import Protocol
 from nnunetv2_lngswr.experiments.paper.steps import make_steps
 from nnunetv2_lngswr.installation.register import check_trainers_are_found
@@ -79,7 +79,11 @@ def _run_steps(places: Places, say: Callable[[str], None], *, dry_run: bool) -> 
             # a training that was cut off is continued
             command = places.resumed(step.command)
             say(shlex.join(command))
+            # as they are now: another may change them meanwhile
+            inputs = state_of(step.inputs)
             _run(command)
+            if step.output is not None and step.output.is_file():
+                places.note(step.output, inputs)
             if not step.done():
                 raise CommandError(
                     f"{step.title}: the command ended without its outputs: {shlex.join(command)}"
