@@ -161,6 +161,10 @@ def _robustness(arguments: argparse.Namespace) -> int:
         raise UserError(f"--settings must be JSON: {error}") from None
     if options["variants"] is not None:
         options["variants"] = read_json(options["variants"])
+    for name in ("settings", "variants"):
+        # null would be taken for an option that was not given
+        if options[name] is None and getattr(arguments, name) is not None:
+            raise UserError(f"--{name} must be a JSON object, got null")
     output = benchmark_robustness(
         options.pop("dataset"),
         options.pop("configuration"),

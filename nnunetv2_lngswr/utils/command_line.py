@@ -2,7 +2,8 @@
 
 Every command line of the project runs in `run_main`, so that all of them end alike. Exit status 2:
 UserError, CommandError, and what the system refuses (a full disk, no permission, a file that is not
-there). 130: Ctrl-C. Anything else, a plain ValueError of NumPy or torch too, is taken for a bug.
+there). 130: Ctrl-C. 128 + n: signal n, SIGTERM or SIGHUP, which batch systems, containers and a
+closed terminal send. Anything else, a plain ValueError of NumPy or torch too, is taken for a bug.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nnunetv2_lngswr
-from nnunetv2_lngswr.utils.errors import CommandError, UserError
+from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError
+from nnunetv2_lngswr.utils.processes import suspended_with_us
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
+_ENDING = ("SIGTERM", "SIGHUP")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EPIPE)
 
@@ -39,10 +46,14 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
     Returns
     -------
     int
-        What `function` returns; 2 for what the user has to mend, 130 for Ctrl-C and 1 for a bug.
+        What `function` returns; 2 for what the user has to mend, 130 for Ctrl-C, 128 + n for a
+        signal and 1 for a bug.
     """
     try:
-        return function()
+        with _ended_by_signals(), suspended_with_us():
+            return function()
+    except Ended as error:
+        said, status = _interrupted(output, f"ended by {error}"), error.status
     except (UserError, CommandError) as error:
         said, status = str(error), BAD_INPUT
     except KeyboardInterrupt:
@@ -56,6 +67,37 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
     # only here, where the exception no longer keeps a progress bar open on this line
     print(f"{prog}: {said}", file=sys.stderr)
     return status
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Raise `Ended` at SIGTERM and SIGHUP, and KeyboardInterrupt at SIGINT even if it was ignored.
+
+    It is in a background job of a script. SIGHUP that is ignored stays so: that is what nohup is
+    for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        raise Ended(number)
+
+    defaults = [n for n in _signals(_ENDING) if signal.getsignal(n) == signal.SIG_DFL]
+    heard: dict[int, Any] = dict.fromkeys(defaults, end)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        heard[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signals(names: tuple[str, ...]) -> list[int]:
+    """Those of them that this system has."""
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def is_users(error: OSError) -> bool:
@@ -73,10 +115,10 @@ def _library_folders() -> set[str]:
     return {sysconfig.get_path(n) for n in names} | {str(Path(nnunetv2_lngswr.__file__).parent)}
 
 
-def _interrupted(output: str | Path | None) -> str:
+def _interrupted(output: str | Path | None, how: str = "interrupted") -> str:
     if output is None:
-        return "interrupted; what is done is kept: the same call goes on"
-    return f"interrupted; what is done is kept in {output}: run the same command again to go on"
+        return f"{how}; what is done is kept: the same call goes on"
+    return f"{how}; what is done is kept in {output}: run the same command again to go on"
 
 
 def _refusal(error: OSError, output: str | Path | None) -> str:

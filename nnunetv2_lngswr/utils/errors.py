@@ -5,6 +5,8 @@ Only these, so that a bug of ours, of NumPy or of torch stays visible.
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(ValueError):
     """Something that the user has to mend.
@@ -15,3 +17,15 @@ class UserError(ValueError):
 
 class CommandError(RuntimeError):
     """A command that we ran has failed; the text holds its last lines and where all of them are."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that ends us, SIGTERM or SIGHUP.
+
+    Like Ctrl-C, so that what we have started is ended first.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+        """The exit status by which a shell knows it."""

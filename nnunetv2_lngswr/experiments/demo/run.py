@@ -7,15 +7,18 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.demo.chain import Chain
 from nnunetv2_lngswr.experiments.demo.places import Places, nnunet_folders
 from nnunetv2_lngswr.experiments.demo.plans import BUDGETS
 from nnunetv2_lngswr.experiments.demo.results import draw_overlays, result_table
+from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.installation.register import check_trainers_are_found
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import write_file
+from nnunetv2_lngswr.utils.files import LOCK_NAME, holds_nothing, read_json, write_file
+from nnunetv2_lngswr.utils.locks import hold
 
 MARKER = "lngswr_demo.json"
 
@@ -61,9 +64,16 @@ def run_demo(
         got = " ".join(sets) or "none"
         raise UserError(f"sets must be one or more of {', '.join(BUDGETS)}, got {got}")
     check_trainers_are_found()
-    output = Path(output).resolve()
-    _claim(output, device, overwrite)
+    output = output_folder(output)
+    _check(output, device, overwrite)
+    with hold(output, "lngswr demo"):
+        _check(output, device, overwrite)
+        _claim(output, device, overwrite)
+        _run_sets(output, sets, device, say)
+    return output
 
+
+def _run_sets(output: Path, sets: Sequence[str], device: str, say: Callable[[str], None]) -> None:
     started = time.monotonic()
     say(f"Everything goes to {output}. To go on there yourself with nnU-Net's commands:")
     for name, folder in nnunet_folders(output).items():
@@ -72,7 +82,6 @@ def run_demo(
         Chain(kind, output, device, say).run()
     _say_results(output, sets, say)
     say(f"{time.monotonic() - started:.0f} s in all.")
-    return output
 
 
 def _say_results(output: Path, sets: Sequence[str], say: Callable[[str], None]) -> None:
@@ -90,22 +99,40 @@ def _say_results(output: Path, sets: Sequence[str], say: Callable[[str], None]) 
         say(f"Model of {kind}: {Places(kind, output).model}")
 
 
-def _claim(output: Path, device: str, overwrite: bool) -> None:
-    """Make `output` this demo's folder. Never touch a folder that is not a demo's."""
-    settings = {
-        "version": __version__,
-        "device": device,
-        "budgets": {kind: dataclasses.asdict(b) for kind, b in BUDGETS.items()},
-    }
+def _check(output: Path, device: str, overwrite: bool) -> None:
+    """Refuse a folder that is not a demo's, or one of other settings."""
     marker = output / MARKER
-    if output.exists() and not marker.is_file() and (not output.is_dir() or any(output.iterdir())):
+    if not marker.is_file() and not holds_nothing(output):
         raise UserError(f"{output} exists and is no demo folder: choose another one with -o")
-    if marker.is_file() and overwrite:
-        shutil.rmtree(output)
-    elif marker.is_file() and json.loads(marker.read_text()) != settings:
+    if marker.is_file() and not overwrite and not _holds(marker, _settings(device)):
         raise UserError(
             f"{output} was made by another version or with other settings "
             f"(see {marker.name} there): add --overwrite to start over"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    write_file(marker, json.dumps(settings, indent=4) + "\n")
+
+
+def _claim(output: Path, device: str, overwrite: bool) -> None:
+    """Make `output` this demo's folder."""
+    if overwrite:
+        # the marker last: without it a call that is killed here would leave a foreign folder
+        for path in sorted(output.iterdir(), key=lambda p: p.name == MARKER):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK_NAME:
+                path.unlink()
+    write_file(output / MARKER, json.dumps(_settings(device), indent=4) + "\n")
+
+
+def _settings(device: str) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "device": device,
+        "budgets": {kind: dataclasses.asdict(b) for kind, b in BUDGETS.items()},
+    }
+
+
+def _holds(marker: Path, settings: dict[str, Any]) -> bool:
+    try:
+        return read_json(marker) == settings
+    except UserError as error:
+        raise UserError(f"{error}: add --overwrite to start over") from None

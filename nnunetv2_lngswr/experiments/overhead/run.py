@@ -1,15 +1,13 @@
 """The benchmark from its options to its tables."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.experiments.overhead.arms import ARMS, PLANS, Arm
 from nnunetv2_lngswr.experiments.overhead.measuring import (
     RETURN_MEMORY,
@@ -17,9 +15,10 @@ from nnunetv2_lngswr.experiments.overhead.measuring import (
     profile,
     time_ratios,
 )
-from nnunetv2_lngswr.utils.errors import CommandError, UserError
+from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.processes import capture_command
 
 PARTS = ("prior", "noise", "reconstruction")
 
@@ -66,6 +65,8 @@ def benchmark_overhead(
         The process that measures an arm's memory failed.
     """
     _check(plans, repeats, threads, device)
+    # before minutes of measuring
+    folder = None if output is None else output_folder(output)
     torch.set_num_threads(threads)
     options = ["--repeats", str(repeats), "--threads", str(threads), "-device", device]
     if compiled:
@@ -81,8 +82,8 @@ def benchmark_overhead(
         result["plans"][plan] = {"plan": PLANS[plan], "arms": figures, "profile": parts}
         tables.append(_markdown(plan, figures, parts))
         say(tables[-1])
-    if output is not None:
-        _write(Path(output), result, tables)
+    if folder is not None:
+        _write(folder, result, tables)
     return result
 
 
@@ -118,17 +119,8 @@ def _figures(
 
 
 def _memory_of_a_process(words: Sequence[str]) -> float:
-    command = [sys.executable, "-m", "nnunetv2_lngswr.experiments.overhead", *words]
-    environment = os.environ | RETURN_MEMORY
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    except subprocess.CalledProcessError as error:
-        last = "\n".join("    " + line for line in error.stderr.splitlines()[-12:])
-        raise CommandError(
-            f"{' '.join(command[1:])} failed (exit status {error.returncode}); "
-            f"its last lines:\n{last}"
-        ) from None
-    return float(done.stdout.splitlines()[-1])
+    command = ["python", "-m", "nnunetv2_lngswr.experiments.overhead", *words]
+    return float(capture_command(command, environment=RETURN_MEMORY).splitlines()[-1])
 
 
 def _write(output: Path, result: Mapping[str, Any], tables: Sequence[str]) -> None:

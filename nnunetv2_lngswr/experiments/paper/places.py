@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_lngswr.experiments.paper.protocol import FOLDERS, PLANS, Protocol
+from nnunetv2_lngswr.experiments.splits import read_splits
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.files import read_json, write_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Places:
             raise UserError(f"set nnU-Net's environment variables first: {', '.join(missing)}")
         raw, preprocessed, results = (Path(os.environ[name]) for name in FOLDERS)
         dataset = _find_dataset(raw, protocol.dataset_id)
-        folds = read_json(dataset / "splits_final.json")
+        folds = read_splits(dataset / "splits_final.json")
         if max(protocol.folds) >= len(folds):
             raise UserError(
                 f"fold {max(protocol.folds)} was asked for, "
@@ -80,19 +83,33 @@ class Places:
             if self.protocol.plans != PLANS:  # nnU-Net's planner would not write them
                 raise UserError(f"{plans} does not exist (-p)")
             return set()
-        configurations = read_json(plans, needs=("configurations",))["configurations"]
-        if self.protocol.configuration not in configurations:
-            raise UserError(
-                f"{plans} has no configuration {self.protocol.configuration}; "
-                f"it has {', '.join(configurations)} (-c)"
-            )
-        configuration = configurations[self.protocol.configuration]
-        # a configuration may inherit from another one
-        while "data_identifier" not in configuration:
-            configuration = configurations[configuration["inherits_from"]]
         # nnU-Net writes a case's properties last
-        files = (self.preprocessed / configuration["data_identifier"]).glob("*.pkl")
+        files = (self.preprocessed / self._data_identifier(plans)).glob("[!.]*.pkl")
         return {file.stem for file in files}
+
+    def _data_identifier(self, plans: Path) -> str:
+        """The folder of the configuration's preprocessed cases."""
+        configurations = read_json(plans, needs=("configurations",))["configurations"]
+        if not isinstance(configurations, dict):
+            raise UserError(f'{plans}: "configurations" must be an object: plan anew')
+        name, seen = self.protocol.configuration, set()
+        if name not in configurations:
+            raise UserError(
+                f"{plans} has no configuration {name}; it has {', '.join(configurations)} (-c)"
+            )
+        # a configuration may inherit from another one
+        while name not in seen:
+            seen.add(name)
+            configuration = configurations.get(name)
+            if not isinstance(configuration, dict):
+                break
+            if isinstance(configuration.get("data_identifier"), str):
+                return configuration["data_identifier"]
+            name = configuration.get("inherits_from")
+        raise UserError(
+            f'{plans}: configuration {self.protocol.configuration} has no "data_identifier" and '
+            f"inherits none (got {name!r}): plan anew"
+        )
 
     def splits_are_copied(self) -> bool:
         """Whether nnU-Net will use the data set's splits.
@@ -147,14 +164,33 @@ class Places:
 
     def evaluated(self, trainer: str) -> bool:
         """Whether there is an evaluation of a trainer's models as they are."""
+        output, inputs = self.output / trainer / "summary.json", self.checkpoints(trainer)
+        return _newer(output, inputs) or self._noted(output, inputs)
+
+    def checkpoints(self, trainer: str) -> list[Path]:
+        """Return what an evaluation of a trainer's models is made of."""
         model, folds = self.model(trainer), self.protocol.folds
-        checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in folds]
-        return _newer(self.output / trainer / "summary.json", checkpoints)
+        return [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in folds]
 
     def compared(self, trainers: Sequence[str]) -> bool:
         """Whether there is a table of these trainers' evaluations as they are."""
-        evaluations = [self.output / trainer / "summary.json" for trainer in trainers]
-        return _newer(self.output / "table" / "compare.md", evaluations)
+        output, inputs = self.output / "table" / "compare.md", self.evaluations(trainers)
+        return _newer(output, inputs) or self._noted(output, inputs)
+
+    def evaluations(self, trainers: Sequence[str]) -> list[Path]:
+        """Return what the table is made of."""
+        return [self.output / trainer / "summary.json" for trainer in trainers]
+
+    def note(self, output: Path, inputs: Mapping[str, Any]) -> None:
+        """Note what an output was made of: times tell it only as long as no clock is set back."""
+        write_file(self._note_of(output), json.dumps(inputs, indent=1) + "\n")
+
+    def _noted(self, output: Path, inputs: Sequence[Path]) -> bool:
+        note = self._note_of(output)
+        return output.is_file() and note.is_file() and read_json(note) == state_of(inputs)
+
+    def _note_of(self, output: Path) -> Path:
+        return self.output / "made_of" / f"{output.parent.name}.json"
 
     def resumed(self, command: tuple[str, ...]) -> tuple[str, ...]:
         """Return a command; a training goes on from its checkpoint if there is one."""
@@ -179,6 +215,12 @@ def _find_dataset(raw: Path, number: int) -> Path:
                 "and splits_final.json also lngswr splits"
             )
     return found[0]
+
+
+def state_of(files: Sequence[Path]) -> dict[str, Any]:
+    """Return what changes when a file does, by path: size and time, None where there is none."""
+    stats = {str(file): file.stat() if file.is_file() else None for file in files}
+    return {path: stat and [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
 
 
 def _newer(output: Path, inputs: Sequence[Path]) -> bool:

@@ -1,8 +1,9 @@
 """The protocol's commands, in order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from nnunetv2_lngswr.experiments.paper.places import Places
 from nnunetv2_lngswr.experiments.paper.protocol import ATTACKS
@@ -16,6 +17,9 @@ class Step:
     command: tuple[str, ...]
     done: Callable[[], bool]
     """Whether its outputs are there."""
+    output: Path | None = None
+    """What is made of `inputs`, where that can be out of date."""
+    inputs: Sequence[Path] = ()
 
 
 def make_steps(places: Places) -> list[Step]:
@@ -79,6 +83,8 @@ def _attacks(places: Places) -> Iterator[Step]:
             title=f"attack {trainer}",
             command=("lngswr", "evaluate", *where, *options, *_device(places)),
             done=partial(places.evaluated, trainer),
+            output=places.output / trainer / "summary.json",
+            inputs=places.checkpoints(trainer),
         )
 
 
@@ -90,6 +96,8 @@ def _table(places: Places) -> Step:
         title="table",
         command=("python", "-m", "evaluation.compare", *evaluations, "-o", table),
         done=lambda: places.compared(trainers),
+        output=places.output / "table" / "compare.md",
+        inputs=places.evaluations(trainers),
     )
 
 

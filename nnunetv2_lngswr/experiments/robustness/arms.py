@@ -48,7 +48,7 @@ def read_arms(
         if variant != {"arm": name}:
             _check_variant(name, variant)
         found[name] = dict(variant)
-    unknown = [arm["arm"] for arm in found.values() if arm["arm"] not in ARMS]
+    unknown = [arm["arm"] for arm in found.values() if arm["arm"] not in list(ARMS)]
     if unknown:
         raise UserError(f"unknown arm {', '.join(map(str, unknown))}; arms are {', '.join(ARMS)}")
     _check_entries([settings, *map(settings_of, found.values())])
@@ -60,22 +60,27 @@ def settings_of(arm: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in arm.items() if key != "arm"}
 
 
+def equal_for_all(entry: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a "lngswr" entry that are the same for all arms: seed and budget."""
+    return sorted({"seed", *SHORT_BUDGET} & set(entry))
+
+
 def _check_variant(name: str, variant: Any) -> None:
-    if not re.fullmatch(r"[\w.+-]+", name) or name in ARMS:
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name) or name in ARMS:
         raise UserError(
-            "a variant's name must be made of letters, digits and . + - _, "
+            "a variant's name must be made of letters, digits and . + - _, not begin with a dot "
             f"and not be an arm's, got {name!r}"
         )
     if not isinstance(variant, Mapping) or "arm" not in variant:
         raise UserError(
             f'variant {name} must be an object with "arm" and settings, got {variant!r}'
         )
-    if len(variant) == 1 and variant["arm"] in ARMS:
+    if len(variant) == 1 and variant["arm"] in list(ARMS):
         raise UserError(
             f"variant {name} has no settings, so it is the arm {variant['arm']} itself: "
             "name that in arms"
         )
-    equal = sorted({"seed", *SHORT_BUDGET} & set(variant))
+    equal = equal_for_all(variant)
     if equal:
         raise UserError(
             f"variant {name} must not set {', '.join(equal)}: seed and budget are those of all arms"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.presets import Preset
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.files import holds_nothing, read_json, write_file
 
 MARKER = "benchmark.json"
 LOW_RESOLUTION_PLANS = "lngswrLowResPlans"
@@ -101,10 +102,13 @@ def find_raw(dataset: str) -> Path:
         The variable is not set, or the data set is not there.
     """
     raw = os.environ.get("nnUNet_raw")
-    if raw is None or not (Path(raw) / dataset / "dataset.json").is_file():
+    named = re.fullmatch(r"Dataset\d+_[^/\\]+", dataset)
+    if not raw or not named or not (Path(raw) / dataset / "dataset.json").is_file():
+        there = sorted(p.name for p in Path(raw).glob("Dataset*_*")) if raw else []
+        has = f"; it has {', '.join(there)}" if there else ""
         raise UserError(
             f"no data set {dataset} in nnUNet_raw ({raw or 'not set'}): "
-            "give its full name, such as Dataset611_ThyroidUS"
+            f"give its full name, such as Dataset611_ThyroidUS{has}"
         )
     return Path(raw)
 
@@ -134,7 +138,7 @@ def claim(benchmark: Benchmark, *, write: bool = True) -> None:
                 f"{output} holds a benchmark of other settings ({changed}): "
                 "choose another folder with -o"
             )
-    elif output.exists() and any(output.iterdir()):
+    elif not holds_nothing(output):
         raise UserError(f"{output} exists and holds no benchmark: choose another folder with -o")
     if write:
         write_file(marker, json.dumps(record, indent=1) + "\n")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from nnunetv2_lngswr.experiments.robustness.benchmark import TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
-from nnunetv2_lngswr.utils.processes import interrupt_running
+from nnunetv2_lngswr.utils.processes import end_running
 
 
 def run_all(commands: Commands, runs: Sequence[TrainingRun]) -> None:
@@ -27,7 +27,7 @@ def run_all(commands: Commands, runs: Sequence[TrainingRun]) -> None:
                 done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            interrupt_running()
+            end_running()
             raise
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnunetv2_lngswr.experiments.robustness.arms import ARMS
+from nnunetv2_lngswr.experiments.robustness.arms import ARMS, equal_for_all
 from nnunetv2_lngswr.utils.errors import UserError
 
 
@@ -15,7 +15,9 @@ class Options:
     Raises
     ------
     UserError
-        The fold that is held out is one of the folds, no case is left.
+        Folds or seeds that are not different numbers >= 0, settings or variants that are no
+        objects, settings that are the preset's to choose, a fold that is held out and one of the
+        folds, no case is left.
     """
 
     arms: Sequence[str] = tuple(ARMS)
@@ -46,7 +48,29 @@ class Options:
     """Say the commands, run nothing."""
 
     def __post_init__(self):
+        _check_numbers("folds", self.folds)
+        _check_numbers("seeds", self.seeds)
+        if self.hold_out is not None:
+            _check_numbers("hold_out", [self.hold_out])
+        for name in ("settings", "variants"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, Mapping):
+                raise UserError(f"{name} must be an object, got {given!r} (--{name})")
+        equal = equal_for_all(self.settings or {})
+        if equal:
+            raise UserError(
+                f"settings must not set {', '.join(equal)}: the budget is the preset's, seeds are "
+                "given by --seeds"
+            )
         if self.hold_out is not None and self.hold_out in self.folds:
             raise UserError(f"fold {self.hold_out} is held out: choose other --folds")
         if self.max_cases is not None and self.max_cases < 1:
             raise UserError(f"max_cases must be 1 or more, got {self.max_cases}")
+
+
+def _check_numbers(name: str, values: Sequence[Any]) -> None:
+    numbers = [v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0]
+    if not numbers or len(set(numbers)) < len(values):
+        got = " ".join(map(str, values)) or "none"
+        option = name.replace("_", "-")
+        raise UserError(f"{name} must be different numbers >= 0, got {got} (--{option})")

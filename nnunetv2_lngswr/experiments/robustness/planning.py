@@ -3,18 +3,80 @@
 import json
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
+from nnunetv2_lngswr.experiments.splits import read_splits
 from nnunetv2_lngswr.training.settings import PLANS_KEY
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
 EQUAL_TIME = "same time"
+# not the cascade, which needs the predictions of another configuration
+PLANNED = ("2d", "3d_fullres", "3d_lowres")
+RANDOM_FOLDS = 5  # that nnU-Net makes where it finds no splits
+
+
+def check_folds(benchmark: Benchmark, folds: Sequence[int]) -> None:
+    """Raise UserError unless the splits are readable and have these folds and the held-out one."""
+    file, hold_out = _find_splits(benchmark), benchmark.hold_out
+    if file is None and hold_out is not None:
+        raise UserError(
+            f"to hold fold {hold_out} out, a splits_final.json beside the data is needed"
+        )
+    count = RANDOM_FOLDS if file is None else len(read_splits(file))
+    there = f"there are folds 0 to {count - 1} in {file or 'the random splits of nnU-Net'}"
+    if hold_out is not None and hold_out >= count:
+        raise UserError(f"fold {hold_out} cannot be held out: {there}")
+    # nnU-Net would split at random for such a fold
+    beyond = [fold for fold in folds if fold >= count]
+    if beyond:
+        raise UserError(f"no fold {', '.join(map(str, beyond))} (--folds): {there}")
+
+
+def check_configuration(benchmark: Benchmark) -> None:
+    """Raise UserError for a configuration that nnU-Net has not planned, or cannot plan."""
+    plans = benchmark.plans_file(benchmark.base_plans)
+    if plans.is_file():
+        planned = read_json(plans, needs=("configurations",))["configurations"]
+        _check_is_planned(benchmark, planned)
+    elif benchmark.configuration not in PLANNED:
+        raise UserError(
+            f"configuration must be one of {', '.join(PLANNED)}, got {benchmark.configuration} (-c)"
+        )
+    elif benchmark.dimensions == 3 and _are_pictures(benchmark):
+        raise UserError(
+            f"nnU-Net plans no {benchmark.configuration} for {benchmark.dataset}, whose images are "
+            "pictures: -c 2d"
+        )
+
+
+def _check_is_planned(benchmark: Benchmark, planned: Mapping[str, Any]) -> None:
+    if benchmark.configuration not in planned:
+        raise UserError(
+            f"nnU-Net planned no {benchmark.configuration} for {benchmark.dataset}, "
+            f"but {', '.join(planned)} (-c)"
+        )
+
+
+def _are_pictures(benchmark: Benchmark) -> bool:
+    """Whether the first image has no third axis; no, where that cannot be told."""
+    import SimpleITK as sitk
+
+    images = sorted((benchmark.raw / benchmark.dataset / "imagesTr").glob("[!.]*"))
+    if not images:
+        return False
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(images[0]))
+    try:
+        header.ReadImageInformation()
+    except RuntimeError:  # a format of another reader, or damaged: nnU-Net says so
+        return False
+    return header.GetDimension() == 2 or 1 in header.GetSize()[2:]
 
 
 def prepare(commands: Commands) -> None:
@@ -22,8 +84,6 @@ def prepare(commands: Commands) -> None:
 
     Raises
     ------
-    UserError
-        A fold is to be held out that the splits do not have.
     CommandError
         One of nnU-Net's commands failed.
     """
@@ -132,11 +192,7 @@ def _write_plans(
     plans = read_json(benchmark.plans_file(benchmark.base_plans), needs=("configurations",))
     plans["plans_name"] = name
     configurations = plans["configurations"]
-    if benchmark.configuration not in configurations:
-        raise UserError(
-            f"nnU-Net planned no {benchmark.configuration} for {benchmark.dataset}, "
-            f"but {', '.join(configurations)}"
-        )
+    _check_is_planned(benchmark, configurations)
     configuration = configurations[benchmark.configuration]
     configuration[PLANS_KEY] = entry
     if benchmark.preset.batch_size:
@@ -172,12 +228,8 @@ def _write_splits(commands: Commands) -> None:
             "No splits_final.json beside the data: "
             "nnU-Net splits at random, by case and not by patient."
         )
-        if its.hold_out is not None:
-            raise UserError(
-                f"to hold fold {its.hold_out} out, a splits_final.json beside the data is needed"
-            )
     elif not commands.dry_run:
-        used = _without_held_out(json.loads(splits.read_text()), its.hold_out)
+        used = _without_held_out(read_splits(splits), its.hold_out)
         write_file(its.preprocessed / "splits_final.json", json.dumps(used, indent=1))
 
 
@@ -193,10 +245,6 @@ def _find_splits(benchmark: Benchmark) -> Path | None:
 def _without_held_out(splits: list[dict], hold_out: int | None) -> list[dict]:
     if hold_out is None:
         return splits
-    if not 0 <= hold_out < len(splits):
-        raise UserError(
-            f"fold {hold_out} cannot be held out: there are folds 0 to {len(splits) - 1}"
-        )
     held_out = set(splits[hold_out]["val"])
     return [
         {part: [c for c in fold[part] if c not in held_out] for part in ("train", "val")}

@@ -1,21 +1,35 @@
 """The benchmark from its options to its table."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.experiments.devices import default_device
+from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.experiments.robustness.arms import read_arms
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, claim, find_raw
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.execution import run_all
 from nnunetv2_lngswr.experiments.robustness.options import Options
-from nnunetv2_lngswr.experiments.robustness.planning import plan_run, prepare
+from nnunetv2_lngswr.experiments.robustness.planning import (
+    check_configuration,
+    check_folds,
+    plan_run,
+    prepare,
+)
 from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, evaluation_options
+from nnunetv2_lngswr.experiments.robustness.record import (
+    add_to_record,
+    check_record,
+    read_record,
+)
 from nnunetv2_lngswr.experiments.robustness.table import write_table
 from nnunetv2_lngswr.experiments.robustness.times import equal_time_runs
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.locks import hold
+
+Arms = Mapping[str, Mapping[str, Any]]
 
 
 def benchmark_robustness(
@@ -47,31 +61,51 @@ def benchmark_robustness(
     Raises
     ------
     UserError
-        Unknown arms, a missing data set, an `output` of other settings.
+        Unknown arms, a missing data set, folds or a configuration that it does not have, an
+        `output` of other settings, or in use by another call.
     CommandError
         A command failed.
     """
     given = Options(**options)
     arms = read_arms(given.arms, given.variants or {}, given.settings or {})
-    benchmark = _benchmark(dataset, configuration, Path(output).resolve(), given)
-    claim(benchmark, write=not given.dry_run)
-    commands = Commands(benchmark, say, given.dry_run)
+    benchmark = _benchmark(dataset, configuration, output_folder(output), given)
+    # before the folder is made, too
+    _check(benchmark, given, arms)
+    if given.dry_run:
+        _run(benchmark, given, arms, say)
+        return benchmark.output
+    with hold(benchmark.output, "lngswr benchmark robustness"):
+        _check(benchmark, given, arms)
+        claim(benchmark)
+        _run(benchmark, given, arms, say)
+        write_table(benchmark, *read_record(benchmark))
+    return benchmark.output
+
+
+def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
+    """Refuse what the folder or the data cannot take, as far as it can be told by now."""
+    claim(benchmark, write=False)
+    check_configuration(benchmark)
+    check_folds(benchmark, options.folds)
+    check_record(benchmark, arms)
+
+
+def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str], None]) -> None:
+    commands = Commands(benchmark, say, options.dry_run)
     prepare(commands)
     runs = [
-        plan_run(benchmark, name, arm, seed, fold, dry_run=given.dry_run)
-        for seed in given.seeds
-        for fold in given.folds
+        plan_run(benchmark, name, arm, seed, fold, dry_run=options.dry_run)
+        for seed in options.seeds
+        for fold in options.folds
         for name, arm in arms.items()
     ]
+    if not options.dry_run:
+        add_to_record(benchmark, runs, arms)
     run_all(commands, runs)
-    if given.dry_run:
-        return benchmark.output
-    if given.equal_time:
+    if options.equal_time and not options.dry_run:
         again = list(equal_time_runs(benchmark, runs, arms))
+        add_to_record(benchmark, again, arms)
         run_all(commands, again)
-        runs += again
-    write_table(benchmark, runs, arms)
-    return benchmark.output
 
 
 def _benchmark(dataset: str, configuration: str, output: Path, options: Options) -> Benchmark:

@@ -26,22 +26,25 @@ def write_table(
 ) -> None:
     """Compare all arms and write everything into the output folder.
 
+    An arm that lacks a fold of the baseline has other cases and is left out of the comparison, and
+    that is said; every run of it is listed all the same.
+
     Parameters
     ----------
     benchmark
         Theirs.
     runs
-        All that were trained and evaluated.
+        All that were trained and evaluated, of this call and of earlier ones.
     arms
         As in `arms.read_arms`, for the record.
     """
-    by_arm: dict[str, list[TrainingRun]] = {}
+    by_arm: dict[str, list[TrainingRun]] = {BASELINE: []}
     for run in runs:
         by_arm.setdefault(run.arm, []).append(run)
-    folders = [[benchmark.evaluation_folder(r) for r in of] for of in by_arm.values()]
-    compared = compare(folders, benchmark.output, names=list(by_arm))
+    lacking = _lacking_folds(by_arm)
+    paired = {arm: of for arm, of in by_arm.items() if arm not in lacking}
     cost = _cost(benchmark, by_arm)
-    results = read_json(benchmark.output / "compare.json", needs=("results",))["results"]
+    results, comparison = _compare(benchmark, paired)
     record = {
         "date": date.today().isoformat(),
         "versions": _versions(),
@@ -51,11 +54,29 @@ def write_table(
         "arms": arms,
         "runs": [_run_record(benchmark, run) for run in runs],
         "cost": cost,
+        "left_out": lacking,
         "results": results,
     }
     write_file(benchmark.output / "robustness.json", json.dumps(record, indent=1) + "\n")
-    text = _markdown(benchmark, by_arm, cost, cases=compared[0]["cases"])
-    write_file(benchmark.output / "robustness.md", text)
+    lines = [*_markdown(benchmark, by_arm, cost), *_left_out_lines(lacking)]
+    write_file(benchmark.output / "robustness.md", "\n".join(lines) + comparison)
+
+
+def _compare(benchmark: Benchmark, by_arm: Runs) -> tuple[list[dict[str, Any]], str]:
+    """The records and the text of a comparison with the baseline."""
+    if len(by_arm) < 2:
+        return [], f"Nothing has the cases of {BASELINE} to be compared with it.\n"
+    folders = [[benchmark.evaluation_folder(r) for r in of] for of in by_arm.values()]
+    compare(folders, benchmark.output, names=list(by_arm))
+    results = read_json(benchmark.output / "compare.json", needs=("results",))["results"]
+    return results, (benchmark.output / "compare.md").read_text()
+
+
+def _lacking_folds(by_arm: Runs) -> dict[str, list[int]]:
+    """The arms that lack folds of the baseline, and which."""
+    folds = {arm: {run.fold for run in of} for arm, of in by_arm.items()}
+    lacking = {arm: sorted(folds[BASELINE] - its) for arm, its in folds.items()}
+    return {arm: missing for arm, missing in lacking.items() if missing}
 
 
 def _cost(benchmark: Benchmark, by_arm: Runs) -> dict[str, dict[str, float]]:
@@ -102,9 +123,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping, cases: int) -> str:
+def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping) -> list[str]:
     budget = benchmark.preset.budget
-    lines = [
+    cases = len({case for run in by_arm[BASELINE] for case in _cases(benchmark, run)})
+    return [
         f"# Robustness on {benchmark.dataset}, {benchmark.configuration}",
         "",
         f"Preset {benchmark.preset_name}: {budget['num_epochs']} x "
@@ -120,7 +142,23 @@ def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping, cases: int) -> 
         _runs_table(benchmark, by_arm),
         "",
     ]
-    return "\n".join(lines) + (benchmark.output / "compare.md").read_text()
+
+
+def _cases(benchmark: Benchmark, run: TrainingRun) -> list[str]:
+    file = benchmark.evaluation_folder(run) / "summary.json"
+    return read_json(file, needs=("cases",))["cases"]
+
+
+def _left_out_lines(lacking: Mapping[str, list[int]]) -> list[str]:
+    lines = []
+    for arm, folds in lacking.items():
+        missing = " ".join(map(str, folds))
+        lines += [
+            f"Left out of the comparison: {arm}, which has other cases than {BASELINE}. "
+            f"A call with it and `--folds {missing}` adds what is missing.",
+            "",
+        ]
+    return lines
 
 
 def _arms_table(by_arm: Runs, cost: Mapping) -> str:

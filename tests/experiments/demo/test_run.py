@@ -1,6 +1,7 @@
 """The demo: its order and its folder fast, the whole chain marked slow."""
 
 import json
+import threading
 
 import pytest
 
@@ -8,6 +9,8 @@ from nnunetv2_lngswr.datasets.phantom import PHANTOM_SETS, write_phantom
 from nnunetv2_lngswr.experiments.demo import BUDGETS, MARKER, run_demo
 from nnunetv2_lngswr.experiments.demo.chain import Chain
 from nnunetv2_lngswr.installation import register
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.locks import hold
 
 NAMES = [
     "nnUNetv2_plan_and_preprocess",
@@ -84,6 +87,29 @@ def test_other_settings_need_overwrite(tmp_path, commands):
     with pytest.raises(ValueError, match="--overwrite"):
         run_demo(tmp_path / "out", ["3d"], "cuda")
     assert json.loads((tmp_path / "out" / MARKER).read_text())["device"] == "cpu"
+
+
+def test_two_calls_at_once(tmp_path, commands):
+    refused = []
+
+    def call():
+        try:
+            run_demo(tmp_path / "out", ["3d"], overwrite=True)
+        except UserError as error:
+            refused.append(str(error))
+
+    with hold(tmp_path / "out", "another lngswr demo"):
+        # the thread that holds it may hold it again
+        second = threading.Thread(target=call)
+        second.start()
+        second.join()
+    assert "is in use by another lngswr demo (process" in refused[0] and commands == []
+    # a lock and what a killed writer left make no foreign folder
+    (tmp_path / "out" / f".partial-0-{MARKER}").touch()
+    run_demo(tmp_path / "out", ["3d"])
+    lock = (tmp_path / "out" / ".lock").stat().st_ino
+    run_demo(tmp_path / "out", ["3d"], overwrite=True)
+    assert (tmp_path / "out" / ".lock").stat().st_ino == lock
 
 
 def test_bad_input_leaves_nothing(tmp_path, monkeypatch, registered):

@@ -18,10 +18,8 @@ def test_it_measures_every_arm_and_writes_what_it_says(patch, tmp_path, monkeypa
     monkeypatch.setitem(PLANS, "tiny", {"batch": 2, "patch": patch, "features": (4, 8)})
     # of a process of its own, which does not know this plan
     memory = {"vanilla": 10.0, "LNG": 11.0, "SWR": 12.0, "LNG-SWR": 15.0}
-    outputs = {
-        name: type("Done", (), {"stdout": f"said before\n{mib}\n"}) for name, mib in memory.items()
-    }
-    monkeypatch.setattr(overhead_run.subprocess, "run", lambda command, **_: outputs[command[3]])
+    outputs = {name: f"said before\n{mib}\n" for name, mib in memory.items()}
+    monkeypatch.setattr(overhead_run, "capture_command", lambda command, **_: outputs[command[3]])
     out = tmp_path / "out"
     assert main([*CALL, "-o", str(out)]) == 0
     result = json.loads((out / "overhead.json").read_text())

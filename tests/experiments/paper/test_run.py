@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.paper import TRAINERS, Protocol, run_paper
 from nnunetv2_lngswr.experiments.paper import run as paper_run
-from nnunetv2_lngswr.utils.errors import CommandError
+from nnunetv2_lngswr.utils.errors import CommandError, UserError
+from nnunetv2_lngswr.utils.locks import hold
 from tests.experiments.paper.commands import NAME
 
 PROTOCOL = Protocol(dataset_id=620, folds=(0, 1))
@@ -48,13 +50,19 @@ def test_all_steps_in_their_order(root, commands):
     )
 
 
+def times(root):
+    """Of all files but the locks, which say who holds them."""
+    files = [p for p in root.rglob("*") if p.is_file() and p.name != ".lock"]
+    return {p: p.stat().st_mtime_ns for p in files}
+
+
 def test_a_second_call_runs_nothing(root, commands):
     commands()
     run_paper(PROTOCOL, root / "out")
     again, said = commands(), []
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    before = times(root)
     run_paper(PROTOCOL, root / "out", say=said.append)
-    assert before == {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    assert before == times(root)
     assert (
         again.seen == [] and len(said) == 15 and all(line.endswith("done before") for line in said)
     )
@@ -85,13 +93,40 @@ def test_a_new_checkpoint_is_attacked_again(root, commands):
     later = max(p.stat().st_mtime for p in root.rglob("*")) + 5
     os.utime(changed, (later, later))
     commands_again = commands()
-    # the stand-in's outputs are older than a time in the future
-    with pytest.raises(
-        CommandError, match="attack nnUNetTrainerAT: the command ended without its outputs"
-    ):
-        run_paper(PROTOCOL, root / "out")
-    assert [c[0] for c in commands_again.seen] == ["lngswr"]
+    # the stand-in's outputs are older than a time in the future, as where a clock was set back
+    run_paper(PROTOCOL, root / "out")
+    assert [c[0] for c in commands_again.seen] == ["lngswr", "python"]
     assert "nnUNetTrainerAT__nnUNetPlans__2d" in commands_again.seen[0][3]
+    once_more = commands()
+    run_paper(PROTOCOL, root / "out")
+    assert once_more.seen == []
+
+
+def test_a_command_without_its_outputs_is_told(root, commands, monkeypatch):
+    commands()
+    monkeypatch.setattr(paper_run, "call_command", lambda argv: 0)
+    with pytest.raises(CommandError, match="the command ended without its outputs"):
+        run_paper(PROTOCOL, root / "out")
+
+
+def test_two_calls_at_once(root, commands):
+    run, refused = commands(), []
+
+    def call(output):
+        try:
+            run_paper(PROTOCOL, output)
+        except UserError as error:
+            refused.append(str(error))
+
+    for held in (root / "out", root / "nnUNet_results" / NAME):
+        with hold(held, "another lngswr paper"):
+            # the thread that holds it may hold it again
+            second = threading.Thread(target=call, args=(root / "out",))
+            second.start()
+            second.join()
+        assert f"{held} is in use by another lngswr paper (process" in refused.pop()
+    assert run.seen == []
+    run_paper(PROTOCOL, root / "out")
 
 
 def test_data_that_were_converted_anew_are_preprocessed_again_or_refused(root, commands):

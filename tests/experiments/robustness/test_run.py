@@ -1,6 +1,7 @@
 """`lngswr benchmark robustness` as a whole: its commands, what it refuses, once for real."""
 
 import json
+import re
 import time
 
 import pytest
@@ -46,6 +47,56 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
 def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments, message):
     assert cli.main([*CALL, "-o", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-c", "foo"], "configuration must be one of 2d, 3d_fullres, 3d_lowres, got foo"),
+        (["-c", "3d_fullres"], "plans no 3d_fullres for .* pictures"),
+        (["-c", "3d_cascade_fullres"], "got 3d_cascade_fullres"),
+        (["--folds", "9"], "no fold 9 .* folds 0 to 4"),
+        (["--folds", "-1"], "folds must be different numbers >= 0, got -1"),
+        (["--folds", "0", "0"], "folds must be different numbers >= 0, got 0 0"),
+        (["--seeds", "-1"], "seeds must be different"),
+        (["--seeds", "1", "1"], "seeds must be different"),
+        (["--hold-out", "9"], "fold 9 cannot be held out: there are folds 0 to 4"),
+        (["--hold-out", "-1"], "hold_out must be"),
+        (["--settings", "[]"], "settings must be an object"),
+        (["--settings", "null"], "--settings must be a JSON object, got null"),
+        (["--settings", "3"], "settings must be an object, got 3"),
+        (["--settings", '{"num_epochs": 3}'], "settings must not set num_epochs"),
+        (["--settings", '{"seed": 3}'], "settings must not set seed"),
+        (["--variants", "[]"], "variants must be an object"),
+        (["--variants", "null"], "--variants must be a JSON object, got null"),
+        (["--variants", '{"a": {"arm": [], "gate_init": 0}}'], "unknown arm"),
+        (["--variants", '{"..": {"arm": "SWR", "gate_init": 0}}'], "not begin with a dot"),
+        (["-d", f"../nnUNet_raw/{DATASET}"], "no data set ../nnUNet_raw"),
+        (["-d", "901"], f"no data set 901 .* it has {DATASET}"),
+        (["-o", "raw/dataset.json/x"], "is a file"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_refuses(raw, tmp_path, capsys, arguments, message):
+    if arguments[0] == "--variants":
+        (tmp_path / "variants.json").write_text(arguments[1])
+        arguments = ["--variants", str(tmp_path / "variants.json")]
+    if arguments[0] == "-o":
+        arguments = ["-o", str(raw / DATASET / "dataset.json" / "x")]
+    call = [*CALL, "-d", DATASET, "-o", str(tmp_path / "out"), *arguments]
+    for more in (["--dry-run"], []):
+        assert cli.main([*call, *more]) == 2
+        said = capsys.readouterr().err
+        assert re.search(message, said) and said.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_folds_beyond_the_random_splits_are_refused(raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    (raw / DATASET / "splits_final.json").unlink()
+    call = [*CALL, "-d", DATASET, "-o", str(tmp_path / "out"), "--dry-run", "--folds"]
+    assert cli.main([*call, "4"]) == 0
+    assert cli.main([*call, "5"]) == 2
+    assert "no fold 5" in capsys.readouterr().err
 
 
 @pytest.mark.slow

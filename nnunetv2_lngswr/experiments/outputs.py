@@ -1,0 +1,25 @@
+"""The folder that an experiment writes to, before anything is written."""
+
+import os
+from pathlib import Path
+
+from nnunetv2_lngswr.utils.errors import UserError
+
+
+def output_folder(path: str | Path) -> Path:
+    """Return the absolute path of a folder that may be written to, or made.
+
+    Raises
+    ------
+    UserError
+        It is a file, lies below one, or is a link in a circle.
+    """
+    resolved = Path(os.path.realpath(path))
+    if resolved.is_symlink():
+        raise UserError(f"{path} is a link in a circle: choose another folder with -o")
+    above = next(p for p in (resolved, *resolved.parents) if p.exists())
+    if not above.is_dir():
+        raise UserError(
+            f"{above} is a file, so {path} cannot be a folder: choose another one with -o"
+        )
+    return resolved
