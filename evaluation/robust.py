@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from evaluation import command_line
 from evaluation.options import MOST_WORKERS, Options, check_integer, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
-from nnunetv2_lngswr.utils.errors import UserError
 
 if TYPE_CHECKING:
     from evaluation.results_folder import ResultsFolder
@@ -87,7 +86,8 @@ def evaluate(
         sets them. The part that ends last writes the report.
     workers
         Processes that share this call's cases and its CPU threads, up to 512. None, the command's
-        default, takes one per thread for 2D configurations on a CPU where the work is worth their start.
+        default, takes one per thread for 2D configurations on a CPU where the work is worth their
+        start.
     overwrite
         Replace results of other settings in OUT.
     progress

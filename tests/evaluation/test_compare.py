@@ -106,6 +106,27 @@ def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
     } == {"one", "two"}
 
 
+def test_p_is_of_the_difference_beside_it_where_labels_are_absent(tmp_path):
+    def with_a_rare_label(folder, gain):
+        """Label 2 is in two of ten cases, and B is as much worse there as it is better in label 1.
+
+        The labels' order in the table is another one besides.
+        """
+        write_result(folder, trainer=folder.name, cases=[f"case{i}" for i in range(10)])
+        rows = read_cases(folder / "cases.csv")[:: 1 if gain else -1]
+        for row in rows:
+            if row["label"] == "2":
+                row["dice"] = 0.5 - gain if row["case"] in ("case0", "case1") else math.nan
+            elif row["label"] == "1":
+                row["dice"] = 0.6 + gain
+        write_cases(folder / "cases.csv", rows)
+        return folder
+
+    folders = [with_a_rare_label(tmp_path / n, g) for n, g in (("a", 0.0), ("b", 0.02))]
+    found = find(compare.compare(folders, tmp_path / "out"), "b", "worst_linf", "2/255")
+    assert found["difference"] == pytest.approx(0, abs=1e-9) and found["p"] > 0.4
+
+
 def test_a_drop_is_compared_as_a_share_of_the_baselines(tmp_path):
     a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
     records = compare.compare([a, b], tmp_path / "out")
