@@ -67,7 +67,8 @@ def _markdown(
         f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over cases; "
         "differences are paired by case. p: of the difference, by a permutation test that swaps "
         "the two models within cases, Holm-corrected over all rows in bold; the other rows were "
-        "not tested. The last column: by what share of the baseline's drop against clean the drop is smaller. "
+        "not tested. The last column: by what share of the baseline's drop against clean the drop "
+        "is smaller. "
         "Intervals and tests are about these trained models, not about training again.",
         "",
         markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),
