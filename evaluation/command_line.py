@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.options import ATTACKS, EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
-from nnunetv2_lngswr.utils.errors import UserError, shown
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 PROG = "python -m evaluation.robust"
 _STEPS_DIGITS = 30  # Options says how many there may be

@@ -19,7 +19,8 @@ from typing import Any
 
 from nnunetv2_lngswr.attacks.terms import Norm, Unit
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
-from nnunetv2_lngswr.utils.errors import UserError, shown
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
 EPSILONS = ("1/255", "2/255", "4/255", "8/255")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison.models import ComparedModel
+from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready

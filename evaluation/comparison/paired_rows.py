@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import significance
-from evaluation.comparison.models import ComparedModel
+from evaluation.comparison.folders import ComparedModel
 from evaluation.report.cases_table import RunKey
 from evaluation.report.records import Table, mean_groups
 

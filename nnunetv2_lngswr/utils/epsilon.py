@@ -12,7 +12,8 @@ from fractions import Fraction
 from numbers import Rational
 from typing import Any
 
-from nnunetv2_lngswr.utils.errors import UserError, shown
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import SHOWN_AT_MOST, shown
 
 LEAST, MOST = Fraction("1e-30"), Fraction("1e9")
 """Of a budget that is not 0. Single precision holds them, and so does every unit of a file."""
@@ -83,4 +84,4 @@ def _parsed(value: Any) -> Fraction:
 
 
 def _as_given(value: Any) -> str:
-    return " ".join(value.split())[:60] if isinstance(value, str) else shown(value)
+    return " ".join(value.split())[:SHOWN_AT_MOST] if isinstance(value, str) else shown(value)

@@ -10,41 +10,9 @@ import pytest
 from PIL import Image
 
 from evaluation import compare
-from evaluation.comparison.models import SAME_OPTIONS
 from evaluation.comparison.paired_rows import COLUMNS
 from evaluation.report.cases_table import read_cases, with_worst, write_cases
-from evaluation.report.records import write_summary
-from tests.evaluation.report.rows import rows_of, summary_of
-
-CASES = [f"case{i}" for i in range(6)]
-
-
-def write_result(
-    folder,
-    *,
-    trainer="A",
-    gain=0.0,
-    cases=CASES,
-    order=1,
-    options=None,
-    model=None,
-    keep=lambda row: True,
-):
-    """An OUT folder where every attacked or corrupted Dice is `gain` higher."""
-    rows = []
-    for case in cases[::order]:
-        for r in rows_of(case, 0.005 * int(case[-1])):
-            if keep(r):
-                rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
-    summary = summary_of(rows)
-    summary["cases"] = list(cases[::order])
-    summary["model"] |= {"trainer": trainer, **(model or {})}
-    summary["options"] |= dict(
-        zip(SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])
-    ) | (options or {})
-    write_cases(folder / "cases.csv", rows)
-    write_summary(folder / "summary.json", summary)
-    return folder
+from tests.evaluation.comparison.results import CASES, write_result
 
 
 def find(records, model, attack, epsilon=""):
