@@ -13,8 +13,10 @@ from typing import Any
 
 from evaluation.options import ATTACKS, EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 PROG = "python -m evaluation.robust"
+_STEPS_DIGITS = 30  # Options says how many there may be
 _DEFAULTS = Options()
 
 
@@ -35,18 +37,20 @@ def split_steps(given: Sequence[str] | None) -> dict[str, Any]:
     Raises
     ------
     UserError
-        A word that is neither N nor NAME=N.
+        A word that is neither N nor NAME=N, and steps that are given twice.
     """
-    steps, steps_of = None, {}
+    steps_of: dict[str, int] = {}
     for word in given or ():
-        name, _, number = word.strip().rpartition("=")
-        if not number.isdigit():
-            raise UserError(f"steps must be N or NAME=N, got {word!r}")
-        if name:
-            steps_of[name] = int(number)
-        else:
-            steps = int(number)
-    return {"steps": steps, "steps_of": steps_of}
+        name, equals, number = word.strip().rpartition("=")
+        is_number = number.isascii() and number.isdigit() and len(number) <= _STEPS_DIGITS
+        if not is_number or bool(name) != bool(equals):
+            raise UserError(f"steps must be N or NAME=N, got {shown(word)}")
+        if name in steps_of:
+            raise UserError(
+                f"steps{name and ' of '}{name} are given twice: {' '.join(given or ())}"
+            )
+        steps_of[name] = int(number)
+    return {"steps": steps_of.pop("", None), "steps_of": steps_of}
 
 
 def build_parser(prog: str = PROG) -> argparse.ArgumentParser:

@@ -6,8 +6,8 @@ folds add cases, seeds are averaged within a case. Attacks and corruptions that 
 are left out and named, and worst_linf and worst_l2 are then over the others. OUT gets compare.md,
 compare.csv, compare.json and compare.png.
 
-This module only wires: comparison/models.py reads, paired_rows.py tests, outputs.py writes; they
-are imported when they are needed, so that `--help` answers at once.
+This module only wires: comparison/models.py reads (folders.py one of them), paired_rows.py tests,
+outputs.py writes; they are imported when they are needed, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.options import LIMITS, check_integer
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -52,10 +53,12 @@ def compare(
     Raises
     ------
     UserError
-        Fewer than two models, unfinished folders, and settings that are not comparable (named).
+        Fewer than two models, folders that are unfinished, damaged or lack rows, and settings,
+        cases or files that are not comparable (named).
     """
     if len(folders) < 2:
         raise UserError(f"compare needs at least two folders, got {len(folders)}")
+    check_integer("seed", seed, *LIMITS["seed"])
     from evaluation.comparison.models import read_models
     from evaluation.comparison.outputs import write_comparison
     from evaluation.comparison.paired_rows import paired_rows
@@ -72,13 +75,23 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     output = Path(arguments.output_folder)
 
     def work() -> int:
-        folders = [f if Path(f).exists() else f.split(",") for f in arguments.folders]
+        folders = [_folders_of(word) for word in arguments.folders]
         compare(folders, output, seed=arguments.seed)
         print((output / "compare.md").read_text().rstrip())
         print(f"\nwritten to {output}: compare.md, compare.csv, compare.json, compare.png")
         return 0
 
     return run_main(prog, work, output=output)
+
+
+def _folders_of(word: str) -> str | list[str]:
+    """Of one model: a folder, or several joined by commas."""
+    if Path(word).exists():
+        return word
+    folders = word.split(",")
+    if not all(folders):
+        raise UserError(f"folders are joined by single commas, got {word!r}")
+    return folders
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -8,16 +8,19 @@ of some name exists is asked in protocol.py.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.attacks.terms import Norm, Unit
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
 EPSILONS = ("1/255", "2/255", "4/255", "8/255")
@@ -29,7 +32,18 @@ OLD_NAMES = {"shifts": "corruptions"}
 """{old: new} of options; settings.json and summary.json keep the old ones."""
 
 _BUDGETS = {"epsilons": EPSILONS, "epsilons_l2": EPSILONS_L2}
-_LEAST = {"steps": 1, "restarts": 1, "window_batch_size": 1, "max_cases": 1, "seed": 0}
+LIMITS = {
+    "steps": (1, 100_000),
+    "restarts": (1, 10_000),
+    "window_batch_size": (1, 100_000),
+    "max_cases": (1, 10**9),
+    "seed": (0, 2**128 - 1),
+}
+"""{integer option: (least, most)}: with more than that an evaluation does not end."""
+SMALLEST_TILE_STEP = 0.05
+MOST_WORKERS = 512
+
+_SWITCHES = ("use_mirroring", "autocast", "save_adversarial", "trust_checkpoint")
 _NEW_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
@@ -56,13 +70,13 @@ class Options:
     """'range': of each channel after preprocessing; 'normalized': preprocessed units; 'original':
     units of the file, such as HU."""
     steps: int | None = None
-    """Of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer). None takes each
-    attack's own, and so do ssah and square, whose steps are other things."""
+    """Of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer), up to 100,000. None
+    takes each attack's own, and so do ssah and square, whose steps are other things."""
     steps_of: Mapping[str, int] | Sequence[tuple[str, int]] = ()
     """{attack: steps}, for one attack; each must be among `attacks`."""
     restarts: int | None = None
-    """Of attacks with a random start, and draws of the noise control, of which the worst counts.
-    None takes each attack's own."""
+    """Of attacks with a random start, and draws of the noise control, of which the worst counts; up
+    to 10,000. None takes each attack's own."""
     seed: int = 0
     """Of everything random."""
     corruptions: Sequence[str] = ("all",)
@@ -75,7 +89,7 @@ class Options:
     checkpoint: str = "checkpoint_final.pth"
     """File name in each fold_X."""
     tile_step_size: float = 0.5
-    """Of the sliding window, in windows: in (0, 1]."""
+    """Of the sliding window, in windows: from 0.05 to 1."""
     use_mirroring: bool = True
     """Test-time augmentation along the axes that training mirrored."""
     device: str | None = None
@@ -104,6 +118,7 @@ class Options:
         self._set_budgets()
         self._set_steps_of()
         self._check_numbers()
+        self._check_texts()
         if not ({*self.attacks} - {*WORST} or {*self.corruptions} - {"none"}):
             raise UserError(
                 "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
@@ -136,10 +151,11 @@ class Options:
 
     def _set_names(self) -> None:
         for name in ("attacks", "corruptions"):
-            value = getattr(self, name)
-            self._set(name, (value,) if isinstance(value, str) else tuple(dict.fromkeys(value)))
+            self._set(name, _names(name, getattr(self, name)))
         if self.surrogate is None:
             return
+        if not isinstance(self.surrogate, (str, Path)):
+            raise UserError(f"surrogate must be a model folder, got {shown(self.surrogate)}")
         self._set("surrogate", str(self.surrogate))
         if not any(a.startswith("transfer") for a in self.attacks):
             self._set("attacks", (*self.attacks, "transfer"))
@@ -150,9 +166,15 @@ class Options:
             given = getattr(self, name)
             if given is None:
                 given = default if in_range else ()
-            if isinstance(given, (str, int, float, Fraction)):
+            if isinstance(given, str) or not isinstance(given, Iterable):
                 given = (given,)
             budgets = tuple(sorted({parse_budget(e) for e in given}))
+            for low, high in zip(budgets, budgets[1:]):
+                if budget_text(low) == budget_text(high):
+                    raise UserError(
+                        f"{name} must differ in their first nine digits, got {budget_text(low)} "
+                        "twice"
+                    )
             self._set(name, budgets)
         for name, norm in zip(_BUDGETS, (LINF, L2)):
             largest = float(max(self.budgets(norm), default=0))
@@ -163,28 +185,52 @@ class Options:
                 )
 
     def _set_steps_of(self) -> None:
-        steps_of = tuple(sorted(dict(self.steps_of).items()))
-        self._set("steps_of", steps_of)
-        for name, value in steps_of:
+        try:
+            steps_of = dict(self.steps_of)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"steps_of must be {{attack: steps}}, got {shown(self.steps_of)}"
+            ) from None
+        for name, value in steps_of.items():
             if name not in self.attacks:
                 raise UserError(
                     f"steps are given for {name}, which is not among the attacks: "
                     f"{', '.join(self.attacks)}"
                 )
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"steps of {name} must be an integer >= 1, got {value}")
+            check_integer(f"steps of {name}", value, *LIMITS["steps"])
+        self._set("steps_of", tuple(sorted(steps_of.items())))
 
     def _check_numbers(self) -> None:
-        for name, least in _LEAST.items():
+        for name, limits in LIMITS.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise UserError(f"{name} must be an integer >= {least}, got {value}")
-        if not 0 < self.tile_step_size <= 1:
+            if value is not None or name == "seed":
+                check_integer(name, value, *limits)
+        step, tolerance = self.tile_step_size, self.nsd_tolerance
+        if not (_is_number(step) and 0 < step <= 1):
+            raise UserError(f"step_size (tile_step_size) must be in (0, 1], got {shown(step)}")
+        if step < SMALLEST_TILE_STEP:
             raise UserError(
-                f"step_size (tile_step_size) must be in (0, 1], got {self.tile_step_size}"
+                f"step_size (tile_step_size) must be at least {SMALLEST_TILE_STEP}, got {step}: "
+                "the number of windows grows without end"
             )
-        if not self.nsd_tolerance >= 0:
-            raise UserError(f"nsd_tolerance must be >= 0, got {self.nsd_tolerance}")
+        if not (_is_number(tolerance) and tolerance >= 0):
+            raise UserError(f"nsd_tolerance must be >= 0, got {shown(tolerance)}")
+        if tolerance == math.inf:
+            raise UserError(f"nsd_tolerance must be finite, got {tolerance}: every surface fits it")
+        # settings.json takes Python's own numbers only
+        for name, value in (("tile_step_size", step), ("nsd_tolerance", tolerance)):
+            self._set(name, value if type(value) in (int, float) else float(value))
+
+    def _check_texts(self) -> None:
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be true or false, got {shown(getattr(self, name))}")
+        if not (isinstance(self.checkpoint, str) and self.checkpoint):
+            raise UserError(f"checkpoint must be a file name, got {shown(self.checkpoint)}")
+        if not (self.device is None or isinstance(self.device, str)):
+            raise UserError(f"device must be a text such as 'cpu', got {shown(self.device)}")
+        if self.folds is not None:
+            _check_folds(self.folds)
 
 
 def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:
@@ -208,3 +254,49 @@ def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[s
 
 def said_of_old_name(old: str, new: str) -> str:
     return f"{old} is now called {new}; the old name goes on working"
+
+
+def check_integer(name: str, value: Any, least: int, most: int) -> None:
+    """Refuse anything but an integer from `least` to `most`.
+
+    Raises
+    ------
+    UserError
+        Names the option, the rule and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be an integer >= {least}, got {shown(value)}")
+    if value > most:
+        raise UserError(f"{name} must be at most {most}, got {shown(value)}")
+
+
+def _names(option: str, given: Any) -> tuple[str, ...]:
+    """Each once, in their order."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Iterable):
+        raise UserError(f"{option} must be names, got {shown(given)}")
+    names = tuple(names)
+    wrong = [n for n in names if not isinstance(n, str)]
+    if wrong:
+        raise UserError(f"{option} must be names, got {shown(wrong[0])} among them")
+    return tuple(dict.fromkeys(names))
+
+
+def _check_folds(given: Any) -> None:
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    folds = list(given) if several else [given]
+    wrong = [f for f in folds if not _is_fold(f)]
+    if wrong:
+        named = ", ".join(f.strip() if isinstance(f, str) else shown(f) for f in wrong)
+        raise UserError(f"folds must be numbers or 'all', got {named} (-f)")
+
+
+def _is_fold(fold: Any) -> bool:
+    if isinstance(fold, str):
+        return fold == "all" or (fold.isascii() and fold.isdigit() and len(fold) < 10)
+    return isinstance(fold, int) and not isinstance(fold, bool) and fold >= 0
+
+
+def _is_number(value: Any) -> bool:
+    """NaN included."""
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import command_line
-from evaluation.options import Options, with_new_names
+from evaluation.options import MOST_WORKERS, Options, check_integer, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
-from nnunetv2_lngswr.utils.errors import UserError
 
 if TYPE_CHECKING:
     from evaluation.results_folder import ResultsFolder
@@ -86,8 +85,9 @@ def evaluate(
         Take only cases part_id, part_id + num_parts, ...; default: WORLD_SIZE and RANK, as torchrun
         sets them. The part that ends last writes the report.
     workers
-        Processes that share this call's cases and its CPU threads. None, the command's default,
-        takes one per thread for 2D configurations on a CPU where the work is worth their start.
+        Processes that share this call's cases and its CPU threads, up to 512. None, the command's
+        default, takes one per thread for 2D configurations on a CPU where the work is worth their
+        start.
     overwrite
         Replace results of other settings in OUT.
     progress
@@ -192,8 +192,8 @@ def _run(
 
 
 def _check_workers(workers: int | None) -> None:
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise UserError(f"workers must be an integer >= 1, got {workers}")
+    if workers is not None:
+        check_integer("workers", workers, 1, MOST_WORKERS)
 
 
 def _prepare(

@@ -21,7 +21,10 @@ COVERAGE = 0.95
 
 
 def mean_over_cases(values: np.ndarray) -> float:
-    """nnU-Net's foreground mean of (cases, labels); nan where no label is defined in any case."""
+    """nnU-Net's foreground mean of (cases, labels); nan where no label is defined in any case.
+
+    It is what every mean, difference, interval and p value of a table is about.
+    """
     return float(_weighted_means(values, np.ones((1, len(values))))[0])
 
 
@@ -102,30 +105,48 @@ def drop_reduction(
     return float(share[0]), *_percentiles(share[1:])
 
 
-def sign_flip_test(difference: np.ndarray, *, seed: int) -> float:
-    """Two-sided p of 'the mean paired difference is 0'.
+def swap_test(values: np.ndarray, of_other: np.ndarray, *, seed: int) -> float:
+    """Two-sided p of 'within a case it makes no difference which model is which'.
 
-    SciPy's permutation test over the signs, exact for few cases.
+    The statistic is the difference that the tables show, mean_over_cases(values) -
+    mean_over_cases(of_other); it is compared with what it becomes where the models are swapped in
+    some of the cases, all labels of a case at once. With every label defined in every case that is
+    the test over the signs of the cases' mean differences. SciPy's permutation test, exact for few
+    cases.
 
     Parameters
     ----------
-    difference
-        (cases,); cases with nan are left out.
+    values, of_other
+        (cases, labels), the same cases and labels in one order. Cases without a defined label in
+        either are left out.
     seed
         Of the permutations, where there are more than PERMUTATIONS.
 
     Returns
     -------
     float
-        1.0 where no case is left or none differs.
+        1.0 where nothing differs, where the difference is undefined and for a single case.
     """
-    d = np.asarray(difference, np.float64)
-    d = d[~np.isnan(d)]
-    if not d.any():
+    a, b = np.asarray(values, np.float64), np.asarray(of_other, np.float64)
+    known = ~(np.isnan(a) & np.isnan(b)).all(1)
+    a, b = a[known], b[known]
+    observed = mean_over_cases(a) - mean_over_cases(b)
+    if len(a) < 2 or np.isnan(observed) or np.array_equal(a, b, equal_nan=True):
         return 1.0
+
+    def difference(signs: np.ndarray, axis: int) -> np.ndarray:
+        # +1: the case stays as it is, -1: it is swapped
+        kept = (np.moveaxis(signs, axis, -1).reshape(-1, len(a)) > 0).astype(np.float64)
+        taken = np.hstack([kept, 1 - kept])
+        found = _weighted_means(np.vstack([a, b]), taken)
+        found -= _weighted_means(np.vstack([b, a]), taken)
+        # a swap after which a model has no label left counts against a difference
+        found[np.isnan(found)] = observed
+        return found.reshape(signs.shape[:-1])
+
     test = stats.permutation_test(
-        (d,),
-        lambda v, axis: v.mean(axis=axis),
+        (np.ones(len(a)),),
+        difference,
         permutation_type="samples",
         n_resamples=PERMUTATIONS,
         rng=np.random.default_rng(seed),

@@ -2,21 +2,21 @@
 
 A model trained several times (folds, seeds) is several folders: folds add cases, seeds are averaged
 within a case. Attacks that not every folder has are left out, and the worst of all is then taken
-over the others.
+over the others. Cases are paired by name, and their images and labels must be the same files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.report.cases_table import Row, RunKey, read_cases, run_key, with_worst
-from evaluation.report.records import SCHEMA_VERSION
+from evaluation.comparison.folders import ComparedModel, first_few, read_folder
+from evaluation.report.cases_table import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.results_folder import differences
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import read_json
 
 # what must agree, or the difference between folders would not be one between models
 SAME_OPTIONS = (
@@ -43,24 +43,6 @@ NOTED = (
 Folders = str | Path | Sequence[str | Path]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparedModel:
-    """One or several OUT folders of a model."""
-
-    name: str
-    """As shown, unique among those compared."""
-    folders: tuple[Path, ...]
-    summary: Mapping[str, Any]
-    """As summary.json, with the folds and cases of all folders."""
-    rows: Sequence[Row]
-    """As cases.csv."""
-
-    @property
-    def place(self) -> str:
-        """The folders, for messages."""
-        return ", ".join(map(str, self.folders))
-
-
 def read_models(
     folders: Sequence[Folders], names: Sequence[str] | None = None
 ) -> tuple[list[ComparedModel], list[str]]:
@@ -84,36 +66,26 @@ def read_models(
     UserError
         A folder that is not finished, or settings that are not comparable (named).
     """
-    parts = [[_read(Path(f)) for f in _each(entry)] for entry in folders]
+    parts = [[read_folder(Path(f)) for f in _each(entry)] for entry in folders]
+    if not all(parts):
+        raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
     parts, lone_attacks = _with_common_attacks(parts)
     joined = [_joined(of) for of in parts]
     names = _telling_names(joined) if names is None else names
-    models = [replace(m, name=n) for m, n in zip(joined, names, strict=True)]
+    if len(names) != len(joined) or len(set(names)) < len(names):
+        raise UserError(
+            f"names must be one for each of the {len(joined)} models, no two alike, "
+            f"got {', '.join(map(str, names))}"
+        )
+    models = [replace(m, name=n) for m, n in zip(joined, names)]
     for other in models[1:]:
         _check_comparable(models[0], other)
-    return models, _notes(models, lone_attacks)
+        _check_same_inputs(models[0], other)
+    return models, [*_notes(models, lone_attacks), *_notes_on_inputs(models)]
 
 
 def _each(entry: Folders) -> Sequence[str | Path]:
     return [entry] if isinstance(entry, (str, Path)) else entry
-
-
-def _read(folder: Path) -> ComparedModel:
-    for name in ("summary.json", "cases.csv"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} has no {name}: it is no finished OUT folder of evaluation.robust"
-            )
-    path = folder / "summary.json"
-    summary = read_json(path, needs=("schema_version", "model", "options", "cases"))
-    if summary["schema_version"] != SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema_version must be {SCHEMA_VERSION}, got {summary['schema_version']}; "
-            "evaluate it again"
-        )
-    rows = read_cases(folder / "cases.csv")
-    name = summary["model"]["trainer"]
-    return ComparedModel(name=name, folders=(folder,), summary=summary, rows=rows)
 
 
 def _with_common_attacks(
@@ -128,7 +100,8 @@ def _with_common_attacks(
     common = {key for key in attacks[0] if all(key in others for others in attacks)}
     lone = [key for keys in attacks for key in keys if key not in common]
     names = list(dict.fromkeys(f"{attack} {epsilon}".strip() for _, attack, _, epsilon, _ in lone))
-    if not lone:
+    worst = [{run_key(r) for r in p.rows if r["kind"] == "worst"} for of in models for p in of]
+    if not lone and all(of == worst[0] for of in worst):
         return [list(parts) for parts in models], []
     if not common:
         raise UserError(
@@ -152,6 +125,8 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
     first = parts[0]
     for other in parts[1:]:
         _check_comparable(first, other, same_cases=False)
+    for one, other in itertools.combinations(parts, 2):
+        _check_same_inputs(one, other)
     folds = list(dict.fromkeys(f for p in parts for f in p.summary["model"]["folds"]))
     cases = list(dict.fromkeys(c for p in parts for c in p.summary["cases"]))
     model = {**first.summary["model"], "folds": folds}
@@ -160,6 +135,7 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
         folders=tuple(p.folders[0] for p in parts),
         summary={**first.summary, "model": model, "cases": cases},
         rows=[r for p in parts for r in p.rows],
+        inputs={c: sha for p in parts for c, sha in p.inputs.items()},
     )
 
 
@@ -178,6 +154,35 @@ def _check_comparable(a: ComparedModel, b: ComparedModel, *, same_cases: bool = 
         raise UserError(f"{a.place} and {b.place} are not comparable: {'; '.join(found)}")
 
 
+def _check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
+    """A name alone says little: the cases of that name must be of the same image and label."""
+    other_files = sorted(c for c in a.inputs if b.inputs.get(c, a.inputs[c]) != a.inputs[c])
+    if other_files:
+        raise UserError(
+            f"{a.place} and {b.place} are not comparable: image or label of "
+            f"{first_few(other_files)} are other files under the same name (by their SHA-256); "
+            "evaluate both models on the same images and labels"
+        )
+    # what is left of the label where a folder keeps no hashes
+    sizes = _label_sizes(b.rows)
+    for (case, label), voxels in _label_sizes(a.rows).items():
+        if sizes.get((case, label), voxels) != voxels:
+            raise UserError(
+                f"{a.place} and {b.place} are not comparable: label {label} of {case} has {voxels} "
+                f"voxels in one and {sizes[case, label]} in the other; "
+                "evaluate both models on the same images and labels"
+            )
+
+
+def _label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
+    """{(case, label): voxels of the ground truth}."""
+    return {
+        (r["case"], r["label"]): r["reference_voxels"]
+        for r in rows
+        if r["kind"] == "clean" and r["label"] != MEAN_LABEL and r["reference_voxels"] is not None
+    }
+
+
 def _settings(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
     """What must be the same in both."""
     options = model.summary["options"]
@@ -194,7 +199,7 @@ def _settings(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
 def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list[str]:
     notes = []
     for key in NOTED:
-        values = [m.summary["model"][key] for m in models]
+        values = [m.summary["model"].get(key) for m in models]
         if any(v != values[0] for v in values):
             said = ", ".join(f"{m.name} {v}" for m, v in zip(models, values))
             notes.append(f"{key} differs: {said}")
@@ -210,6 +215,17 @@ def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list
             f"{', '.join(lone)}"
         )
     return notes
+
+
+def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
+    unknown = [m.name for m in models if set(m.summary["cases"]) - m.inputs.keys()]
+    if not unknown:
+        return []
+    return [
+        f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels alone: "
+        "only the parts in an OUT folder say which image and label a case is of, and those of a "
+        "cascade do not"
+    ]
 
 
 def _lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison.models import ComparedModel
+from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready
@@ -65,9 +65,10 @@ def _markdown(
         "",
         f"{len(baseline.summary['cases'])} cases, the same in every folder; baseline: "
         f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over cases; "
-        "differences are paired by case. p: permutation test over signs of the mean paired "
-        "difference, Holm-corrected over all rows in bold; the other rows were not tested. The "
-        "last column: by what share of the baseline's drop against clean the drop is smaller. "
+        "differences are paired by case. p: of the difference, by a permutation test that swaps "
+        "the two models within cases, Holm-corrected over all rows in bold; the other rows were "
+        "not tested. The last column: by what share of the baseline's drop against clean the drop "
+        "is smaller. "
         "Intervals and tests are about these trained models, not about training again.",
         "",
         markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),

@@ -1,10 +1,11 @@
 """The table of a comparison: every run of every model, paired by case with the baseline's.
 
-Differences are mean Dice of a model minus the baseline's, with a bootstrap interval over cases. p
-values test the mean paired difference by a permutation test over signs and are Holm-corrected over
-one family that is fixed before looking: clean, worst_linf and worst_l2 at every budget, and all
-corruptions together, for every model. All other rows have intervals only. The reduction says by
-what share a drop against clean is smaller than the baseline's.
+Differences are mean Dice of a model minus the baseline's, with a bootstrap interval over cases; the
+mean is nnU-Net's, per label over the cases that define it, then over labels. p values are of that
+same difference, by a permutation test that swaps the two models within cases, and are
+Holm-corrected over one family that is fixed before looking: clean, worst_linf and worst_l2 at every
+budget, and all corruptions together, for every model. All other rows have intervals only. The
+reduction says by what share a drop against clean is smaller than the baseline's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import significance
-from evaluation.comparison.models import ComparedModel
+from evaluation.comparison.folders import ComparedModel
 from evaluation.report.cases_table import RunKey
 from evaluation.report.records import Table, mean_groups
 
@@ -58,12 +59,12 @@ def paired_rows(models: Sequence[ComparedModel], *, seed: int) -> list[dict[str,
         Of bootstrap and permutations.
     """
     tables = [Table(m.rows) for m in models]
-    cases = tables[0].cases
+    cases, labels = tables[0].cases, list(tables[0].labels)
     draws = significance.resample(len(cases), seed=seed)
-    clean = [_dice(t, cases, [t.clean]) for t in tables]
+    clean = [_dice(t, cases, labels, [t.clean]) for t in tables]
     rows = []
     for run, keys in _groups(tables):
-        dice = [_dice(t, cases, keys) for t in tables]
+        dice = [_dice(t, cases, labels, keys) for t in tables]
         baseline, *others = (_Arm(dice=d, clean=c) for d, c in zip(dice, clean))
         nothing = dict.fromkeys(AGAINST_BASELINE)
         figures = [nothing, *(_differences(run, arm, baseline, draws, seed) for arm in others)]
@@ -96,9 +97,13 @@ class _Arm:
     clean: np.ndarray
 
 
-def _dice(table: Table, cases: Sequence[str], keys: Sequence[RunKey]) -> np.ndarray:
-    """(cases, labels) in the order of `cases`, the mean over `keys`."""
-    return table.values("dice", *keys)[[table.cases.index(c) for c in cases]]
+def _dice(
+    table: Table, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
+) -> np.ndarray:
+    """(cases, labels) in the order of `cases` and `labels`, the mean over `keys`."""
+    rows, columns = ({name: i for i, name in enumerate(of)} for of in (table.cases, table.labels))
+    at = np.ix_([rows[c] for c in cases], [columns[label] for label in labels])
+    return table.values("dice", *keys)[at]
 
 
 def _groups(tables: Sequence[Table]) -> list[tuple[RunKey, list[RunKey]]]:
@@ -128,13 +133,5 @@ def _differences(
         )
         figures |= {"reduction": share, "reduction_low": low, "reduction_high": high}
     if run[0] in TESTED:
-        paired = _case_means(arm.dice) - _case_means(baseline.dice)
-        figures["p"] = significance.sign_flip_test(paired, seed=seed)
+        figures["p"] = significance.swap_test(arm.dice, baseline.dice, seed=seed)
     return figures
-
-
-def _case_means(values: np.ndarray) -> np.ndarray:
-    """(cases, labels) -> (cases,), over defined labels."""
-    defined = ~np.isnan(values)
-    count = defined.sum(1)
-    return np.where(count > 0, np.where(defined, values, 0).sum(1) / np.maximum(count, 1), np.nan)

@@ -18,6 +18,7 @@ from evaluation.metrics import METRICS
 from evaluation.report.formats import csv_text
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
+from nnunetv2_lngswr.utils.values import shown
 
 MEAN_LABEL = "mean"
 NORM_TITLES = {"linf": "Linf", "l2": "L2 (root mean square per voxel)"}
@@ -88,6 +89,8 @@ _INTEGERS = (
     "seed",
 )
 
+_NEVER_EMPTY = ("case", "kind", "attack", "label", *METRICS)
+
 Row = Mapping[str, Any]
 RunKey = tuple[str, str, str, str, Any]  # kind, attack, norm, epsilon_text, severity
 
@@ -124,16 +127,20 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     UserError
-        The file lacks a column.
+        The file lacks a column, is cut, or holds what is no table of this kind; names the line.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"{path} is no cases.csv of this version: columns {', '.join(missing)} are missing"
-            )
-        return [{c: _parsed(c, row[c]) for c in COLUMNS} for row in reader]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    f"{path} is no cases.csv of this version: columns {', '.join(missing)} are "
+                    "missing"
+                )
+            return [_row(path, reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not readable as a CSV file in UTF-8 ({error})") from None
 
 
 def with_worst(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -166,6 +173,27 @@ def _foreground_means_by_budget(rows: Sequence[Row]) -> dict[tuple[str, str], li
 
 def _dice_or_inf(row: Row) -> float:
     return math.inf if math.isnan(row["dice"]) else row["dice"]
+
+
+def _row(path: Path, line: int, fields: Mapping[str | None, Any]) -> dict[str, Any]:
+    """The parsed row; `fields` is what csv.DictReader makes of it."""
+    if None in fields or None in fields.values():
+        raise UserError(
+            f"{path}, line {line}: the row has more or fewer fields than there are columns; "
+            "is the file cut?"
+        )
+    row = {}
+    for column in COLUMNS:
+        try:
+            row[column] = _parsed(column, fields[column])
+        except ValueError:
+            raise UserError(
+                f"{path}, line {line}: {column} must be a number, got {shown(fields[column])}"
+            ) from None
+    empty = [c for c in _NEVER_EMPTY if row[c] in ("", None)]
+    if empty:
+        raise UserError(f"{path}, line {line}: {', '.join(empty)} must not be empty")
+    return row
 
 
 def _parsed(column: str, text: str) -> Any:

@@ -21,9 +21,14 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from evaluation.report.figures import COLOURS, save
+from evaluation.report.fitting import fitted, lines_of, plain_texts, text_width
 
 NORMS = {"linf": "Linf", "l2": "L2 (RMS)"}
 AMPLITUDE_PERCENTILE = 99.5
+FONT = 9  # points
+# inches
+WIDTH, TITLE_WIDTH, LEGEND_WIDTH, LINE = 13.0, 2.3, 12.6, 0.18
+HANDLE = 0.6  # of a legend's entry, what stands beside its text
 OUTLINE = withStroke(linewidth=2.4, foreground="black")
 
 Example = Mapping[str, Any]
@@ -40,6 +45,7 @@ def choose_examples(examples: Sequence[Example]) -> list[tuple[str, int]]:
     return [("worst case", ranked[0]), ("median case", ranked[len(ranked) // 2])]
 
 
+@plain_texts
 def draw_examples(path: Path, examples: Sequence[tuple[str, Example]]) -> None:
     """Draw examples.png, one row per example.
 
@@ -53,16 +59,23 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Example]]) -> None:
     examples
         (title, example) of each row.
     """
+    colours = _colours_of_labels([e for _, e in examples])
+    legend = _legend(colours, names=examples[0][1]["names"])
+    columns = _columns(legend)
+    titles = [_titles(title, e) for title, e in examples]
+    lines = sum(max(map(lines_of, of)) for of in titles)
+    lines += math.ceil(len(legend) / columns) * max(lines_of(str(h.get_label())) for h in legend)
+    usual = 2 * len(examples) + 1
     ratio = max(e["image"].shape[0] / e["image"].shape[1] for _, e in examples)
     height = len(examples) * (2.5 * min(max(ratio, 0.6), 1.4) + 0.75) + 0.45
-    figure = Figure(figsize=(13.0, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height + LINE * (lines - usual)), layout="constrained")
     rows = figure.subplots(len(examples), 5, squeeze=False)
-    colours = _colours_of_labels([e for _, e in examples])
-    for axes, (title, example) in zip(rows, examples):
-        _draw_example(figure, axes, title, example, colours)
-    legend = _legend(colours, names=examples[0][1]["names"])
+    for axes, (_, example), of in zip(rows, examples, titles):
+        _draw_example(figure, axes, example, colours)
+        for axis, title in zip(axes, of):
+            axis.set_title(title, fontsize=FONT)
     figure.legend(
-        handles=legend, loc="outside lower center", ncols=len(legend), fontsize=9, frameon=False
+        handles=legend, loc="outside lower center", ncols=columns, fontsize=FONT, frameon=False
     )
     save(figure, path)
 
@@ -78,27 +91,31 @@ def _colours_of_labels(examples: Sequence[Example]) -> dict[int, str]:
     return {v: COLOURS[i % len(COLOURS)] for i, v in enumerate(values)}
 
 
+def _titles(title: str, example: Example) -> list[str]:
+    """Of the five pictures of a row, in lines that fit above them."""
+    dice = [_dice(example[f"dice_{key}"]) for key in ("before", "after")]
+    titles = (
+        f"{title}: {example['case']}\nclean image",
+        f"perturbation, {example['attack']}\nin 1/255 of the range",
+        f"attacked image\n{_budget(example)}",
+        f"prediction, clean\nDice of the case {dice[0]}",
+        f"prediction, attacked\nDice of the case {dice[1]}",
+    )
+    return [fitted(text, TITLE_WIDTH, FONT) for text in titles]
+
+
 def _draw_example(
-    figure: Figure,
-    axes: Sequence[Axes],
-    title: str,
-    example: Example,
-    colours: Mapping[int, str],
+    figure: Figure, axes: Sequence[Axes], example: Example, colours: Mapping[int, str]
 ) -> None:
     image, attacked = example["image"], example["image"] + example["perturbation"]
     low, high = (float(v) for v in np.percentile(image, (0.5, 99.5)))
     grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6), "interpolation": "nearest"}
     axes[0].imshow(image, **grey)
-    axes[0].set_title(f"{title}: {example['case']}\nclean image", fontsize=9)
     _draw_perturbation(figure, axes[1], example)
     axes[2].imshow(attacked, **grey)
-    axes[2].set_title(f"attacked image\n{_budget(example)}", fontsize=9)
-    shown = (("before", "clean", image), ("after", "attacked", attacked))
-    for axis, (key, word, background) in zip(axes[3:], shown):
+    for axis, key, background in zip(axes[3:], ("before", "after"), (image, attacked)):
         axis.imshow(background, **grey)
         _overlay(axis, example[key], example["reference"], colours)
-        dice = _dice(example[f"dice_{key}"])
-        axis.set_title(f"prediction, {word}\nDice of the case {dice}", fontsize=9)
     height, width = image.shape
     for axis in axes:
         axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
@@ -110,7 +127,6 @@ def _draw_perturbation(figure: Figure, axis: Axes, example: Example) -> None:
     picture = axis.imshow(delta, cmap="PuOr", vmin=-largest, vmax=largest, interpolation="nearest")
     bar = figure.colorbar(picture, ax=axis, shrink=0.8, pad=0.02)
     bar.ax.tick_params(labelsize=7)
-    axis.set_title(f"perturbation, {example['attack']}\nin 1/255 of the range", fontsize=9)
 
 
 def _overlay(
@@ -134,10 +150,18 @@ def _legend(colours: Mapping[int, str], names: Mapping[str, str]) -> list[Artist
     handles: list[Artist] = []
     for value, colour in colours.items():
         name = names.get(str(value), f"label {value}")
-        handles.append(Patch(color=colour, alpha=0.55, label=f"predicted: {name}"))
+        label = fitted(f"predicted: {name}", LEGEND_WIDTH - HANDLE, FONT)
+        handles.append(Patch(color=colour, alpha=0.55, label=label))
     contour = Line2D([], [], color="white", linewidth=1.6, label="ground truth's contour")
     contour.set_path_effects([OUTLINE])
     return [*handles, contour]
+
+
+def _columns(legend: Sequence[Artist]) -> int:
+    """How many entries of the legend stand side by side."""
+    labels = [line for handle in legend for line in str(handle.get_label()).split("\n")]
+    widest = HANDLE + max(text_width(line, FONT) for line in labels)
+    return max(1, min(len(legend), int(LEGEND_WIDTH / widest)))
 
 
 def _budget(example: Example) -> str:

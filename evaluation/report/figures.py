@@ -8,7 +8,6 @@ backend are left alone.
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from evaluation.report.fitting import fitted, legend_label, lines_of, plain_texts
 from nnunetv2_lngswr.utils.files import write_file
 
 COLOURS = (
@@ -42,11 +42,15 @@ UNITS = {
     "original": "units of the file",
 }
 GROUP_WIDTH = 0.84  # of the bars of one corruption; the next group begins at 1
+LABEL_WIDTH = 3.0  # inches of a legend's text, of a panel of 4.6
+LEGEND_LINES = 20  # at most within a panel
+LEGEND_LINE = 0.18  # inches
 DPI = 200
 
 Record = Mapping[str, Any]
 
 
+@plain_texts
 def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     """Draw curves.png, all with 95% bootstrap intervals.
 
@@ -78,11 +82,11 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
         f"{model['trainer']}, {model['configuration']}, {model['dataset']}: "
         f"{clean['cases']} cases, 95% bootstrap intervals over cases"
     )
-    # about 14 characters of this size in an inch: a single panel is narrower than the line
-    figure.suptitle(textwrap.fill(title, int(14 * figure.get_figwidth())), fontsize=10)
+    _entitle(figure, title)
     save(figure, path)
 
 
+@plain_texts
 def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record]) -> None:
     """Draw compare.png, all with 95% bootstrap intervals.
 
@@ -105,21 +109,21 @@ def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record])
         norms = ["linf"]  # the clean case alone
     figure, axes = _panels(len(norms), len(corruptions))
     for i, name in enumerate(names):
-        style = _style(i)
+        style, label = _style(i), legend_label(name, LABEL_WIDTH, 8)
         mine = [r for r in records if r["model"] == name]
         for axis, norm in zip(axes, norms):
-            _draw_worst(axis, mine, norm, label=name, linewidth=1.8, **style)
+            _draw_worst(axis, mine, norm, label=label, linewidth=1.8, **style)
         if corruptions:
             by_name = {r["attack"]: r for r in mine if r["kind"].startswith("shift")}
             chosen = [by_name[c] for c in corruptions]
             width = GROUP_WIDTH / len(names)
             at = np.arange(len(corruptions)) + (i - (len(names) - 1) / 2) * width
-            _bars(axes[-1], at, chosen, width, color=style["color"], label=name)
+            _bars(axes[-1], at, chosen, width, color=style["color"], label=label)
     if corruptions:
         _name_groups(axes[-1], corruptions)
         axes[-1].set_title("Corruptions, mean of the severities", fontsize=10, loc="left")
-    axes[0].legend(fontsize=8, frameon=False)
-    figure.suptitle(f"{records[0]['cases']} cases, 95% bootstrap intervals over cases", fontsize=10)
+    _add_legend(axes[0], axes[0].get_legend_handles_labels()[0], fontsize=8)
+    _entitle(figure, f"{records[0]['cases']} cases, 95% bootstrap intervals over cases")
     save(figure, path)
 
 
@@ -133,6 +137,22 @@ def save(figure: Figure, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI, facecolor="white")
     write_file(path, picture.getvalue())
+
+
+def _entitle(figure: Figure, title: str) -> None:
+    figure.suptitle(fitted(title, 0.96 * figure.get_figwidth(), 10), fontsize=10)
+
+
+def _add_legend(axis: Axes, handles: Sequence[Any], **style: Any) -> None:
+    """Where it hides least of the panel; below all panels where it is as high as a panel."""
+    lines = sum(lines_of(str(handle.get_label())) for handle in handles)
+    if lines <= LEGEND_LINES:
+        axis.legend(handles=handles, loc="best", frameon=False, **style)
+        return
+    figure = axis.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * lines)
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, **style)
 
 
 def _panels(curves: int, corruptions: int) -> tuple[Figure, Sequence[Axes]]:
@@ -194,7 +214,7 @@ def _draw_norm(axis: Axes, summary: Mapping[str, Any], clean: Record, norm: str)
     root_mean_square = "" if norm == "linf" else ", RMS per voxel"
     axis.set_xlabel(f"epsilon{root_mean_square}, {UNITS[unit]}")
     axis.set_title(TITLES[norm], fontsize=10, loc="left")
-    axis.legend(handles=handles, fontsize=7.5, frameon=False, loc="best", handlelength=3)
+    _add_legend(axis, handles, fontsize=7.5, handlelength=3)
 
 
 def _draw_attack(
@@ -212,7 +232,7 @@ def _draw_attack(
     dice, low, high = _percents(records)
     axis.plot(at, dice, **style)
     axis.fill_between(at, low, high, color=style["color"], alpha=0.12, linewidth=0)
-    return Line2D([], [], label=label, **style)
+    return Line2D([], [], label=legend_label(label, LABEL_WIDTH, 7.5), **style)
 
 
 def _attack_style(name: str, names: Sequence[str]) -> tuple[dict[str, Any], str]:
@@ -250,7 +270,7 @@ def _draw_without_budget(
     axis.errorbar([at], [dice], yerr=error, ecolor=colour, capsize=2, zorder=4, **style)
     size = "Linf" if norm == "linf" else "RMS"
     label = f"{record['attack']}, no budget: mean {size} {255 * reached:.2g}/255"
-    return Line2D([], [], label=label, **style)
+    return Line2D([], [], label=legend_label(label, LABEL_WIDTH, 7.5), **style)
 
 
 def _draw_worst(axis: Axes, records: Sequence[Record], norm: str, **style: Any) -> None:

@@ -16,11 +16,17 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
     Floats have nine significant digits; None, and what a row lacks, is an empty field.
     """
+    lines = [_csv_line(columns)]
+    lines += [_csv_line([_csv_field(row.get(c)) for c in columns]) for row in rows]
+    return "".join(lines)
+
+
+def _csv_line(fields: Sequence[str]) -> str:
+    # csv quotes a carriage return, which readers take for the end of a row, only where it is a part
+    # of the terminator
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_csv_field(row.get(c)) for c in columns] for row in rows)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(fields)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_field(value: Any) -> str:

@@ -119,10 +119,22 @@ class Branch(nn.Module):
         """Forward hook of a stage, for its branch."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self(output)  # what a graph keeps of the stage stays as it is
-        # nobody else has seen the output of a stage, unless hooks look at it, or the stage passed
-        # its input on
+        # nobody else has seen the output of a stage, unless hooks look at it, or it is a part of
+        # something that others may have: of the stage's input, or of a larger tensor
         watched = self._forward_hooks or self._forward_pre_hooks or len(stage._forward_hooks) > 1
-        return self(output, in_place=not watched and output.data_ptr() != args[0].data_ptr())
+        return self(output, in_place=not watched and _is_its_own(output, args))
+
+
+def _is_its_own(output: Tensor, inputs: tuple[Any, ...]) -> bool:
+    """Whether the output fills its memory alone, and shares none with the inputs.
+
+    Storages are compared: a view that begins elsewhere has another `data_ptr`.
+    """
+    storage = output.untyped_storage()
+    if storage.nbytes() != output.numel() * output.element_size():
+        return False
+    given = [x.untyped_storage().data_ptr() for x in inputs if isinstance(x, Tensor)]
+    return storage.data_ptr() not in given
 
 
 def _fusing_convolution(channels: int, rank: int, gate: float) -> nn.Conv2d | nn.Conv3d:

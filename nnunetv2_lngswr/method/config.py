@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_lngswr.method.bands import HAAR, SPECTRA, check_wavelet, subbands
-from nnunetv2_lngswr.method.checks import is_bool, is_int, is_number, is_share, require
+from nnunetv2_lngswr.method.checks import is_bool, is_share, require, require_count, require_size
 
 FUSIONS = ("mix", "conv")
 _SWITCHES = (
@@ -86,25 +86,16 @@ class LNGSWRConfig:
         for name in ("noise_ramp_up", "gate_init"):
             require(name, getattr(self, name), is_share, "a number in [0, 1]")
         for name in ("noise_sigma_input", "noise_sigma_stages"):
-            require(name, getattr(self, name), _is_amplitude, "a number >= 0")
+            require_size(name, getattr(self, name))
         require("noise_spectrum", self.noise_spectrum, SPECTRA.__contains__, _one_of(SPECTRA))
-        require(
-            "reconstruct_from_stage",
-            self.reconstruct_from_stage,
-            lambda v: is_int(v) and v >= 0,
-            "an integer >= 0",
-        )
+        stage = self.reconstruct_from_stage
+        require_count("reconstruct_from_stage", stage, "an integer >= 0", least=0, most=100)
         check_wavelet(self.wavelet)
         require("gains", self.gains, _are_gains, '"prior" or a list of 2 or more numbers in [0, 1]')
         if not isinstance(self.gains, str):
             object.__setattr__(self, "gains", tuple(float(g) for g in self.gains))
         require("fusion", self.fusion, FUSIONS.__contains__, '"mix" or "conv"')
-        require(
-            "prior_sigma",
-            self.prior_sigma,
-            lambda v: v is None or (is_number(v) and v > 0),
-            "a number > 0, or null",
-        )
+        require_size("prior_sigma", self.prior_sigma, positive=True, optional=True)
         require(
             "prior_momentum",
             self.prior_momentum,
@@ -147,10 +138,6 @@ def _band_gain(band: str, directional: list[float], diagonal: float) -> float:
 
 def _one_of(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
-
-
-def _is_amplitude(value: Any) -> bool:
-    return is_number(value) and value >= 0
 
 
 def _are_gains(value: Any) -> bool:

@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nnunetv2_lngswr.attacks.terms import LOSS_NAMES, Norm
-from nnunetv2_lngswr.method.checks import is_bool, is_int, is_number, is_share, is_size, require
+from nnunetv2_lngswr.method.checks import (
+    is_bool,
+    is_number,
+    is_share,
+    require,
+    require_count,
+    require_size,
+)
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.utils.epsilon import parse_epsilon
 from nnunetv2_lngswr.utils.errors import UserError
@@ -31,6 +38,8 @@ PLANS_KEY = "lngswr"
 ADVERSARIAL_KEY = "adversarial"
 OLD_KEYS = {"learned": "learn_gates", "start": "gate_init"}
 """Keys of plans of earlier versions, and what they are called now."""
+MOST_ITERATIONS, MOST_STEPS = 10_000_000, 10_000
+"""Of a training (epochs, and batches of an epoch) and of an attack on a batch."""
 SCHEMES = ("fgsm_rs", "pgd", "free")
 EPSILON_RANGES = ("case", "patch")
 
@@ -59,9 +68,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
-            require(name, getattr(self, name), _is_none_or_count, "an integer >= 1")
-        require("seed", self.seed, lambda v: v is None or (is_int(v) and v >= 0), "an integer >= 0")
-        require("warm_start", self.warm_start, lambda v: v is None or isinstance(v, str), "a path")
+            value = getattr(self, name)
+            require_count(name, value, "an integer >= 1", most=MOST_ITERATIONS, optional=True)
+        require_count("seed", self.seed, "an integer >= 0", least=0, most=2**128 - 1, optional=True)
+        require("warm_start", self.warm_start, _is_none_or_path, "a path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,28 +138,24 @@ class ATConfig:
         object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
         for name, scheme in (("steps", "pgd"), ("replays", "free")):
             value = getattr(self, name)
-            require(name, value, _is_none_or_count, "an integer >= 1, or null")
+            text = "an integer >= 1, or null"
+            require_count(name, value, text, most=MOST_STEPS, optional=True)
             if value is not None and self.scheme != scheme:
                 raise ValueError(
                     f'{name} belongs to scheme "{scheme}", got {value!r} with scheme '
                     f'"{self.scheme}"'
                 )
-        require(
-            "step_size",
-            self.step_size,
-            lambda v: v is None or (is_size(v) and v > 0),
-            "a number > 0, or null",
-        )
+        require_size("step_size", self.step_size, positive=True, optional=True)
         for name in ("ramp_up", "clean_share", "robust_weight", "overfitting_margin"):
             require(name, getattr(self, name), is_share, "a number in [0, 1]")
-        require("consistency", self.consistency, is_size, "a number >= 0")
+        require_size("consistency", self.consistency)
         if self.consistency and self.scheme == "free":
             raise ValueError(
                 'consistency needs a clean pass, which scheme "free" does not make; use "fgsm_rs" '
                 'or "pgd"'
             )
         for name in ("val_batches", "val_steps"):
-            require(name, getattr(self, name), lambda v: is_int(v) and v >= 1, "an integer >= 1")
+            require_count(name, getattr(self, name), "an integer >= 1", most=MOST_STEPS)
         require("fallback", self.fallback, is_bool, "true or false")
 
     @property
@@ -300,8 +306,8 @@ def _epsilon(given: Any) -> float:
     )
 
 
-def _is_none_or_count(value: Any) -> bool:
-    return value is None or (is_int(value) and value >= 1)
+def _is_none_or_path(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
 
 
 def _fields(cls: type) -> set[str]:

@@ -1,9 +1,12 @@
 """Projection, steps, random starts and norms, in every norm and unit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel
 from nnunetv2_lngswr.attacks.geometry import (
@@ -48,6 +51,49 @@ def test_projection_stays_in_the_ball_and_in_the_bounds(norm, unit, shape):
             assert projected[b, c].min() >= x[b, c].min() and projected[b, c].max() <= x[b, c].max()
     # a point of the ball stays where it is, and projecting twice changes nothing
     assert torch.allclose(project_onto_ball(projected, x, ball), projected, atol=1e-6)
+
+
+SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=3)
+DTYPES = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 3),
+    spatial=SHAPES,
+    dtype=st.sampled_from(list(DTYPES)),
+    norm=st.sampled_from(NORMS),
+    unit=st.sampled_from(("range", "normalized", "original")),
+    epsilon=st.sampled_from((0.0, 1e-30, 1e-6, 0.03, 1.0, 1e9)),
+    far=st.sampled_from((0.0, 1e-6, 1.0, 1e6)),
+    attackable=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_projection_is_idempotent_and_inside_for_any_case(
+    batch, channels, spatial, dtype, norm, unit, epsilon, far, attackable, seed
+):
+    g = torch.Generator().manual_seed(seed)
+    shape = (batch, channels, *spatial)
+    x = torch.randn(shape, generator=g, dtype=dtype)
+    scale = torch.rand(channels, generator=g, dtype=dtype) + 0.5
+    bounds = Bounds.of(x, image_channels=min(attackable, channels), file_scale=scale)
+    ball = ThreatModel(norm=norm, epsilon=epsilon, unit=unit).ball(bounds)
+    tolerance = DTYPES[dtype]
+    once = project_onto_ball(x + far * torch.randn(shape, generator=g, dtype=dtype), x, ball)
+    assert once.shape == x.shape and once.dtype == dtype and once.isfinite().all()
+    low, high = (v.reshape(*v.shape, *[1] * len(spatial)) for v in (bounds.minimum, bounds.maximum))
+    assert (once >= low).all() and (once <= high).all()
+    fixed = ball.scale == 0
+    assert torch.equal(once[fixed], x[fixed])
+    if not fixed.all():
+        # rounding of x + delta is of the size of x
+        rounding = tolerance * float(x.abs().max()) / float(ball.scale[~fixed].min())
+        moving = [b for b in range(batch) if not fixed[b].all()]
+        sizes = [reach(x[[b]], once[[b]], replace(ball, scale=ball.scale[[b]])) for b in moving]
+        assert (torch.cat(sizes) <= epsilon * (1 + tolerance) + rounding).all()
+    twice = project_onto_ball(once, x, ball)
+    assert torch.allclose(twice, once, rtol=0, atol=2 * tolerance * float(x.abs().max()))
 
 
 @pytest.mark.parametrize("norm", NORMS)

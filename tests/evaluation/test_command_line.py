@@ -104,6 +104,41 @@ def test_a_misspelt_option_attack_or_budget_needs_no_torch(words, status, said):
     assert done.returncode == status and said in done.stderr, done.stderr
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--epsilons 1/255/2", "epsilon must be a number or a fraction"),
+        ("--epsilons 1e400", "epsilon must be 0 or from 1e-30 to 1e+09"),
+        ("--epsilons-l2 1e99999999", "epsilon must be a number or a fraction"),
+        ("--steps =5", "steps must be N or NAME=N, got '=5'"),
+        ("--steps noise=", "steps must be N or NAME=N"),
+        ("--steps \u00b2", "steps must be N or NAME=N"),
+        (f"--steps {'9' * 23}", "steps must be at most 100000"),
+        (f"--steps {'9' * 5000}", "steps must be N or NAME=N"),
+        (f"--steps fgsm={'9' * 23}", "steps of fgsm must be at most 100000"),
+        ("--steps 5 6", "steps are given twice: 5 6"),
+        ("--steps apgd=5 apgd=6", "steps of apgd are given twice"),
+        (f"--restarts {'9' * 23}", "restarts must be at most 10000"),
+        (f"--workers {'9' * 23}", "workers must be at most 512"),
+        ("-step_size 1e-9", "step_size (tile_step_size) must be at least 0.05"),
+        ("-step_size nan", "must be in (0, 1], got nan"),
+        ("--nsd-tolerance inf", "nsd_tolerance must be finite, got inf"),
+        ("--nsd-tolerance nan", "nsd_tolerance must be >= 0, got nan"),
+        ("--seed -1", "seed must be an integer >= 0, got -1"),
+        ("-f \u00b2", "folds must be numbers or 'all', got \u00b2"),
+        ("-f -1", "folds must be numbers or 'all', got -1 (-f)"),
+        ("-chk ", "checkpoint must be a file name, got ''"),
+    ],
+)
+def test_what_has_no_meaning_or_no_end_is_refused(words, said, tmp_path, capsys):
+    places = ["-m", str(tmp_path / "model"), "-o", str(tmp_path / "out")]
+    assert robust.main([*places, *words.split(" ")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0], lines
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_old_name_of_an_option_is_taken_and_said_once(capsys):
     words = ["-m", "MODEL", "-o", "OUT"]
     for given in (["--shifts", "gamma"], ["--shifts"]):

@@ -10,41 +10,9 @@ import pytest
 from PIL import Image
 
 from evaluation import compare
-from evaluation.comparison.models import SAME_OPTIONS
 from evaluation.comparison.paired_rows import COLUMNS
 from evaluation.report.cases_table import read_cases, with_worst, write_cases
-from evaluation.report.records import write_summary
-from tests.evaluation.report.rows import rows_of, summary_of
-
-CASES = [f"case{i}" for i in range(6)]
-
-
-def write_result(
-    folder,
-    *,
-    trainer="A",
-    gain=0.0,
-    cases=CASES,
-    order=1,
-    options=None,
-    model=None,
-    keep=lambda row: True,
-):
-    """An OUT folder where every attacked or corrupted Dice is `gain` higher."""
-    rows = []
-    for case in cases[::order]:
-        for r in rows_of(case, 0.005 * int(case[-1])):
-            if keep(r):
-                rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
-    summary = summary_of(rows)
-    summary["cases"] = list(cases[::order])
-    summary["model"] |= {"trainer": trainer, **(model or {})}
-    summary["options"] |= dict(
-        zip(SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])
-    ) | (options or {})
-    write_cases(folder / "cases.csv", rows)
-    write_summary(folder / "summary.json", summary)
-    return folder
+from tests.evaluation.comparison.results import CASES, write_result
 
 
 def find(records, model, attack, epsilon=""):
@@ -104,6 +72,27 @@ def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
     assert {
         r["model"] for r in compare.compare([a, b], tmp_path / "named", names=["one", "two"])
     } == {"one", "two"}
+
+
+def test_p_is_of_the_difference_beside_it_where_labels_are_absent(tmp_path):
+    def with_a_rare_label(folder, gain):
+        """Label 2 is in two of ten cases, and B is as much worse there as it is better in label 1.
+
+        The labels' order in the table is another one besides.
+        """
+        write_result(folder, trainer=folder.name, cases=[f"case{i}" for i in range(10)])
+        rows = read_cases(folder / "cases.csv")[:: 1 if gain else -1]
+        for row in rows:
+            if row["label"] == "2":
+                row["dice"] = 0.5 - gain if row["case"] in ("case0", "case1") else math.nan
+            elif row["label"] == "1":
+                row["dice"] = 0.6 + gain
+        write_cases(folder / "cases.csv", rows)
+        return folder
+
+    folders = [with_a_rare_label(tmp_path / n, g) for n, g in (("a", 0.0), ("b", 0.02))]
+    found = find(compare.compare(folders, tmp_path / "out"), "b", "worst_linf", "2/255")
+    assert found["difference"] == pytest.approx(0, abs=1e-9) and found["p"] > 0.4
 
 
 def test_a_drop_is_compared_as_a_share_of_the_baselines(tmp_path):

@@ -3,11 +3,13 @@
 import dataclasses
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from evaluation import robust
-from evaluation.options import Options, with_new_names
+from evaluation.options import LIMITS, Options, with_new_names
 from nnunetv2_lngswr.utils.epsilon import budget_text
+from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.tiny import run, without_torch
 
 
@@ -74,6 +76,62 @@ def test_every_setting_has_a_docstring():
         and isinstance(text.value, ast.Constant)
     }
     assert described == {f.name for f in dataclasses.fields(Options)}
+
+
+NAN, INF = float("nan"), float("inf")
+MANY = 10**22
+WRONG = {
+    "steps": (True, 2.5, "5", 0, MANY, 10**5000, [3]),
+    "restarts": (True, "2", MANY, NAN),
+    "max_cases": (True, "3", 0, MANY),
+    "seed": (None, True, "0", 1.5, -1, 2**128),
+    "window_batch_size": (True, 0, MANY),
+    "tile_step_size": (True, "0.5", None, NAN, INF, 0, 1e-9, 0.049),
+    "nsd_tolerance": (True, "2", None, NAN, INF, -1),
+    "epsilons": (True, object(), [None], [[1]], {"a": 1}, "x", ["1/255/2"], ["=5"], [NAN], "1e400"),
+    "epsilons_l2": ([0.1234567891, 0.1234567892], [INF], "1e99999999", b"1/255"),
+    "epsilon_unit": (None, 3, []),
+    "attacks": (None, 3, [3], [None], [["pgd_linf"]]),
+    "corruptions": (None, 3, [3], [b"gamma"]),
+    "steps_of": (None, 5, "abc", {3: 1}, {"noise": True}, {"noise": "1"}, {"noise": MANY}),
+    "folds": ("first", "\u00b2", "\u0663", [None], [1.5], [True], [-1], {"a": 1}, 3.5, "9" * 23),
+    "checkpoint": (None, 3, ""),
+    "device": (3, ["cpu"]),
+    "surrogate": (5, ["a"]),
+    "use_mirroring": ("no", 0, None),
+    "autocast": ("false",),
+    "save_adversarial": (1,),
+    "trust_checkpoint": ("no",),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("option", WRONG)
+def test_values_of_another_type_or_without_end_are_refused_by_evaluate(option, tmp_path):
+    for value in WRONG[option]:
+        with pytest.raises(UserError, match="must be|must differ|did you mean|not among") as caught:
+            robust.evaluate(tmp_path / "model", tmp_path / "out", **{option: value})
+        said = str(caught.value)
+        assert len(said) < 200 and "\n" not in said and not (tmp_path / "out").exists()
+
+
+def test_every_option_is_tried_with_wrong_values():
+    assert WRONG.keys() == {f.name for f in dataclasses.fields(Options)}
+
+
+def test_the_bounds_themselves_are_taken():
+    for least_or_most in (0, 1):
+        Options(**{name: limits[least_or_most] for name, limits in LIMITS.items()})
+    for step in (0.05, 1):
+        Options(tile_step_size=step, nsd_tolerance=0, folds=[0, "1", "all"])
+    for wrong in (True, 0, "2", 10**22):
+        with pytest.raises(UserError, match="workers must be"):
+            robust.evaluate("model", "out", workers=wrong)
+
+
+def test_numbers_of_numpy_are_recorded_as_pythons():
+    options = Options(tile_step_size=np.float32(0.25), nsd_tolerance=np.float32(2))
+    assert {type(options.record()[k]) for k in ("tile_step_size", "nsd_tolerance")} == {float}
 
 
 def test_settings_are_validated_without_torch():

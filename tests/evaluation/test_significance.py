@@ -1,7 +1,11 @@
 """Laws of means, intervals and tests."""
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from evaluation import significance
@@ -35,16 +39,116 @@ def test_paired_interval_is_narrower_than_the_spread_of_cases():
     assert np.diff(significance.interval(a, draws))[0] > 0.1
 
 
-def test_sign_flip_test_is_exact_for_few_cases():
+def _p(difference):
+    """Of one label whose cases differ by so much."""
+    difference = np.asarray(difference, np.float64)[:, None]
+    return significance.swap_test(difference, 0 * difference, seed=0)
+
+
+def test_swap_test_is_exact_for_few_cases():
     # of 2^6 sign patterns, the observed one and its mirror image are the most extreme
-    assert significance.sign_flip_test(np.array([1, 2, 3, 4, 5, 6.0]), seed=0) == pytest.approx(
-        2 / 64
-    )
-    assert significance.sign_flip_test(np.array([1, -1, 2, -2.0]), seed=0) == 1
-    assert significance.sign_flip_test(np.zeros(5), seed=0) == 1
-    assert significance.sign_flip_test(
-        np.array([np.nan, 1, 2, 3, 4, 5, 6]), seed=0
-    ) == pytest.approx(2 / 64)
+    assert _p([1, 2, 3, 4, 5, 6.0]) == pytest.approx(2 / 64)
+    assert _p([1, -1, 2, -2.0]) == 1
+    assert _p(np.zeros(5)) == 1
+    assert _p([np.nan, 1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)
+    assert _p([3.0]) == 1 and _p([np.nan]) == 1 and _p([]) == 1
+
+
+def _values(*, cases, labels=3, absent=0.0, seed=0):
+    """Of two models; both lack a label where the ground truth and both predictions do."""
+    rng = np.random.default_rng(seed)
+    found = rng.uniform(size=(2, cases, labels))
+    found[:, rng.uniform(size=(cases, labels)) < absent] = np.nan
+    found[rng.uniform(size=found.shape) < absent / 4] = np.nan  # one of them alone
+    return found
+
+
+@pytest.mark.parametrize("cases", [2, 7, 13, 14, 40])
+def test_with_all_labels_there_p_is_that_of_the_signs_of_the_cases_means(cases):
+    for seed in range(3):
+        a, b = _values(cases=cases, seed=seed)
+        a += 0.15
+        by_signs = stats.permutation_test(
+            ((a - b).mean(1),),
+            lambda v, axis: v.mean(axis=axis),
+            permutation_type="samples",
+            n_resamples=significance.PERMUTATIONS,
+            rng=np.random.default_rng(seed),
+        )
+        assert significance.swap_test(a, b, seed=seed) == float(by_signs.pvalue)
+
+
+def test_p_is_of_the_difference_that_the_table_shows_where_labels_are_absent():
+    for seed in range(4):
+        a, b = _values(cases=6, absent=0.4, seed=seed)
+        mean = significance.mean_over_cases
+        observed = mean(a) - mean(b)
+        swapped = []
+        for swap in itertools.product([False, True], repeat=6):
+            of_swap = np.array(swap)[:, None]
+            one, other = np.where(of_swap, b, a), np.where(of_swap, a, b)
+            swapped.append(mean(one) - mean(other))
+        p = np.mean(np.abs(swapped) >= abs(observed) - 1e-12)
+        assert significance.swap_test(a, b, seed=0) == pytest.approx(p)
+
+
+def test_a_difference_of_nothing_is_not_significant_where_labels_are_absent():
+    # +0.02 in the label that every case has, -0.02 in the one that two of 20 have
+    b = np.full((20, 2), 0.5)
+    b[2:, 1] = np.nan
+    a = b + np.array([0.02, -0.02])
+    assert significance.mean_over_cases(a) - significance.mean_over_cases(b) == pytest.approx(0)
+    assert significance.swap_test(a, b, seed=0) > 0.4  # the mean of the cases' means has 0.0002
+
+
+same_seed = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+@same_seed
+@given(seed=st.integers(0, 10**6), cases=st.integers(2, 9), absent=st.sampled_from([0, 0.3, 0.8]))
+def test_order_and_sides_do_not_matter_to_p_and_mean(seed, cases, absent):
+    a, b = _values(cases=cases, absent=absent, seed=seed)
+    p = significance.swap_test(a, b, seed=1)
+    assert 0 < p <= 1
+    assert significance.swap_test(b, a, seed=1) == pytest.approx(p)
+    rows, columns = np.random.default_rng(seed).permutation(cases), [2, 0, 1]
+    assert significance.swap_test(a[rows][:, columns], b[rows][:, columns], seed=1) == p
+    means = [significance.mean_over_cases(v) for v in (a, a[rows][:, columns])]
+    assert means[0] == pytest.approx(means[1], nan_ok=True)
+    empty = np.full((1, 3), np.nan)
+    assert significance.swap_test(np.vstack([a, empty]), np.vstack([b, empty]), seed=1) == p
+
+
+@same_seed
+@given(seed=st.integers(0, 10**6), cases=st.integers(1, 12), absent=st.sampled_from([0, 0.4]))
+def test_intervals_move_with_the_values_and_hold_them(seed, cases, absent):
+    a, b = _values(cases=cases, absent=absent, seed=seed)
+    draws = significance.resample(cases, seed=seed, resamples=200)
+    assert (draws.sum(1) == cases).all()
+    low, high = significance.interval(a, draws)
+    if np.isnan(a).all():
+        assert np.isnan([low, high]).all()
+        return
+    assert np.nanmin(a) - 1e-9 <= low <= high <= np.nanmax(a) + 1e-9
+    assert significance.interval(2 * a + 1, draws) == pytest.approx((2 * low + 1, 2 * high + 1))
+    around = significance.difference_interval(a, b, draws)
+    back = significance.difference_interval(b, a, draws)
+    assert around == pytest.approx((-back[1], -back[0]), nan_ok=True)
+    assert significance.difference_interval(a, a, draws) == (0, 0)
+
+
+@same_seed
+@given(st.lists(st.floats(0, 1), max_size=8), st.randoms(use_true_random=False))
+def test_holm_keeps_order_and_bounds_whatever_the_order_of_rows(p_values, random):
+    adjusted = significance.holm(p_values)
+    count = len(p_values)
+    for p, more in zip(p_values, adjusted):
+        assert p <= more <= min(1, count * p) + 1e-12
+    pairs = sorted(zip(p_values, adjusted))
+    assert [q for _, q in pairs] == sorted(adjusted)
+    order = random.sample(range(count), count)
+    again = significance.holm([p_values[i] for i in order])
+    assert again == [adjusted[i] for i in order]
 
 
 def test_holm_by_hand():

@@ -70,10 +70,47 @@ def test_noise_that_is_switched_off_leaves_the_stages_output_alone():
     sum(y.square().mean() for y in network(image())).backward()
 
 
-def test_a_stage_that_passes_its_input_on_does_not_overwrite_it():
+def _after_stage(x, y, *others):
+    """What inference makes of a stage that was given x and returned y; nobody else looks."""
     network = attach(make(), LNGSWRConfig()).eval()
-    branch, x = find_lngswr(network).stages[0], torch.randn(1, FEATURES[0], 8, 8)
-    before = x.clone()
     with torch.no_grad():
-        branch.after_stage(network.encoder.stages[0], (x,), x.view_as(x))
+        return (
+            find_lngswr(network).stages[0].after_stage(network.encoder.stages[0], (x, *others), y)
+        )
+
+
+def _offset(x):
+    """A view of all but the first row."""
+    return x[:, :, 1:]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.view_as(x),
+        lambda x: x[:1, :, 2:],
+        _offset,
+        lambda x: _offset(x).transpose(2, 3),
+        lambda x: x[:, :, ::2],
+        lambda x: x[:, :1].expand(-1, FEATURES[0], -1, -1),
+    ],
+    ids=("itself", "offset", "rows", "transposed", "every other row", "expanded"),
+)
+def test_a_stage_that_passes_its_input_on_does_not_overwrite_it(view):
+    x = torch.randn(1, FEATURES[0], 10, 8)
+    before = x.clone()
+    found = _after_stage(x, view(x))
+    assert torch.equal(x, before) and torch.equal(found, _after_stage(x, view(x).clone()))
+    # nor one that has it as a second input
+    _after_stage(torch.randn(1, 1, 4, 4), view(x), x)
     assert torch.equal(x, before)
+
+
+def test_a_stage_that_returns_a_part_of_what_it_keeps_does_not_overwrite_it():
+    kept = torch.randn(2, FEATURES[0], 8, 8)
+    before = kept.clone()
+    _after_stage(torch.randn(1, 1, 4, 4), kept[1:])
+    assert torch.equal(kept, before)
+    # what is the stage's alone is still written over, which is what saves memory
+    own = torch.randn(1, FEATURES[0], 8, 8)
+    assert _after_stage(torch.randn(1, 1, 4, 4), own).data_ptr() == own.data_ptr()

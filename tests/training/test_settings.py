@@ -1,6 +1,7 @@
 """The `lngswr` entry of the plans: what is refused, what overrides what, old names, no torch."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import warnings
@@ -66,6 +67,44 @@ def test_entry_overrides_defaults_and_leaves_the_rest():
     assert settings.run == RunSettings(num_epochs=2) and settings.adversarial is None
     settings = read_settings({}, method=defaults)
     assert settings.method == defaults and settings.run == RunSettings()
+
+
+NO_SETTINGS = (
+    *(float("nan"), float("inf"), -float("inf"), 1e39, 10**400, -1),
+    *({}, [], [float("nan")] * 2, [["a"]], b"haar", object(), "", ()),
+)
+"""Values that no field takes, whatever its type."""
+FIELDS = [(c, f) for c in (LNGSWRConfig, RunSettings, ATConfig) for f in dataclasses.fields(c)]
+
+
+@pytest.mark.parametrize("cls, field", FIELDS, ids=[f"{c.__name__}.{f.name}" for c, f in FIELDS])
+def test_every_field_is_checked_by_its_value(cls, field):
+    for value in NO_SETTINGS:
+        with pytest.raises(ValueError, match=f"^{field.name} must be "):
+            cls(**{field.name: value})
+    # what JSON has for true is no number, and 1 is not true
+    other = 1 if isinstance(field.default, bool) else True
+    with pytest.raises(ValueError, match=f"^{field.name} must be "):
+        cls(**{field.name: other})
+
+
+def test_what_is_infinite_is_said_to_be():
+    entry = json.loads('{"noise_sigma_input": Infinity, "adversarial": {"consistency": Infinity}}')
+    with pytest.raises(
+        UserError, match="noise_sigma_input must be a number >= 0, and finite, got inf"
+    ):
+        read_settings({"lngswr": entry})
+    del entry["noise_sigma_input"]
+    with pytest.raises(UserError, match="consistency must be a number >= 0, and finite, got inf"):
+        check_entry(entry)
+
+
+def test_a_training_without_end_is_refused():
+    for key in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
+        with pytest.raises(UserError, match=f"{key} must be at most 10000000, got 1000000000000"):
+            read_settings({"lngswr": {key: 10**22}})
+    with pytest.raises(UserError, match="val_steps must be at most 10000"):
+        check_entry({"adversarial": {"val_steps": 10**22}})
 
 
 # --- old names

@@ -5,11 +5,14 @@ import types
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.sliding_window import SlidingWindow
+from evaluation.model.tiling import gaussian_weights, tile
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from tests import model_folders
 from tests.evaluation.model.windows import PATCH, case, networks
@@ -24,6 +27,39 @@ def test_tiling_is_nnunets():
     predictor.configuration_manager = types.SimpleNamespace(patch_size=list(model_patch))
     theirs = predictor._internal_get_sliding_window_slicers(x.shape[2:])
     assert [w[1:] for w in window._tile(x).windows] == theirs
+
+
+@st.composite
+def tilings(draw):
+    """(shape of the case, patch, step): patches of as many axes as the case, or one fewer."""
+    patch = draw(st.lists(st.integers(2, 9), min_size=2, max_size=3))
+    lengths = st.integers(1, 20)
+    spatial = [draw(lengths) for _ in patch]
+    if len(patch) == 2 and draw(st.booleans()):
+        spatial = [draw(st.integers(1, 3)), *spatial]
+    return tuple(spatial), tuple(patch), draw(st.sampled_from((0.15, 0.3, 0.5, 0.77, 1.0)))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(tilings(), st.integers(1, 2))
+def test_every_voxel_is_covered_and_the_weights_sum_to_one(found, batch):
+    spatial, patch, step = found
+    x = torch.randn((batch, 1, *spatial), generator=torch.Generator().manual_seed(0))
+    gaussian = gaussian_weights(patch, torch.device("cpu"))
+    tiling = tile(x, patch, tile_step_size=step, gaussian=gaussian)
+    assert torch.equal(tiling.x[tiling.crop], x)
+    assert len(tiling.windows) == batch * tiling.windows_per_case
+    weights = torch.zeros_like(tiling.x)
+    for window in tiling.windows:
+        assert tiling.x[window].shape == (1, *patch)
+        weights[window] += gaussian.float()
+    assert (weights > 0).all() and weights.isfinite().all()
+    assert torch.equal(weights, tiling.weight_sum.expand_as(weights))
+    # a constant is what the weighted sum of its windows is
+    total = torch.zeros_like(tiling.x)
+    for window in tiling.windows:
+        total[window] += 3 * gaussian.float()
+    assert torch.allclose(total / tiling.weight_sum, torch.full_like(total, 3.0), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""Reads one OUT folder of evaluation.robust for a comparison: finished, whole, and of known files.
+
+cases.csv may have been edited, cut or copied without the rest. So every run must have every case in
+every label once, as summary.json lists them. What each case was made from is in the parts, which
+hold the hash of its image and label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.report.cases_table import Row, RunKey, read_cases, run_key
+from evaluation.report.records import SCHEMA_VERSION
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.values import shown
+
+KINDS = ("clean", "attack", "worst", "shift")
+NAMED_AT_MOST = 3
+_RUN = ("kind", "attack", "norm", "epsilon_text", "severity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """One or several OUT folders of a model."""
+
+    name: str
+    """As shown, unique among those compared."""
+    folders: tuple[Path, ...]
+    summary: Mapping[str, Any]
+    """As summary.json, with the folds and cases of all folders."""
+    rows: Sequence[Row]
+    """As cases.csv."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """{case: SHA-256 of its image and label}; without those whose folder does not say."""
+
+    @property
+    def place(self) -> str:
+        """The folders, for messages."""
+        return ", ".join(map(str, self.folders))
+
+
+def read_folder(folder: Path) -> ComparedModel:
+    """One OUT folder.
+
+    Raises
+    ------
+    UserError
+        It is not finished, of another version, damaged, lacks rows or has them twice.
+    """
+    for name in ("summary.json", "cases.csv"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} has no {name}: it is no finished OUT folder of evaluation.robust"
+            )
+    summary = _read_summary(folder / "summary.json")
+    table = folder / "cases.csv"
+    rows = read_cases(table)
+    _check_rows(table, summary, rows)
+    return ComparedModel(
+        name=summary["model"]["trainer"],
+        folders=(folder,),
+        summary=summary,
+        rows=rows,
+        inputs=_inputs(folder, summary, rows),
+    )
+
+
+def first_few(names: Sequence[str]) -> str:
+    """'a, b, c and 2 more'."""
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    summary = read_json(path, needs=("schema_version", "model", "options", "cases"))
+    if summary["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema_version must be {SCHEMA_VERSION}, got {summary['schema_version']}; "
+            "evaluate it again"
+        )
+    model = summary["model"]
+    for what, found, is_right in (
+        ("model", model, isinstance(model, dict)),
+        ("options", summary["options"], isinstance(summary["options"], dict)),
+        ("cases", summary["cases"], _are_texts(summary["cases"])),
+        ("results", summary.get("results", []), _are_records(summary.get("results", []))),
+    ):
+        if not is_right:
+            raise UserError(f"{path}: {what} is damaged, got {shown(found)}; evaluate it again")
+    for key, kind in (("trainer", str), ("folds", list)):
+        if not isinstance(model.get(key), kind):
+            raise UserError(
+                f"{path} does not say which model it is of: model.{key} is "
+                f"{shown(model.get(key))}; evaluate it again"
+            )
+    return summary
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, str) for v in values)
+
+
+def _are_records(values: Any) -> bool:
+    """A list of objects whose names of runs are no lists or objects."""
+    return isinstance(values, list) and all(
+        isinstance(r, dict) and not any(isinstance(r.get(k), (list, dict)) for k in _RUN)
+        for r in values
+    )
+
+
+def _check_rows(path: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Every run has every case in every label, once."""
+    unknown = [shown(r["kind"]) for r in rows if r["kind"] not in KINDS]
+    if unknown:
+        raise UserError(
+            f"{path}: kind must be one of {', '.join(KINDS)}, got {unknown[0]}; evaluate it again"
+        )
+    found: dict[tuple[RunKey, str, str], int] = {}
+    for row in rows:
+        key = run_key(row), row["case"], row["label"]
+        found[key] = found.get(key, 0) + 1
+    twice = [_named(*key) for key, count in found.items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{path} has {len(twice)} rows more than once: {first_few(twice)}; evaluate it again"
+        )
+    foreign = sorted({case for _, case, _ in found} - set(summary["cases"]))
+    if foreign:
+        raise UserError(
+            f"{path} has cases that summary.json beside it does not list: {first_few(foreign)}; "
+            "evaluate it again"
+        )
+    runs = dict.fromkeys([*_runs(summary), *(run for run, _, _ in found)])
+    labels = dict.fromkeys(label for _, _, label in found)
+    missing = [
+        _named(run, case, label)
+        for run in runs
+        for case in summary["cases"]
+        for label in labels
+        if (run, case, label) not in found
+    ]
+    if missing or not found:
+        what = f"{len(missing)} rows: {first_few(missing)}" if missing else "all rows"
+        raise UserError(f"{path} lacks {what}; evaluate it again")
+
+
+def _runs(summary: Mapping[str, Any]) -> list[RunKey]:
+    """Those that summary.json has results of, and the clean one."""
+    clean = ("clean", "clean", "", "", None)
+    runs = [clean]
+    for record in summary.get("results", []):
+        kind, attack, norm, epsilon, severity = (record.get(k) for k in _RUN)
+        if kind in KINDS:
+            runs.append((kind, attack or "", norm or "", epsilon or "", severity))
+    return runs
+
+
+def _named(run: RunKey, case: str, label: str) -> str:
+    _, attack, norm, epsilon, severity = run
+    severity = "" if severity is None else str(severity)
+    title = " ".join(part for part in (attack, norm, epsilon, severity) if part)
+    return f"{title} of {case} in label {label}"
+
+
+def _inputs(folder: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
+    # of a cascade the hash is of the previous stage's segmentation too, which is the model's own
+    if summary["model"].get("cascade"):
+        return {}
+    found = {}
+    for case, fold in dict.fromkeys((r["case"], r["fold"]) for r in rows):
+        key = f"{case}.fold{fold.replace('+', '-')}" if fold else case
+        part = folder / "parts" / f"{key}.json"
+        digest = read_json(part).get("inputs_sha256") if part.is_file() else None
+        if isinstance(digest, str):
+            found[case] = digest
+    return found

@@ -1,0 +1,18 @@
+"""How a value looks in one line of a message."""
+
+from __future__ import annotations
+
+SHOWN_AT_MOST = 60
+"""Characters."""
+_SHOWN_BITS = 10_000
+
+
+def shown(value: object) -> str:
+    """The value's `repr` in one line, cut where it is long."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
+        return f"a number of {value.bit_length()} bits"  # Python would refuse to write it
+    try:
+        text = " ".join(repr(value).splitlines())
+    except ValueError:  # there is such a number in it
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_AT_MOST else f"{text[: SHOWN_AT_MOST - 3]}..."

@@ -1,0 +1,122 @@
+"""Which folders are compared: the same images and labels, told by their hash."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from evaluation import compare
+from evaluation.comparison.models import read_models
+from evaluation.report.cases_table import read_cases, write_cases
+from nnunetv2_lngswr.utils.errors import UserError
+from tests.evaluation.comparison.results import CASES, write_result
+from tests.evaluation.tiny import run
+
+INPUTS = {case: f"sha of {case}" for case in CASES}
+OTHERS = INPUTS | {"case1": "moved", "case4": "moved"}
+
+
+def test_cases_of_other_images_or_labels_are_not_paired_by_their_name(tmp_path, capsys):
+    a = write_result(tmp_path / "a", inputs=INPUTS)
+    b = write_result(tmp_path / "b", trainer="B", inputs=OTHERS)
+    assert compare.main([str(a), str(b), "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "image or label of case1, case4 are other files under the same name" in said
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+    # nor do seeds of one model go together
+    seeds = [a, write_result(tmp_path / "c", inputs=OTHERS)]
+    with pytest.raises(UserError, match="case1, case4 are other files"):
+        read_models([seeds, seeds])
+
+
+def test_labels_that_were_moved_are_found_in_an_evaluation(world, tmp_path):
+    folder, images, labels = world
+    moved = shutil.copytree(labels, tmp_path / "labels")
+    for path in moved.iterdir():
+        label = sitk.ReadImage(str(path))
+        array = np.roll(sitk.GetArrayFromImage(label), 1, 0)  # as many voxels as before
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(label)
+        sitk.WriteImage(image, str(path))
+    short = {"attacks": ["noise"], "epsilons": ["4/255"], "steps": None, "max_cases": 1}
+    a, b = tmp_path / "a", tmp_path / "b"
+    for out, of in ((a, labels), (b, moved)):
+        run((folder, images, of), out, corruptions=["none"], **short)
+    assert read_models([a, a])[1] == []
+    with pytest.raises(UserError, match="other files under the same name"):
+        read_models([a, b])
+
+
+def test_folders_without_hashes_are_compared_with_a_note(tmp_path):
+    known = write_result(tmp_path / "known", trainer="K", inputs=INPUTS)
+    same = write_result(tmp_path / "same", trainer="S", inputs=INPUTS)
+    old = write_result(tmp_path / "old", trainer="O")
+    cascade = write_result(
+        tmp_path / "cascade", trainer="C", inputs=OTHERS, model={"cascade": True}
+    )
+    assert read_models([known, same])[1] == []
+    (note,) = read_models([known, old, cascade])[1]
+    assert note.startswith("cases of O, C are paired by name and by the sizes of their labels")
+    compare.compare([known, old], tmp_path / "out")
+    assert "cases of O are paired by name" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def change_rows(folder, change, **where):
+    rows = read_cases(folder / "cases.csv")
+    rows = [{**r, **change} if where.items() <= r.items() else r for r in rows]
+    write_cases(folder / "cases.csv", rows)
+
+
+@pytest.mark.parametrize(
+    "where, change, message",
+    [
+        (
+            {"case": "case2", "label": "1"},
+            {"reference_voxels": 4},
+            "label 1 of case2 has 3 voxels in one and 4 in the other",
+        ),
+        ({"label": "1"}, {"label": "3"}, "not comparable: labels: "),
+        ({"label": "1"}, {"label_name": "name 2"}, "not comparable: labels: "),
+    ],
+    ids=("size", "value", "name"),
+)
+def test_other_labels_of_the_same_cases_are_refused(where, change, message, tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B")
+    change_rows(b, change, **where)
+    with pytest.raises(UserError, match=message):
+        read_models([a, b])
+
+
+def test_a_table_without_its_worst_rows_is_given_them(tmp_path):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B")
+    rows = [r for r in read_cases(b / "cases.csv") if r["kind"] != "worst"]
+    write_cases(b / "cases.csv", rows)
+    summary = json.loads((b / "summary.json").read_text())
+    summary["results"] = [r for r in summary["results"] if r["kind"] != "worst"]
+    (b / "summary.json").write_text(json.dumps(summary))
+    models, _ = read_models([a, b])
+    worst = [[r["dice"] for r in m.rows if r["kind"] == "worst"] for m in models]
+    assert worst[0] == worst[1] != []
+
+
+def test_names_and_seeds_and_folders_that_are_none_are_refused(tmp_path, capsys):
+    a, b = (write_result(tmp_path / name) for name in "ab")
+    for names in (["x", "x"], ["x"], ["x", "y", "z"]):
+        with pytest.raises(UserError, match="names must be one for each of the 2 models"):
+            compare.compare([a, b], tmp_path / "out", names=names)
+    with pytest.raises(UserError, match="every model needs at least one folder"):
+        compare.compare([a, []], tmp_path / "out")
+    for seed in (-1, 1.5, True, None, "0"):
+        with pytest.raises(UserError, match="seed must be an integer >= 0"):
+            compare.compare([a, b], tmp_path / "out", seed=seed)
+    for words, said in (
+        ([str(a), str(b), "--seed", "-1"], "seed must be an integer >= 0, got -1"),
+        ([str(a), f"{b},"], "folders are joined by single commas, got"),
+        ([str(a), f"{b},{tmp_path / 'c'}"], "c has no summary.json"),
+    ):
+        assert compare.main([*words, "-o", str(tmp_path / "out")]) == 2
+        found = capsys.readouterr().err
+        assert said in found and found.count("\n") == 1
+    assert not (tmp_path / "out").exists()
