@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def find_folds(folder: Path, folds: Sequence[Fold] | Fold | None, checkpoint: st
 
 
 def _all_folds(folder: Path, present: Sequence[str], checkpoint: str) -> list[Fold]:
-    numbers = [int(f) for f in present if f.isdigit()]
+    numbers = [int(f) for f in present if _is_number(f)]
     usable = [f for f in numbers if (folder / f"fold_{f}" / checkpoint).is_file()]
     if usable:
         return sorted(usable)
@@ -60,7 +61,7 @@ def _chosen_folds(
 ) -> list[Fold]:
     if not folds:
         raise UserError("folds must name at least one fold, got none")
-    unknown = [str(f) for f in folds if f != "all" and not str(f).isdigit()]
+    unknown = [str(f) for f in folds if f != "all" and not _is_number(str(f))]
     if unknown:
         raise UserError(f"folds must be numbers or 'all', got {', '.join(unknown)} (-f)")
     chosen = list(dict.fromkeys(f if f == "all" else int(f) for f in folds))
@@ -74,6 +75,11 @@ def _chosen_folds(
                 f"{place} has no {checkpoint}; checkpoints there: {_listed(there)} (-chk)"
             )
     return chosen
+
+
+def _is_number(text: str) -> bool:
+    # not isdigit, which takes ² too, nor more digits than int() reads
+    return re.fullmatch("[0-9]{1,9}", text) is not None
 
 
 def _listed(names: Sequence[str]) -> str:

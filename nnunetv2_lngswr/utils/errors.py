@@ -5,6 +5,9 @@ Only these, so that a bug of ours, of NumPy or of torch stays visible.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Something that the user has to mend.
@@ -15,3 +18,34 @@ class UserError(ValueError):
 
 class CommandError(RuntimeError):
     """A command that we ran has failed; the text holds its last lines and where all of them are."""
+
+
+@contextmanager
+def blamed_on(said: str) -> Iterator[None]:
+    """Let what a library raises on a stranger's file end in one line that starts so.
+
+    Only around calls of a library: a bug of ours would look like the user's.
+
+    Raises
+    ------
+    UserError
+        `said`, and what was raised. UserErrors pass, and so does what the system refuses.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise UserError(f"{said}: {shortened(text, 300)}") from error
+
+
+def shortened(text: str, limit: int) -> str:
+    """On one line, and at most this long."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """A value for a message, whatever its size."""
+    return shortened(repr(value), 80)
