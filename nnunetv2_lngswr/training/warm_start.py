@@ -43,7 +43,7 @@ def load_warm_start(
     """
     target = network.state_dict()
     weights = _backbone_weights(checkpoint)
-    _refuse_another_architecture(weights, target)
+    _refuse_another_architecture(weights, target, source)
     own = {k: v for k, v in checkpoint["network_weights"].items() if not is_backbone_key(k)}
     if own:
         with blamed_on(f"the LNG-SWR parts in {source} are of other settings than the network's"):
@@ -165,7 +165,9 @@ def _backbone_weights(checkpoint: dict) -> dict[str, Tensor]:
     return weights
 
 
-def _refuse_another_architecture(weights: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+def _refuse_another_architecture(
+    weights: dict[str, Tensor], target: dict[str, Tensor], source: str | os.PathLike
+) -> None:
     """UserError unless the keys and shapes of `weights` are those of the target's backbone."""
     expected = {key: value for key, value in target.items() if is_backbone_key(key)}
     problems = [f"missing: {k}" for k in expected if k not in weights]
@@ -179,4 +181,4 @@ def _refuse_another_architecture(weights: dict[str, Tensor], target: dict[str, T
         shown = "; ".join(problems[:3])
         if len(problems) > 3:
             shown += f"; and {len(problems) - 3} more"
-        raise UserError(f"the checkpoint is of another architecture than the network: {shown}")
+        raise UserError(f"{source} is of another architecture than the network: {shown}")

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import pickle
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,8 +87,8 @@ def save_checkpoint(checkpoint: dict, path: str | os.PathLike) -> None:
         try:
             torch.save(checkpoint, temporary)
         except RuntimeError as error:
-            said = f"could not be written whole, probably since the disk is full ({error})"
-            raise OSError(errno.ENOSPC, " ".join(said.split()), str(path)) from error
+            # it could be opened, and torch fails at nothing else but writing
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def refuse_non_finite(network: nn.Module, where: str | os.PathLike) -> None:
@@ -125,7 +126,8 @@ def _read(path: Path, *, trust: bool) -> object:
     if start != _ZIP and not start.startswith(_PICKLE):
         raise UserError(f"{path} is not a torch checkpoint: neither a zip archive nor a pickle")
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_ALLOWED):
+            warnings.simplefilter("ignore")  # of pickle's protocol, of TorchScript
             return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError:
         raise UserError(

@@ -63,9 +63,10 @@ def layer_names() -> frozenset[str]:
     for place in _TORCH_MODULES:
         module = importlib.import_module(f"torch.nn.modules.{place}")
         for name, found in vars(module).items():
-            if inspect.isclass(found) and issubclass(found, nn.Module) and hasattr(nn, name):
+            own = inspect.isclass(found) and found.__module__ == module.__name__
+            if own and issubclass(found, nn.Module) and getattr(nn, name, None) is found:
                 names |= {f"{module.__name__}.{name}", f"torch.nn.{name}"}
-    return frozenset(names - {"torch.nn.Module"})
+    return frozenset(names)
 
 
 def refuse_foreign_names(
