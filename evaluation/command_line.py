@@ -287,7 +287,8 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
     add(
         "--trust-checkpoint",
         action="store_true",
-        help="load checkpoints that hold more than tensors and numbers; runs their code",
+        help="load checkpoints that hold more than tensors and numbers, and import what plans.json "
+        "names from anywhere; runs their code",
     )
     add(
         "--disable_progress_bar",

@@ -157,13 +157,14 @@ def _surface_distances(
     from monai.metrics.utils import get_edge_surface_distance
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns about an argument that it passes itself
+        # of an argument that it passes itself, and of empty masks, which older monai has no
+        # argument for
+        warnings.simplefilter("ignore")
         _, distances, _ = get_edge_surface_distance(
             torch.from_numpy(p),
             torch.from_numpy(g),
             spacing=spacing,
             symmetric=True,
-            warn_empty=False,
         )
     to_truth, to_prediction = (d.double().numpy() for d in distances)
     return to_truth, to_prediction

@@ -107,7 +107,8 @@ class Options:
     save_adversarial: bool = False
     """Write perturbed cases into OUT/adversarial, as float images where that is exact."""
     trust_checkpoint: bool = False
-    """Load checkpoints that hold more than tensors and numbers, which runs their code."""
+    """Load checkpoints that hold more than tensors and numbers, and import what plans.json names
+    from anywhere, which runs their code."""
 
     def __post_init__(self) -> None:
         if self.epsilon_unit not in UNITS:

@@ -288,7 +288,19 @@ def _device(name: str | None) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, and torch finds none; use -device cpu")
+        device = None
+    # what nnU-Net predicts on; torch knows more, such as meta, which computes nothing
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}")
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[device.type]:
+        raise UserError(f"device {name} was asked for, and torch finds none; use -device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name} was asked for, and torch finds {torch.cuda.device_count()} (cuda:0 ...)"
+        )
     return str(device)

@@ -22,7 +22,8 @@ from evaluation.model.affine import file_affine
 from evaluation.model.readers import FileImage, read_image, read_label, read_segmentation
 from nnunetv2_lngswr.attacks.losses import LabelSpace, SegmentationTarget
 from nnunetv2_lngswr.attacks.threat_model import Bounds
-from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.errors import UserError, blamed_on
+from nnunetv2_lngswr.utils.model_files import count_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,7 @@ class CasePreprocessor:
         self.plans, self.configuration, self.dataset_json = plans, configuration, dataset_json
         self.configuration_manager = plans.get_configuration(configuration)
         self.label_manager = plans.get_label_manager(dataset_json)
-        channels = dataset_json.get("channel_names", dataset_json.get("modality", ()))
-        self.image_channels = len(channels)
+        self.image_channels = count_channels(dataset_json)
         self.file_ending: str = dataset_json["file_ending"]
 
     @property
@@ -227,14 +227,15 @@ class CasePreprocessor:
 
     def _run(self, image: FileImage, segmentation: np.ndarray | None):
         """nnU-Net's preprocessing: (image, segmentation, properties)."""
-        return self.configuration_manager.preprocessor_class(verbose=False).run_case_npy(
-            image.array,
-            segmentation,
-            deepcopy(image.properties),
-            self.plans,
-            self.configuration_manager,
-            self.dataset_json,
-        )
+        with blamed_on(f"{image.file} cannot be preprocessed as plans.json says"):
+            return self.configuration_manager.preprocessor_class(verbose=False).run_case_npy(
+                image.array,
+                segmentation,
+                deepcopy(image.properties),
+                self.plans,
+                self.configuration_manager,
+                self.dataset_json,
+            )
 
     def _preprocessed_label(self, read: CaseImages) -> torch.Tensor | None:
         if read.label is None:

@@ -29,6 +29,7 @@ from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.model_files import check_description
 
 PLANS_NEED = ("plans_name", "dataset_name", "configurations")
 DATASET_NEEDS = ("labels", "file_ending")
@@ -130,19 +131,20 @@ class SegmentationModel:
         use_mirroring
             Whether to mirror along the axes that the checkpoint allows.
         trust_checkpoint
-            Unpickle all that a checkpoint holds, which can run code.
+            Unpickle all that a checkpoint holds and import all that plans.json names, which can
+            run code.
 
         Raises
         ------
         UserError
-            As `find_folds` and `load_folds`, and for a tile step out of range.
+            As `find_folds` and `load_folds`; a tile step out of range; plans.json or dataset.json
+            that nnU-Net could not work with.
         """
         folder = Path(folder)
         if not 0 < tile_step_size <= 1:
             raise UserError(f"tile_step_size must be in (0, 1], got {tile_step_size}")
         found = find_folds(folder, folds, checkpoint)
-        plans = PlansManager(read_json(folder / "plans.json", needs=PLANS_NEED))
-        dataset_json = read_json(folder / "dataset.json", needs=DATASET_NEEDS)
+        plans, dataset_json = _read_description(folder)
         loaded = load_folds(
             folder,
             found,
@@ -310,3 +312,15 @@ class SegmentationModel:
     def _signature(self) -> dict[str, Any]:
         outputs = (self.label_space.heads, self.label_space.regions)
         return {**self._preprocessor.signature(), "outputs": outputs}
+
+
+def _read_description(folder: Path) -> tuple[PlansManager, dict[str, Any]]:
+    """(plans.json, dataset.json), well-formed."""
+    plans = read_json(folder / "plans.json", needs=PLANS_NEED)
+    dataset_json = read_json(folder / "dataset.json", needs=DATASET_NEEDS)
+    return check_description(
+        plans,
+        dataset_json,
+        plans_are=str(folder / "plans.json"),
+        dataset_json_is=str(folder / "dataset.json"),
+    ), dataset_json

@@ -160,7 +160,7 @@ class PlansEntryTrainer(nnUNetTrainer):
         super().on_train_start()
         warm_start = self.settings.run.warm_start
         if warm_start is not None and self.current_epoch == 0:
-            load_warm_start(self._bare_network(), load_checkpoint(warm_start))
+            load_warm_start(self._bare_network(), load_checkpoint(warm_start), warm_start)
             self.print_to_log_file(f"Warm start from {warm_start}")
 
     def save_checkpoint(self, filename: str) -> None:

@@ -3,49 +3,64 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import attach, find_lngswr, is_backbone_key
 from nnunetv2_lngswr.training.settings import read_settings
-from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
-from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, refuse_non_finite, save_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError, blamed_on
+from nnunetv2_lngswr.utils.model_files import check_description, get_configuration
 
 
 @torch.no_grad()
-def load_warm_start(network: nn.Module, checkpoint: dict) -> None:
+def load_warm_start(
+    network: nn.Module, checkpoint: dict, source: str | os.PathLike = "the checkpoint"
+) -> None:
     """Load all weights of `checkpoint`, segmentation heads included, into `network`.
 
     A vanilla checkpoint also sets the learned part of every reconstruction to the identity, so that
     `network` then computes what the vanilla network computes; an LNG-SWR checkpoint is loaded as it
     is.
 
+    Parameters
+    ----------
+    network : LNG-SWR's or a plain one; unchanged where an error is raised before its weights fit
+    checkpoint : as `load_checkpoint` returns it
+    source : where that was, for the text
+
     Raises
     ------
     UserError
-        The checkpoint's backbone is another architecture; names the first keys that differ.
+        The checkpoint's backbone or its LNG-SWR parts are of another architecture; names the first
+        keys that differ. Or its weights are not finite.
     """
     target = network.state_dict()
     weights = _backbone_weights(checkpoint)
-    _refuse_another_architecture(weights, target)
+    _refuse_another_architecture(weights, target, source)
     own = {k: v for k, v in checkpoint["network_weights"].items() if not is_backbone_key(k)}
     if own:
-        network.load_state_dict({**weights, **own})
+        with blamed_on(f"the LNG-SWR parts in {source} are of other settings than the network's"):
+            network.load_state_dict({**weights, **own})
+        refuse_non_finite(network, source)
         return
     network.load_state_dict({**target, **weights})
+    refuse_non_finite(network, source)
     lngswr = find_lngswr(network)
     if lngswr is not None:
         for _, branch in lngswr.branches():
             branch.become_identity()
 
 
-def warm_start_checkpoint(source: str | os.PathLike, destination: str | os.PathLike) -> None:
+def warm_start_checkpoint(
+    source: str | os.PathLike, destination: str | os.PathLike, *, trust_checkpoint: bool = False
+) -> None:
     """Make of a vanilla nnU-Net v2 checkpoint a start for a training of LNG-SWR.
 
     What it writes is for ``nnUNetv2_train -tr nnUNetTrainerLNGSWR -pretrained_weights``: the same
@@ -57,49 +72,86 @@ def warm_start_checkpoint(source: str | os.PathLike, destination: str | os.PathL
     Parameters
     ----------
     source, destination : paths of the two checkpoints
+    trust_checkpoint : unpickle all that the checkpoint holds and import all that the plans inside
+        it name, which can run code
 
     Raises
     ------
     UserError
-        Not a checkpoint, no plans inside, an entry in them that is invalid, or an architecture that
-        LNG-SWR cannot be attached to.
+        Not a checkpoint, no plans inside, plans or an entry in them that are invalid or name what
+        must not be imported, an architecture that LNG-SWR cannot be attached to, or a destination
+        that is no file of its own.
+    OSError
+        The destination cannot be written.
     """
-    checkpoint = load_checkpoint(source)
+    _check_destination(Path(source), Path(destination))
+    checkpoint = load_checkpoint(source, trust=trust_checkpoint)
     if any(not is_backbone_key(k) for k in checkpoint["network_weights"]):
         raise UserError(
             f"{source} has LNG-SWR parts already: pass it to -pretrained_weights as it is"
         )
-    init_args = checkpoint.get("init_args") or {}
-    absent = [k for k in ("plans", "configuration", "dataset_json") if k not in init_args]
-    if absent:
-        raise UserError(
-            f"{source} is not an nnU-Net v2 checkpoint: its 'init_args' lack {', '.join(absent)}"
-        )
-    plans = PlansManager(init_args["plans"])
-    configuration = plans.get_configuration(init_args["configuration"])
-    network = nnUNetTrainer.build_network_architecture(
-        plans,
-        configuration,
-        determine_num_input_channels(plans, configuration, init_args["dataset_json"]),
-        plans.get_label_manager(init_args["dataset_json"]).num_segmentation_heads,
-        enable_deep_supervision=True,
-    )
+    network, configuration = _vanilla_network(source, checkpoint, trust=trust_checkpoint)
     # the defaults of nnUNetTrainerLNGSWR
-    method = read_settings(configuration.configuration, method=LNGSWRConfig()).method
+    method = read_settings(configuration, method=LNGSWRConfig()).method
     assert method is not None
     try:
         attach(network, method)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
-    load_warm_start(network, checkpoint)
+    load_warm_start(network, checkpoint, source)
     converted = {
         **checkpoint,
         "network_weights": {k: v.cpu() for k, v in network.state_dict().items()},
     }
     # an optimiser state of other parameters would be refused, or worse, accepted
     converted.pop("optimizer_state", None)
-    with atomic_path(destination) as temporary:
-        torch.save(converted, temporary)
+    save_checkpoint(converted, destination)
+
+
+def _check_destination(source: Path, destination: Path) -> None:
+    if destination.is_dir():
+        raise UserError(f"{destination} is a folder; give the file to write")
+    if not destination.parent.is_dir():
+        raise UserError(f"{destination} cannot be written: there is no folder {destination.parent}")
+    if source.exists() and destination.exists() and source.samefile(destination):
+        raise UserError(f"{destination} is the source itself; give another file to write")
+
+
+def _vanilla_network(
+    source: str | os.PathLike, checkpoint: dict, *, trust: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """(the network of the plans inside a checkpoint, the configuration of these plans)."""
+    init_args = checkpoint["init_args"]
+    absent = [k for k in ("plans", "configuration", "dataset_json") if k not in init_args]
+    if absent:
+        raise UserError(
+            f"{source} is not an nnU-Net v2 checkpoint: its 'init_args' lack {', '.join(absent)}"
+        )
+    where = f"the plans in {source}"
+    dataset_json = init_args["dataset_json"]
+    plans = check_description(
+        init_args["plans"],
+        dataset_json,
+        plans_are=where,
+        dataset_json_is=f"dataset_json in {source}",
+    )
+    configuration = get_configuration(
+        plans,
+        init_args["configuration"],
+        dataset_json=dataset_json,
+        where=where,
+        trust=trust,
+    )
+    with blamed_on(f"{where}: nnU-Net cannot build the network"):
+        network = nnUNetTrainer.build_network_architecture(
+            plans,
+            configuration,
+            determine_num_input_channels(plans, configuration, dataset_json),
+            plans.get_label_manager(dataset_json).num_segmentation_heads,
+            enable_deep_supervision=True,
+        )
+    assert isinstance(network, nn.Module)
+    return network, configuration.configuration
 
 
 def _backbone_weights(checkpoint: dict) -> dict[str, Tensor]:
@@ -113,7 +165,9 @@ def _backbone_weights(checkpoint: dict) -> dict[str, Tensor]:
     return weights
 
 
-def _refuse_another_architecture(weights: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+def _refuse_another_architecture(
+    weights: dict[str, Tensor], target: dict[str, Tensor], source: str | os.PathLike
+) -> None:
     """UserError unless the keys and shapes of `weights` are those of the target's backbone."""
     expected = {key: value for key, value in target.items() if is_backbone_key(key)}
     problems = [f"missing: {k}" for k in expected if k not in weights]
@@ -127,4 +181,4 @@ def _refuse_another_architecture(weights: dict[str, Tensor], target: dict[str, T
         shown = "; ".join(problems[:3])
         if len(problems) > 3:
             shown += f"; and {len(problems) - 3} more"
-        raise UserError(f"the checkpoint is of another architecture than the network: {shown}")
+        raise UserError(f"{source} is of another architecture than the network: {shown}")

@@ -7,16 +7,22 @@ refused by name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
-import zipfile
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.errors import UserError, shortened
+from nnunetv2_lngswr.utils.files import atomic_path
+
+TRUST_ADVICE = "pass --trust-checkpoint (trust_checkpoint=True) if you trust its source"
 
 _SCALAR = np.float64(0).__reduce__()[0]  # what numpy's scalars are made again by
 # numpy 1 wrote numpy.core, numpy 2 writes numpy._core
@@ -26,6 +32,8 @@ _ALLOWED = [
     np.dtype,
     *(t for n, t in vars(np.dtypes).items() if n.endswith("DType") and n != "ObjectDType"),
 ]
+_KINDS = {"network_weights": dict, "trainer_name": str, "init_args": dict}
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
 def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
@@ -39,37 +47,104 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
     Raises
     ------
     UserError
-        No such file, not a checkpoint, or objects beyond tensors, containers and numpy scalars,
-        which are named.
+        No such file, not a checkpoint, objects beyond tensors, containers and numpy scalars, which
+        are named, or entries of another type than nnU-Net writes.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}")
-    try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError:
-        if not zipfile.is_zipfile(path) and not _has_pickle_header(path):
-            # without torch's text, which advises to load it unsafely
-            raise UserError(
-                f"{path} is not a torch checkpoint: neither a zip archive nor a pickle"
-            ) from None
-        raise UserError(
-            f"{path} holds {_refused(path)}, which could run code when loaded, and was not loaded; "
-            "pass --trust-checkpoint (trust_checkpoint=True) if you trust its source"
-        ) from None
-    except (RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{path} is not a torch checkpoint, or is damaged: {str(error) or 'it ends early'}"
-        ) from None
-    missing = [
-        k
-        for k in ("network_weights", "trainer_name", "init_args")
-        if not isinstance(checkpoint, dict) or k not in checkpoint
-    ]
+    checkpoint = _read(path, trust=trust)
+    if not isinstance(checkpoint, dict):
+        kind = type(checkpoint).__name__
+        raise UserError(f"{path} is not an nnU-Net v2 checkpoint: it holds a {kind}")
+    missing = [k for k in _KINDS if k not in checkpoint]
     if missing:
         raise UserError(f"{path} is not an nnU-Net v2 checkpoint: {', '.join(missing)} missing")
+    for key, kind in _KINDS.items():
+        if not isinstance(checkpoint[key], kind):
+            found = type(checkpoint[key]).__name__
+            raise UserError(f"{path}: {key} must be a {kind.__name__}, got {found}")
+    weights = checkpoint["network_weights"]
+    strange = [k for k, v in weights.items() if not _is_weight(k, v)]
+    if strange or not weights:
+        said = f"no tensor for {strange[0]}" if strange else "nothing"
+        raise UserError(f"{path}: network_weights must hold tensors by name, found {said}")
     return checkpoint
+
+
+def save_checkpoint(checkpoint: dict, path: str | os.PathLike) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        A full disk, no permission, a folder that is not there.
+    """
+    with atomic_path(path) as temporary:
+        # torch says of none of these what the system said
+        with open(temporary, "wb"):
+            pass
+        try:
+            torch.save(checkpoint, temporary)
+        except RuntimeError as error:
+            # it could be opened, and torch fails at nothing else but writing
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def refuse_non_finite(network: nn.Module, where: str | os.PathLike) -> None:
+    """Refuse weights with which a network computes NaN.
+
+    Parameters
+    ----------
+    network
+        With its weights loaded.
+    where
+        The checkpoint, for the text.
+
+    Raises
+    ------
+    UserError
+        Names the first tensors that hold NaN, or among the parameters infinity too (a buffer may: a
+        mask of attention does).
+    """
+    parameters = dict(network.named_parameters())
+    bad = [k for k, v in parameters.items() if not torch.isfinite(v).all()]
+    bad += [k for k, v in network.named_buffers() if torch.isnan(v).any()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UserError(
+            f"{where}: the weights hold NaN or infinite values, in {', '.join(bad[:3])}{more}; the "
+            "training has diverged, or the file is damaged: take another checkpoint (-chk)"
+        )
+
+
+def _read(path: Path, *, trust: bool) -> object:
+    """What torch loads; UserError for whatever is wrong with the file."""
+    with open(path, "rb") as file:
+        start = file.read(len(_ZIP))
+    # torch would take anything else for a tar file of its first versions
+    if start != _ZIP and not start.startswith(_PICKLE):
+        raise UserError(f"{path} is not a torch checkpoint: neither a zip archive nor a pickle")
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_ALLOWED):
+            warnings.simplefilter("ignore")  # of pickle's protocol, of TorchScript
+            return torch.load(path, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError:
+        raise UserError(
+            # without torch's text, which advises to load it unsafely
+            f"{path} holds {_refused(path)}, which could run code when loaded, and was not loaded; "
+            f"{TRUST_ADVICE}"
+        ) from None
+    except (OSError, MemoryError):
+        raise
+    # a damaged pickle ends in whatever its last sound instruction ran into
+    except Exception as error:
+        text = str(error) or "it ends early"
+        if "weights_only" in text:
+            text = "of a kind that torch loads by running it"
+        raise UserError(
+            f"{path} is not a torch checkpoint, or is damaged: {shortened(text, 300)}"
+        ) from None
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -78,15 +153,16 @@ def sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _has_pickle_header(path: Path) -> bool:
-    """Whether this could be a checkpoint as it was before zip archives: pickle's mark."""
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
+def _is_weight(key: object, value: object) -> bool:
+    # a module of its own kind may keep what it likes under _extra_state
+    return isinstance(key, str) and (
+        isinstance(value, torch.Tensor) or key.endswith("_extra_state")
+    )
 
 
 def _refused(path: Path) -> str:
     names = []
-    if zipfile.is_zipfile(path):  # the format before zip archives cannot be listed
-        with torch.serialization.safe_globals(_ALLOWED):
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    # the format before zip archives cannot be listed, nor can a damaged one
+    with suppress(Exception), torch.serialization.safe_globals(_ALLOWED):
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return ", ".join(names) or "objects other than tensors, numbers and numpy scalars"

@@ -6,6 +6,8 @@ Only these, so that a bug of ours, of NumPy or of torch stays visible.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -29,3 +31,34 @@ class Ended(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
         self.status = 128 + number
         """The exit status by which a shell knows it."""
+
+
+@contextmanager
+def blamed_on(said: str) -> Iterator[None]:
+    """Let what a library raises on a stranger's file end in one line that starts so.
+
+    Only around calls of a library: a bug of ours would look like the user's.
+
+    Raises
+    ------
+    UserError
+        `said`, and what was raised. UserErrors pass, and so does what the system refuses.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise UserError(f"{said}: {shortened(text, 300)}") from error
+
+
+def shortened(text: str, limit: int) -> str:
+    """On one line, and at most this long."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """A value for a message, whatever its size."""
+    return shortened(repr(value), 80)

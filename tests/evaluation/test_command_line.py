@@ -1,6 +1,7 @@
 """The command: --help and mistakes are answered at once, the estimate, and what bad options say."""
 
 import pytest
+import torch
 
 from evaluation import command_line, robust
 from evaluation.options import Options
@@ -54,6 +55,10 @@ BAD = {
     ),
     "transfer without surrogate": (["--attacks", "transfer"], "--surrogate"),
     "unknown device": (["-device", "gpu"], "device must be"),
+    "device that computes nothing": (["-device", "meta"], "must be cpu, cuda, cuda:N or mps, got"),
+    "device of another library": (["-device", "xla"], "must be cpu, cuda, cuda:N or mps, got"),
+    "device without a number": (["-device", "cuda:-1"], "must be cpu, cuda, cuda:N or mps, got"),
+    "fold of no digit": (["-f", "²"], "folds must be numbers or 'all', got ²"),
     "no such fold": (["-f", "3"], "has no fold_3; folds there: 0"),
     "fold no number": (["-f", "first"], "folds must be numbers or 'all', got first"),
     "fold no digit": (["-f", "²"], "folds must be numbers or 'all', got ²"),
@@ -77,6 +82,16 @@ def test_bad_options_say_what_and_how_to_fix(arguments, message, world, tmp_path
     code = robust.main(command(world, tmp_path / "out", *arguments))
     assert code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there, count", [(False, 0), (True, 1)])
+def test_devices_that_are_not_there_are_named(there, count, world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("mps", "mps:0", "cuda:1"):
+        assert robust.main(command(world, tmp_path / "out", "-device", device)) == 2
+        assert f"device {device} was asked for, and torch finds" in capsys.readouterr().err
 
 
 def test_images_without_labels_argument(world, tmp_path, capsys):

@@ -12,6 +12,7 @@ from nnunetv2_lngswr.method.network import attach, find_lngswr, is_backbone_key
 from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWR
 from nnunetv2_lngswr.training.warm_start import load_warm_start, warm_start_checkpoint
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError
 from tests import model_folders, tiny_dataset
 
 
@@ -165,3 +166,21 @@ def test_backbone_keys_are_told_apart():
     network = attach(model_folders.make_network(2), LNGSWRConfig())
     own = [k for k in network.state_dict() if not is_backbone_key(k)]
     assert own and all("lngswr" in k for k in own)
+
+
+def test_parts_of_other_settings_are_refused_with_the_source(tmp_path):
+    folder = model_folders.make_model_folder(tmp_path)
+    source = tmp_path / "warm.pth"
+    warm_start_checkpoint(folder / "fold_0" / "checkpoint_final.pth", source)
+    other = attach(model_folders.make_network(2), LNGSWRConfig(reconstruction=False))
+    with pytest.raises(UserError, match="warm.pth are of other settings than the network's"):
+        load_warm_start(other, load_checkpoint(source), source)
+
+
+def test_weights_that_are_not_finite_are_no_start(tmp_path):
+    weights = model_folders.make_network(2).state_dict()
+    weights["decoder.seg_layers.0.bias"][0] = torch.nan
+    folder = model_folders.make_model_folder(tmp_path, state_dicts=[weights])
+    network = attach(model_folders.make_network(2), LNGSWRConfig())
+    with pytest.raises(UserError, match="NaN or infinite values, in decoder.seg_layers.0.bias"):
+        load_warm_start(network, load_checkpoint(folder / "fold_0" / "checkpoint_final.pth"))

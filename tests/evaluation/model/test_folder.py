@@ -1,10 +1,13 @@
 """Model folders of any kind, and what bad ones say."""
 
+import json
+
 import pytest
 import torch
 
 from evaluation.model.folder import SegmentationModel
 from nnunetv2_lngswr.utils.checkpoints import sha256
+from nnunetv2_lngswr.utils.errors import UserError
 from tests import model_folders
 from tests.model_folders import make_model_folder
 
@@ -67,3 +70,53 @@ def test_surrogates_must_preprocess_alike(tmp_path):
     other = SegmentationModel.from_folder(folder)
     with pytest.raises(ValueError, match="differs .* in spacing, normalization_schemes"):
         model.check_surrogate(other)
+
+
+@pytest.mark.parametrize("fold", ["²", "٣", "1" * 5000, "-1", "", "1.0"])
+def test_folds_that_are_no_numbers_are_refused(fold, tmp_path):
+    folder = make_model_folder(tmp_path)
+    (folder / f"fold_{fold[:9]}").mkdir()  # a folder of that name is no fold either
+    with pytest.raises(UserError, match="folds must be numbers or 'all'"):
+        SegmentationModel.from_folder(folder, folds=[fold])
+    assert SegmentationModel.from_folder(folder).folds == (0,)
+
+
+def test_folds_of_two_configurations_are_no_model(tmp_path):
+    folder = make_model_folder(tmp_path, folds=(0, 1))
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["other"] = plans["configurations"]["2d"]
+    (folder / "plans.json").write_text(json.dumps(plans))
+    path = folder / "fold_1" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint["init_args"]["configuration"] = "other"
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match="fold_1.*is of configuration other, the first"):
+        SegmentationModel.from_folder(folder)
+
+
+def test_older_plans_are_read_as_nnunet_reads_them(tmp_path):
+    """Before nnU-Net 2.4 plans described the network by other keys."""
+    folder = make_model_folder(tmp_path)
+    plans = json.loads((folder / "plans.json").read_text())
+    configuration = plans["configurations"]["2d"]
+    del configuration["architecture"]
+    configuration |= {
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": 4,
+        "unet_max_num_features": 8,
+        "n_conv_per_stage_encoder": [1, 1],
+        "n_conv_per_stage_decoder": [1],
+        "num_pool_per_axis": [1, 1],
+        "pool_op_kernel_sizes": [[1, 1], [2, 2]],
+        "conv_kernel_sizes": [[3, 3], [3, 3]],
+    }
+    (folder / "plans.json").write_text(json.dumps(plans))
+    x = torch.randn((1, 1, 20, 24), generator=torch.Generator().manual_seed(0))
+    new = SegmentationModel.from_folder(make_model_folder(tmp_path / "new"))
+    assert torch.equal(
+        SegmentationModel.from_folder(folder).predict_logits(x), new.predict_logits(x)
+    )
+    configuration["UNet_class_name"] = "os.system"
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(UserError, match="Unknown architecture os.system"):
+        SegmentationModel.from_folder(folder)

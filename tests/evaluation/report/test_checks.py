@@ -37,3 +37,9 @@ def test_nothing_defined_is_no_passed_check():
     assert checks.checks(records.summarise(undefined, seed=0)) == [
         "Not checked against the noise control: Dice is undefined in every case."
     ]
+
+
+def test_what_passed_claims_no_more_than_what_was_checked():
+    said = checks.checks(records.summarise(all_rows(), seed=0))[0]
+    assert "no attack is weaker than the noise control" in said
+    assert said.endswith("this checks nothing else.")
