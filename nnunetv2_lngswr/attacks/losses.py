@@ -267,7 +267,7 @@ def get_loss(name: str) -> Loss:
 
 
 def judge_of(name: str) -> Loss:
-    """The loss that picks the best iterate of an attack that ascends `name`."""
+    """What ranks iterates of equal Dice, of an attack that ascends `name`."""
     return cross_entropy if name in FADING else get_loss(name)
 
 

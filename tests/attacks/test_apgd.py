@@ -276,3 +276,21 @@ def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius(monkeyp
     assert [round(float(sizes[k]), 12) for k in (0, 6, 12)] == [0.4, 0.3, 0.2] and len(sizes) == 20
     assert result.norms["linf_range"].max() <= 0.1 + 1e-12
     assert torch.allclose(result.perturbed, torch.tensor([[[0.1, 0.6, 1.0]]], dtype=torch.float64))
+
+
+def test_apgd_goes_back_to_its_best_point_also_where_its_start_was_nan():
+    network, x, y = problem(0)
+
+    class NanAtFirst(Points):
+        def value_and_gradient(self, x, loss):
+            value, gradient, z = super().value_and_gradient(x, loss)
+            nan = float("nan") if len(self.points) == 1 else 1.0
+            return value * nan, gradient, z
+
+    ball = ThreatModel(norm="linf", epsilon=EPSILON).ball(Bounds.of(x))
+    target, generator = LabelSpace.softmax(2).target(y), torch.Generator().manual_seed(0)
+    options = {"generator": generator, "steps": 100, "radius_schedule": False}
+    result = apgd(NanAtFirst(network), x, target, ball, **options)
+    # halved steps around the best point end there, and not around the start, far below
+    history = result.best_loss_history
+    assert (history[-1] - result.loss_history[-1] < 0.05 * (history[-1] - history[0])).all()
