@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from nnunetv2_lngswr import attacks
-from nnunetv2_lngswr.attacks import BatchModel, Bounds, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks import (
+    BatchModel,
+    Bounds,
+    ThreatModel,
+    run_attack,
+    torchattacks_adapter,
+)
 from nnunetv2_lngswr.attacks.best_iterate import BestIterate
 from tests.attacks.problems import SPACE, options
 
@@ -196,6 +202,39 @@ def test_a_gradient_that_is_not_finite_is_none_and_is_counted(trained):
     assert (result.non_finite == 5).all() and result.dice.isfinite().all()
     moved = (result.perturbed - x).abs().flatten(2)
     assert not moved[:, :, : 8 * x.shape[3]].any() and moved[1:].flatten(1).any(1).all()
+
+
+def test_ssah_goes_on_after_a_nan(trained):
+    network = trained[2][0]
+
+    class NanAtFirst(BatchModel):
+        looks = 0
+
+        def feature_value_and_gradient(self, x, loss):
+            value, gradient = super().feature_value_and_gradient(x, loss)
+            self.looks += 1
+            return (value * NAN, gradient * NAN) if self.looks == 1 else (value, gradient)
+
+    result = attack("ssah", NanAtFirst(network), trained, steps=150)
+    assert (result.non_finite == 1).all() and (result.norms["linf_range"] > 1e-4).all()
+
+
+def test_what_torchattacks_returns_is_used_where_it_is_finite(trained, monkeypatch):
+    base = pytest.importorskip("torchattacks.attack").Attack
+
+    class Lost(base):
+        def __init__(self, model):
+            super().__init__("Lost", model)
+            self.supported_mode = ["default"]
+
+        def __call__(self, images, labels):
+            return torch.where(torch.arange(images.shape[-1]) < 4, NAN, images + 0.05)
+
+    monkeypatch.setattr(torchattacks_adapter, "classes", lambda: {"Lost": Lost})
+    _, x, _ = trained[2]
+    result = attack("torchattacks:Lost", BatchModel(trained[2][0]), trained)
+    moved = (result.perturbed - x)[..., 4:]
+    assert torch.equal(result.perturbed[..., :4], x[..., :4]) and moved.max() > 0.1
 
 
 def test_transfer_counts_what_its_surrogate_met(trained):
