@@ -162,8 +162,8 @@ def _add_attacks_and_budgets(group: argparse._ArgumentGroup) -> None:
         default=_DEFAULTS.attacks,
         metavar="NAME",
         help=f"default: {' '.join(ATTACKS)}; also pgd_linf_dice_ce, pgd_l2_dice_ce, cospgd, "
-        "apgd_masked_ce, apgd_js, ssah_project, square, transfer, torchattacks:NAME; NAME_l2 runs "
-        "one in L2; worst_linf and worst_l2 are always reported",
+        "apgd_masked_ce, apgd_js, apgd_dice, ssah_project, square, transfer, "
+        "torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported",
     )
     add(
         "--epsilons",

@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.corruptions import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION, EvaluationRun
-from evaluation.report import records
+from evaluation.report import records, strength
 from evaluation.report.checks import checks
 from evaluation.session import Session
 
@@ -54,7 +54,7 @@ def build_summary(
         "cases": [c.identifier for c in session.cases],
         "attacks": records.attack_settings(rows),
         "results": results,
-        "checks": checks(results),
+        "checks": [*checks(results), *strength.checks(rows)],
         "shifts_left_out": planned.corruptions_left_out,
         "shift_strengths": {
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}

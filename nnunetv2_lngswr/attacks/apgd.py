@@ -15,9 +15,9 @@ The radius goes 2 epsilon -> 1.5 epsilon -> epsilon over 0.3 / 0.3 / 0.4 of the 
 starting from the projected best point of the one before; only the last stage's iterates are inside
 the ball and may be returned.
 
-Shapes: x (B, C, *spatial); every case has its own step size. Deviation from the paper for masked
-CE: it fades where the attack has won, so the step rule follows it as published but the returned
-iterate is chosen by CE (losses.judge_of).
+Shapes: x (B, C, *spatial); every case has its own step size. Deviation from the papers: the step
+rule follows the loss as published, but the returned iterate is the one of lowest Dice
+(best_iterate.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nnunetv2_lngswr.attacks.geometry import (
     random_start,
     step_direction,
 )
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss, judge_of
+from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, get_loss, judge_of
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -77,35 +77,80 @@ def apgd(
         `extras['step_sizes']`: (steps, B), in units of epsilon's unit, of the last restart; fewer
         steps where Dice reached 0.
     """
-    check_steps(steps, restarts)
-    ascended, judge = get_loss(loss), judge_of(loss)
     best = BestIterate(x, target, ball)
+    sizes = ascend_in_stages(
+        best,
+        model,
+        get_loss(loss),
+        judge_of(loss),
+        start_in=lambda restart, first_ball: random_start(x, first_ball, generator),
+        steps=steps,
+        restarts=restarts,
+        radius_schedule=radius_schedule,
+    )
+    settings = {"steps": steps, "restarts": restarts, "loss": loss}
+    return best.result(
+        "apgd",
+        settings={**settings, **fixed_settings(radius_schedule)},
+        extras={"step_sizes": sizes},
+    )
+
+
+def ascend_in_stages(
+    best: BestIterate,
+    model: DifferentiableModel,
+    loss: Loss,
+    judge: Loss,
+    *,
+    start_in: Callable[[int, Ball], torch.Tensor],
+    steps: int,
+    restarts: int,
+    radius_schedule: bool,
+) -> torch.Tensor:
+    """The loop of every Auto-PGD here; what it finds is in `best`.
+
+    Parameters
+    ----------
+    best
+        With the clean cases, their target and the ball.
+    model
+        What is attacked.
+    loss, judge
+        What is ascended, and what ranks iterates of equal Dice.
+    start_in
+        (restart from 0, the first stage's ball) -> a point of it, (B, C, *spatial).
+    steps, restarts, radius_schedule
+        As in `apgd`.
+
+    Returns
+    -------
+    torch.Tensor
+        (steps, B), the step sizes of the last restart; fewer where Dice reached 0.
+    """
+    check_steps(steps, restarts)
 
     def evaluate_in(factor: float) -> Evaluate:
         eligible = factor == 1.0
-        return lambda at: best.gradient(model, at, ascended, judge, eligible=eligible)
+        return lambda at: best.gradient(model, at, loss, judge, eligible=eligible)
 
     sizes: list[torch.Tensor] = []
-    for _ in best.unsolved(restarts):
+    for restart in best.unsolved(restarts):
         current, sizes = None, []
         for factor, count in _stages(steps) if radius_schedule else [(1.0, steps)]:
-            stage_ball = ball.enlarged(factor)
+            ball = best.ball.enlarged(factor)
             if current is None:
-                start = random_start(x, stage_ball, generator)
+                start = start_in(restart, ball)
             else:
-                start = project_onto_ball(current, x, stage_ball)
-            stage = _Stage(evaluate_in(factor), x, stage_ball, start)
+                start = project_onto_ball(current, best.x, ball)
+            stage = _Stage(evaluate_in(factor), best.x, ball, start)
             sizes.append(stage.ascend(count, stop=lambda: best.solved))
             current = stage.best
-    settings = {
-        "steps": steps,
-        "restarts": restarts,
-        "loss": loss,
-        "radius_schedule": radius_schedule,
-        "rho": RHO,
-        "momentum": MOMENTUM,
-    }
-    return best.result("apgd", settings=settings, extras={"step_sizes": torch.cat(sizes).cpu()})
+    return torch.cat(sizes).cpu()
+
+
+def fixed_settings(radius_schedule: bool) -> dict[str, bool | float]:
+    """What the report says of every Auto-PGD besides."""
+    return {"radius_schedule": radius_schedule, "rho": RHO, "momentum": MOMENTUM}
 
 
 def _stages(steps: int) -> list[tuple[float, int]]:

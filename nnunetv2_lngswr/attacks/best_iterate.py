@@ -1,4 +1,9 @@
-"""The best iterate that an attack has seen, case by case, and the result it hands back."""
+"""The best iterate that an attack has seen, case by case, and the result it hands back.
+
+The best is the one of lowest foreground Dice on the preprocessed grid, and of the highest judged
+loss among equals: Dice is what is reported, and a loss can rise without it falling. A Dice that is
+undefined (no foreground anywhere) is above every other; what has no finite loss never wins.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +28,20 @@ class AttackResult:
     attack: str
     """Its registered name."""
     perturbed: torch.Tensor
-    """(B, C, *spatial), the best iterate of each case."""
+    """(B, C, *spatial), the best iterate of each case; the clean case where no loss was finite."""
     loss: torch.Tensor
-    """(B,), its judged loss."""
+    """(B,), its judged loss; nan where none was finite."""
     loss_history: torch.Tensor
     """(evaluations, B), the judged loss of every candidate in order, over all restarts."""
     dice: torch.Tensor
     """(B,), foreground Dice of `perturbed` on the preprocessed grid.
 
-    A diagnostic; reported Dice comes from the exported segmentation.
+    What iterates are chosen by; reported Dice comes from the exported segmentation.
     """
+    dice_history: torch.Tensor
+    """(evaluations, B), that of every candidate in order; nan where undefined."""
+    non_finite: torch.Tensor
+    """(B,), evaluations at which the loss or its gradient was not finite."""
     norms: Mapping[str, torch.Tensor]
     """As `geometry.perturbation_norms`."""
     forwards: int
@@ -51,8 +60,27 @@ class AttackResult:
 
     @property
     def best_loss_history(self) -> torch.Tensor:
-        """(evaluations, B), the best loss so far: never falls."""
-        return self.loss_history.cummax(0).values
+        """(evaluations, B), the highest loss so far, which need not be that of `perturbed`."""
+        return _weakest_if_not_finite(self.loss_history).cummax(0).values
+
+    @property
+    def best_dice_history(self) -> torch.Tensor:
+        """(evaluations, B), the lowest Dice so far: never rises; nan where none is defined."""
+        lowest = _highest_if_undefined(self.dice_history).cummin(0).values
+        return torch.where(lowest.isfinite(), lowest, float("nan"))
+
+    @property
+    def late_fall(self) -> torch.Tensor:
+        """(B,), how far the lowest Dice fell over the last quarter of the candidates.
+
+        0 where it reached 0, since no further step lowers it; nan where there were fewer than three
+        candidates, or where Dice is undefined.
+        """
+        lowest = self.best_dice_history
+        if len(lowest) < 3:
+            return torch.full_like(self.dice, float("nan"))
+        quarter = max(round(len(lowest) / 4), 1)
+        return torch.where(lowest[-1] == 0, 0.0, lowest[-1 - quarter] - lowest[-1])
 
     def named(self, attack: str) -> AttackResult:
         """The same result under another attack's name."""
@@ -77,15 +105,21 @@ class BestIterate:
     def __init__(self, x: torch.Tensor, target: SegmentationTarget, ball: Ball) -> None:
         self.x, self.target, self.ball = x, target, ball
         self.history: list[torch.Tensor] = []
+        self.dice_history: list[torch.Tensor] = []
         self.forwards = self.gradients = 0
+        self.non_finite = torch.zeros(len(x), dtype=torch.long)
+        self.best = x.clone()
+        self.best_value = torch.full((len(x),), -float("inf"), dtype=torch.float64)
+        self.best_dice = torch.full_like(self.best_value, float("nan"))
 
     def evaluate(self, model: DifferentiableModel, x: torch.Tensor, judge: Loss) -> torch.Tensor:
-        """Judge x with a forward pass only and offer it; (B,) loss."""
+        """Judge x with a forward pass only and offer it; (B,) loss, -inf where not finite."""
         z = model.logits(x)
         self.forwards += 1
         value = per_case(judge(z, self.target))
+        self.count_non_finite(value)
         self.offer(x, value, z)
-        return value
+        return _weakest_if_not_finite(value)
 
     def gradient(
         self,
@@ -101,31 +135,46 @@ class BestIterate:
         Returns
         -------
         tuple
-            The loss (B,) and its gradient (B, C, *spatial).
+            The loss (B,), -inf where it is not finite, and its gradient (B, C, *spatial), 0 where
+            it is not.
         """
         value, gradient, z = model.value_and_gradient(x, lambda z: loss(z, self.target))
         self.gradients += 1
+        judged = value
         if eligible:
             with torch.no_grad():
-                self.offer(x, per_case(judge(z, self.target)), z)
-        return value, gradient
+                judged = per_case(judge(z, self.target))
+            self.offer(x, judged, z)
+        self.count_non_finite(value, judged, gradient)
+        return _weakest_if_not_finite(value), finite_or_zero(gradient)
+
+    def count_non_finite(self, *values: torch.Tensor) -> None:
+        """Count an evaluation in each case in which any of these, (B, ...), is not finite."""
+        finite = torch.stack([v[:, None].isfinite().flatten(1).all(1) for v in values])
+        self.non_finite += (~finite.all(0)).cpu()
 
     def offer(self, x: torch.Tensor, value: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """Keep x where its value (B,) is the best so far; (B,) bool of the cases that improved.
+        """Keep x where it is the best so far; (B,) bool of the cases that improved.
 
-        `z`: its logits, for the Dice.
+        Parameters
+        ----------
+        x
+            (B, C, *spatial), the candidate.
+        value
+            (B,), its judged loss.
+        z
+            (B, K, *spatial), its logits, for the Dice.
         """
-        value = value.detach().cpu().double()  # MPS has no float64
-        dice = foreground_dice(z, self.target)
-        if not self.history:
-            self.best, self.best_value, self.best_dice = x.clone(), value.clone(), dice
-            better = torch.ones_like(value, dtype=torch.bool)
-        else:
-            better = value > self.best_value
-            self.best = torch.where(like_cases(better, x), x, self.best)
-            self.best_value = torch.where(better, value, self.best_value)
-            self.best_dice = torch.where(better, dice, self.best_dice)
-        self.history.append(value)
+        self.history.append(value.detach().cpu().double())  # MPS has no float64
+        value = _weakest_if_not_finite(self.history[-1])
+        # the argmax of nan says nothing, and would be background
+        dice = torch.where(value.isfinite(), foreground_dice(z, self.target), float("nan"))
+        self.dice_history.append(dice)
+        ours, held = _highest_if_undefined(dice), _highest_if_undefined(self.best_dice)
+        better = (ours < held) | ((ours == held) & (value > self.best_value))
+        self.best = torch.where(like_cases(better, x), x, self.best)
+        self.best_value = torch.where(better, value, self.best_value)
+        self.best_dice = torch.where(better, dice, self.best_dice)
         return better
 
     @property
@@ -144,9 +193,11 @@ class BestIterate:
         return AttackResult(
             attack=attack,
             perturbed=self.best,
-            loss=self.best_value,
+            loss=torch.where(self.best_value.isfinite(), self.best_value, float("nan")),
             loss_history=torch.stack(self.history),
             dice=self.best_dice,
+            dice_history=torch.stack(self.dice_history),
+            non_finite=self.non_finite,
             norms=perturbation_norms(self.best, self.x, self.ball.bounds),
             forwards=self.forwards,
             gradients=self.gradients,
@@ -161,3 +212,16 @@ def check_steps(steps: int, restarts: int = 1) -> None:
         raise UserError(f"steps must be >= 1, got {steps}")
     if restarts < 1:
         raise UserError(f"restarts must be >= 1, got {restarts}")
+
+
+def finite_or_zero(gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient, 0 where it is not finite: it says nothing there, and the attack goes on."""
+    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _weakest_if_not_finite(value: torch.Tensor) -> torch.Tensor:
+    return torch.where(value.isfinite(), value, -float("inf"))
+
+
+def _highest_if_undefined(dice: torch.Tensor) -> torch.Tensor:
+    return torch.where(dice.isnan(), float("inf"), dice)

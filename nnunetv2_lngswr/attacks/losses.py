@@ -5,11 +5,13 @@ and the mask of counted voxels. Every loss is built from maps of shape (B, R, *s
 softmax and K for regions, and is reduced to (B,): the mean over counted voxels and regions. Ignored
 voxels leave every sum and N.
 
-CE per voxel: -log softmax(z)[y]; per region: binary cross-entropy with logits.
+CE per voxel: -log softmax(z)[y]; per region: binary cross-entropy with logits. Soft Dice is no mean
+over voxels: it sees the overlap of the whole case, label by label.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from nnunetv2_lngswr.attacks.geometry import like_cases
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
 
@@ -178,12 +181,75 @@ def cospgd_loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     return masked_mean(cosine_map(z, target) * cross_entropy_map(z, target), target)
 
 
+def soft_dice_loss(temperature: float = 1.0, *, scale_free: bool = False) -> Loss:
+    """1 - mean soft Dice over the case, of p = softmax(z / T) or sigmoid(z / T).
+
+    Per foreground head 2 sum(p y) / (sum(p) + sum(y)) over the counted voxels. Heads that the
+    ground truth of a case lacks leave its mean. Where it has none at all, the loss is the mean of
+    p: a false positive takes Dice from undefined to 0. T keeps the gradient alive where
+    probabilities saturate.
+
+    Parameters
+    ----------
+    temperature
+        T in units of the logits, or, where `scale_free`, of the case's `mean_margin`.
+    scale_free
+        Whether multiplying all logits by a number leaves the loss as it is.
+
+    Raises
+    ------
+    UserError
+        A temperature that is not a positive number.
+    """
+    if not (_is_number(temperature) and 0 < temperature < math.inf):
+        raise UserError(f"temperature must be a finite number > 0, got {temperature!r}")
+
+    def loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
+        scaled = z / temperature
+        if scale_free:
+            scaled = scaled / like_cases(mean_margin(z, target), z)
+        p = torch.sigmoid(scaled) if target.regions else torch.softmax(scaled, 1)[:, 1:]
+        p = torch.where(target.mask, p, torch.zeros_like(p))
+        truth = (target.foreground_heads & target.mask).to(p)
+        overlap, found, there = (v.flatten(2).sum(2) for v in (p * truth, p, truth))
+        present = there > 0
+        dice = 2 * overlap / (found + there).clamp_min(torch.finfo(p.dtype).tiny)
+        mean = (dice * present).sum(1) / present.sum(1).clamp_min(1)
+        return torch.where(present.any(1), 1 - mean, masked_mean(p, target))
+
+    return loss
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@torch.no_grad()
+def mean_margin(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
+    """Mean decision margin over counted voxels (and regions), (B,), without a gradient.
+
+    The highest minus the second logit, or |z| of regions; 1 where all of them are 0.
+    """
+    if target.regions:
+        margin = z.abs()
+    else:
+        top = z.topk(2, 1).values
+        margin = top[:, :1] - top[:, 1:]
+    mean = masked_mean(margin, target)
+    return torch.where(mean > 0, mean, torch.ones_like(mean))
+
+
+SCALE_FREE_TEMPERATURE = 0.1
+"""Of `scale_free_dice` by default: benchmarks tell (docs/evaluation.md)."""
+
 LOSSES: dict[str, Loss] = {
     "ce": cross_entropy,
     "dice_ce": dice_cross_entropy,
     "masked_ce": masked_cross_entropy,
     "js": jensen_shannon,
     "cospgd": cospgd_loss,
+    "dice": soft_dice_loss(),
+    "scale_free_dice": soft_dice_loss(SCALE_FREE_TEMPERATURE, scale_free=True),
 }
 """What an attack may ascend; `terms.LOSS_NAMES` holds the names without torch."""
 
@@ -201,7 +267,7 @@ def get_loss(name: str) -> Loss:
 
 
 def judge_of(name: str) -> Loss:
-    """The loss that picks the best iterate of an attack that ascends `name`."""
+    """What ranks iterates of equal Dice, of an attack that ascends `name`."""
     return cross_entropy if name in FADING else get_loss(name)
 
 

@@ -24,7 +24,7 @@ def noise(
     generator: torch.Generator,
     restarts: int = 1,
 ) -> AttackResult:
-    """Of `restarts` draws the one with the highest CE (1: plain noise, nothing is searched)."""
+    """Of `restarts` draws that of lowest Dice (1: plain noise, nothing is searched)."""
     check_steps(1, restarts)
     best = BestIterate(x, target, ball)
     for _ in range(restarts):

@@ -40,7 +40,7 @@ class AttackSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options that are fixed under this name."""
     tunable: tuple[str, ...] = ()
-    """Of steps, restarts and loss those that it takes."""
+    """Of steps, restarts, loss and temperature those that it takes."""
     uses_epsilon: bool = True
     """False for ssah, whose size is an outcome."""
     needs_surrogate: bool = False
@@ -140,6 +140,13 @@ ATTACKS: dict[str, AttackSpec] = _table(
         options={"loss": "js"},
         tunable=("steps", "restarts"),
         summary="Auto-PGD, JS divergence",
+    ),
+    AttackSpec(
+        name="apgd_dice",
+        implementation="nnunetv2_lngswr.attacks.apgd_dice:apgd_dice",
+        norms=_BOTH,
+        tunable=("steps", "restarts", "temperature"),
+        summary="Auto-PGD, soft Dice over the case, in units of its decision margin",
     ),
     AttackSpec(
         name="ssah",

@@ -34,7 +34,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate, check_steps
+from nnunetv2_lngswr.attacks.best_iterate import (
+    AttackResult,
+    BestIterate,
+    check_steps,
+    finite_or_zero,
+)
 from nnunetv2_lngswr.attacks.geometry import clip, like_cases, like_channels, project_onto_ball
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.models import FeatureModel
@@ -167,6 +172,8 @@ def _descend(
         candidate = x if step == 0 else space.case(w)
         feature_loss, feature_gradient = model.feature_value_and_gradient(candidate, semantics)
         best.gradients += 1
+        best.count_non_finite(feature_loss, feature_gradient)
+        feature_gradient = finite_or_zero(feature_gradient)
         distance, low_gradient = space.low_distance_and_gradient(candidate)
         lowest.offer(candidate, alpha * feature_loss + weight * distance, feature_loss, distance)
         if step == 0 and semantics.count == 1:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
+from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate, finite_or_zero
 from nnunetv2_lngswr.attacks.geometry import like_channels, project_onto_ball
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
@@ -74,8 +74,10 @@ def torchattacks_attack(
                 f"{name} does not take dense logits (or these options {options}): {error}"
             ) from error
     best = BestIterate(x, target, ball)
-    perturbed = project_onto_ball(module.to_case(found.detach()), x, ball)
-    best.evaluate(model, perturbed, cross_entropy)
+    perturbed = module.to_case(found.detach())
+    perturbed = torch.where(perturbed.isfinite(), perturbed, x)
+    best.evaluate(model, project_onto_ball(perturbed, x, ball), cross_entropy)
+    best.non_finite += module.non_finite
     best.forwards += module.forwards
     best.gradients += module.gradients
     settings = {"seed": seed, **{k: v for k, v in options.items() if k != "eps"}}
@@ -150,6 +152,7 @@ class _UnitModule(nn.Module):
         self.minimum, self.extent = (like_channels(v, x) for v in (bounds.minimum, bounds.extent))
         self.slices = x.ndim == 5  # of one slice
         self.forwards = self.gradients = 0
+        self.non_finite = 0  # forwards with logits that are not: the losses are torchattacks' own
         # torchattacks looks for the device of the first parameter
         self.device_marker = nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -171,7 +174,9 @@ class _Logits(torch.autograd.Function):
         ctx.module = module
         ctx.save_for_backward(x)
         module.forwards += 1
-        return module.model.logits(x.detach())
+        z = module.model.logits(x.detach())
+        module.non_finite += not bool(z.isfinite().all())
+        return z
 
     @staticmethod
     def backward(ctx, cotangent):
@@ -180,4 +185,4 @@ class _Logits(torch.autograd.Function):
         _, gradient, _ = ctx.module.model.value_and_gradient(
             x, lambda z: (z * cotangent).flatten(1).sum(1)
         )
-        return gradient, None
+        return finite_or_zero(gradient), None

@@ -57,6 +57,7 @@ def transfer(
     made = source(surrogate, x, target, ball, generator=generator, **options)
     best = BestIterate(x, target, ball)
     best.evaluate(model, made.perturbed, cross_entropy)
+    best.non_finite += made.non_finite
     settings = {k: v for k, v in made.settings.items() if k not in ("norm", "epsilon")}
     return best.result(
         "transfer",

@@ -86,14 +86,35 @@ def projected(z, x, radius, norm):
     return (x + d).clamp(0, 1)
 
 
-def value_and_gradient_of(network, y):
+def soft_dice(z, y):
+    """1 - soft Dice of class 1, of softmax(z / T), T a tenth of the mean margin of z."""
+    margin = (z[:, 1] - z[:, 0]).abs().mean().detach()
+    p = torch.sigmoid((z[:, 1] - z[:, 0]) / (0.1 * margin))
+    return 1 - 2 * (p * y).sum() / (p.sum() + y.sum())
+
+
+LOSSES = {"apgd": F.cross_entropy, "apgd_dice": soft_dice}
+
+
+def value_and_gradient_of(network, y, loss):
     def f(z):
         leaf = z.clone().requires_grad_()
-        value = F.cross_entropy(network(leaf), y)
+        value = loss(network(leaf), y)
         (gradient,) = torch.autograd.grad(value, leaf)
         return float(value.detach()), gradient
 
     return f
+
+
+def weakest_dice(network, y, f, points):
+    """Of points (1, 1, h, w) that of the lowest Dice, and of these that of the highest loss."""
+
+    def rank(point):
+        predicted, truth = network(point).argmax(1), y
+        dice = 2 * float((predicted * truth).sum()) / float(predicted.sum() + truth.sum())
+        return dice, -f(point)[0]
+
+    return min(points, key=rank)
 
 
 def algorithm_1(f, start, x, radius, norm, steps, w):
@@ -136,23 +157,26 @@ def algorithm_1(f, start, x, radius, norm, steps, w):
 
 
 @pytest.mark.parametrize(
-    ("norm", "steps", "stages", "seed"),
+    ("name", "norm", "steps", "stages", "seed"),
     [
-        ("linf", 100, ((1.0, 1.0),), 0),
-        ("l2", 100, ((1.0, 1.0),), 4),
-        ("linf", 30, SEA, 0),
-        ("l2", 30, SEA, 0),
-        ("l2", 1000, SEA, 3),
+        ("apgd", "linf", 100, ((1.0, 1.0),), 0),
+        ("apgd", "l2", 100, ((1.0, 1.0),), 4),
+        ("apgd", "linf", 30, SEA, 0),
+        ("apgd", "l2", 30, SEA, 0),
+        ("apgd", "l2", 1000, SEA, 3),
+        ("apgd_dice", "linf", 100, ((1.0, 1.0),), 0),
+        ("apgd_dice", "linf", 30, SEA, 0),
+        ("apgd_dice", "l2", 30, SEA, 0),
     ],
 )
-def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
+def test_apgd_is_algorithm_1_of_the_paper(name, norm, steps, stages, seed):
     network, x, y = problem(seed)
     model, target = Points(network), LabelSpace.softmax(2).target(y)
     ball = ThreatModel(norm=norm, epsilon=EPSILON).ball(Bounds.of(x))
     generator = torch.Generator().manual_seed(seed)
     schedule = stages == SEA
     options = {"steps": steps, "radius_schedule": schedule}
-    result = run_attack("apgd", model, x, target, ball, generator=generator, **options)
+    result = run_attack(name, model, x, target, ball, generator=generator, **options)
     counts = [round(share * steps) for _, share in stages]
     for n in counts:
         # rounding apart they are the paper's
@@ -161,7 +185,7 @@ def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
     for case in range(2):
         one = slice(case, case + 1)
         clean, start, asked, sizes = x[one], model.points[0][one], [], []
-        f = value_and_gradient_of(network, y[one])
+        f = value_and_gradient_of(network, y[one], LOSSES[name])
         for (factor, _), n in zip(stages, counts):
             radius = factor * EPSILON
             start = projected(start, clean, radius, norm)
@@ -174,8 +198,10 @@ def test_apgd_is_algorithm_1_of_the_paper(norm, steps, stages, seed):
         assert torch.allclose(torch.cat(asked), ours, rtol=0, atol=1e-9)
         assert result.extras["step_sizes"][:, case].tolist() == pytest.approx(sizes, rel=1e-12)
         assert len(set(sizes)) > len(stages)  # some were halved
-        # what is returned: the best point of the last stage, which is the only one inside the ball
-        assert torch.allclose(result.perturbed[one], start, rtol=0, atol=1e-9)
+        # what is returned: of the last stage, which is the only one inside the ball, the point of
+        # lowest Dice (until issue 19: of the highest loss, whatever its Dice)
+        returned = weakest_dice(network, y[one], f, points)
+        assert torch.allclose(result.perturbed[one], returned, rtol=0, atol=1e-9)
     # condition 2 was decisive where it is to be tested
     assert alone or norm == "linf" or steps == 30
 
@@ -250,3 +276,21 @@ def test_apgd_keeps_its_step_while_the_loss_rises_and_shrinks_the_radius(monkeyp
     assert [round(float(sizes[k]), 12) for k in (0, 6, 12)] == [0.4, 0.3, 0.2] and len(sizes) == 20
     assert result.norms["linf_range"].max() <= 0.1 + 1e-12
     assert torch.allclose(result.perturbed, torch.tensor([[[0.1, 0.6, 1.0]]], dtype=torch.float64))
+
+
+def test_apgd_goes_back_to_its_best_point_also_where_its_start_was_nan():
+    network, x, y = problem(0)
+
+    class NanAtFirst(Points):
+        def value_and_gradient(self, x, loss):
+            value, gradient, z = super().value_and_gradient(x, loss)
+            nan = float("nan") if len(self.points) == 1 else 1.0
+            return value * nan, gradient, z
+
+    ball = ThreatModel(norm="linf", epsilon=EPSILON).ball(Bounds.of(x))
+    target, generator = LabelSpace.softmax(2).target(y), torch.Generator().manual_seed(0)
+    options = {"generator": generator, "steps": 100, "radius_schedule": False}
+    result = apgd(NanAtFirst(network), x, target, ball, **options)
+    # halved steps around the best point end there, and not around the start, far below
+    history = result.best_loss_history
+    assert (history[-1] - result.loss_history[-1] < 0.05 * (history[-1] - history[0])).all()

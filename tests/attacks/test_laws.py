@@ -1,10 +1,19 @@
 """Laws that every attack keeps, on U-Nets in 2D and 3D."""
 
+import math
+
 import pytest
 import torch
 
 from nnunetv2_lngswr import attacks
-from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks import (
+    BatchModel,
+    Bounds,
+    LabelSpace,
+    ThreatModel,
+    losses,
+    run_attack,
+)
 from nnunetv2_lngswr.attacks.best_iterate import BestIterate
 from tests.attacks.problems import SPACE, options, run
 from tests.model_folders import fit, make_network
@@ -41,25 +50,39 @@ def test_same_seed_gives_the_same_bytes_and_leaves_the_global_state(name, norm, 
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ("noise", "pgd_linf", "segpgd", "square", "apgd"))
+@pytest.mark.parametrize("name", ("noise", "pgd_linf", "segpgd", "square", "apgd", "apgd_dice"))
 def test_another_seed_gives_another_perturbation(name, trained):
     assert not torch.equal(
         run(name, trained, seed=0)[1].perturbed, run(name, trained, seed=1)[1].perturbed
     )
 
 
+JUDGES = {"apgd_js": losses.jensen_shannon, "apgd_dice": losses.get_loss("scale_free_dice")}
+
+
 @pytest.mark.parametrize(
-    "name", ("pgd_linf", "segpgd", "cospgd", "apgd", "apgd_masked_ce", "apgd_js", "square")
+    "name",
+    ("pgd_linf", "segpgd", "cospgd", "apgd", "apgd_masked_ce", "apgd_js", "apgd_dice", "square"),
 )
-def test_best_loss_never_falls_and_is_the_loss_of_what_is_returned(name, trained):
+def test_best_dice_never_rises_and_is_that_of_what_is_returned(name, trained):
+    # until issue 19 the iterate of the highest loss was returned, whatever its Dice
     network, _, y = trained[2]
-    x, result = run(name, trained, steps=10)
-    history = result.best_loss_history
-    assert (history.diff(dim=0) >= 0).all() and torch.equal(history[-1], result.loss)
-    judge = attacks.losses.jensen_shannon if name == "apgd_js" else attacks.losses.cross_entropy
+    _, result = run(name, trained, steps=10)
+    history = result.best_dice_history
+    assert (history.diff(dim=0) <= 0).all() and torch.equal(history[-1], result.dice)
+    assert (result.best_loss_history.diff(dim=0) >= 0).all()
+    # of the lowest Dice, the highest loss
+    lowest = result.dice_history == result.dice
+    losses_there = result.loss_history.masked_fill(~lowest, -math.inf)
+    assert torch.equal(losses_there.amax(0), result.loss)
     with torch.no_grad():
-        again = judge(network(result.perturbed), SPACE.target(y[:2]))
-    assert torch.allclose(again.double(), result.loss, rtol=1e-4)
+        z = network(result.perturbed)
+    predicted, truth = z.argmax(1).bool(), y[:2].bool()
+    sizes = predicted.flatten(1).sum(1) + truth.flatten(1).sum(1)
+    dice = 2 * (predicted & truth).flatten(1).sum(1) / sizes
+    assert torch.allclose(dice.double(), result.dice, atol=1e-6)
+    judge = JUDGES.get(name, losses.cross_entropy)
+    assert torch.allclose(judge(z, SPACE.target(y[:2])).double(), result.loss, rtol=1e-3)
 
 
 def test_cases_of_a_batch_are_attacked_on_their_own(trained):
@@ -97,13 +120,13 @@ def test_order_of_attacks_on_the_mean(dimension, trained):
     assert pgd40 <= dice("square", steps=30) + 1e-9
 
 
-@pytest.mark.parametrize("name", ("pgd_linf", "segpgd", "apgd"))
+@pytest.mark.parametrize("name", ("pgd_linf", "segpgd", "apgd", "apgd_dice"))
 def test_a_large_epsilon_drives_dice_to_zero(name, trained):
     _, result = run(name, trained, epsilon=1.0, steps=40)
     assert result.dice.max() < 0.05
 
 
-@pytest.mark.parametrize("name", ("pgd_linf", "apgd"))
+@pytest.mark.parametrize("name", ("pgd_linf", "apgd", "apgd_dice"))
 def test_an_attack_ends_where_dice_is_zero(name, trained, monkeypatch):
     _, ended = run(name, trained, epsilon=1.0, steps=40, restarts=2)
     monkeypatch.setattr(BestIterate, "solved", False)
@@ -164,7 +187,8 @@ def test_white_box_is_at_least_as_strong_as_transfer_and_square(trained):
     ),
 )
 @pytest.mark.parametrize(
-    "name", ("pgd_linf", "segpgd", "cospgd", "apgd_masked_ce", "apgd_js", "square", "ssah")
+    "name",
+    ("pgd_linf", "segpgd", "cospgd", "apgd_masked_ce", "apgd_js", "apgd_dice", "square", "ssah"),
 )
 def test_regions_and_ignored_voxels(name, space):
     network = make_network(2, outputs=len(space.heads))

@@ -44,3 +44,23 @@ def test_squares_shrink_on_the_published_schedule(shape):
             at = along.nonzero().flatten()
             assert len(at) == int(at[-1] - at[0]) + 1 == min(side, shape[axis]), query
     assert len(candidates) == steps and drawn > steps / 2
+
+
+def test_what_helps_is_held_also_where_the_first_look_was_nan():
+    seen = []
+
+    class Falling:
+        """CE of label 1 rises as x falls; nan at the first look."""
+
+        def logits(self, x):
+            seen.append(x.clone())
+            return torch.cat([-x, x], 1) * (math.nan if len(seen) == 1 else 1)
+
+    x = 0.5 + 0.01 * torch.rand((1, 1, 32, 24), generator=torch.Generator().manual_seed(0))
+    x.flatten()[:2] = torch.tensor([0.0, 1.0])
+    ball = ThreatModel(norm="linf", epsilon=0.3).ball(Bounds.of(x))
+    target = SPACE.target(torch.ones(1, 32, 24, dtype=torch.long))
+    generator = torch.Generator().manual_seed(0)
+    run_attack("square", Falling(), x, target, ball, generator=generator, steps=200)
+    # the last candidates differ from the start by all that helped, and not by one small cube
+    assert ((seen[-1] - seen[0]).abs() > 1e-6).float().mean() > 0.3

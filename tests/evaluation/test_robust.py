@@ -157,6 +157,8 @@ def test_every_attack_runs_by_name(world, tmp_path):
         "apgd",
         "apgd_masked_ce",
         "apgd_js",
+        "apgd_dice",
+        "apgd_dice_l2",
         "ssah",
         "ssah_project",
         "square",

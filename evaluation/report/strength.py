@@ -1,0 +1,131 @@
+"""Whether the attacks were strong enough to be believed, and what to raise where they were not.
+
+`figures_of` keeps what the history of one attack on one case tells, in its extras; `checks` reads
+them from the rows of all cases. Foreground Dice throughout, in points of 100 where it is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from evaluation.report.cases_table import MEAN_LABEL, Row, is_noise
+
+if TYPE_CHECKING:
+    from nnunetv2_lngswr.attacks import AttackResult
+
+NON_FINITE = "non_finite"
+"""In extras: evaluations whose loss or gradient was not finite; absent where there were none."""
+LATE_FALL = "late_fall"
+"""In extras: fall of the lowest Dice over the last quarter of the steps; absent where undefined."""
+CONVERGED_FALL = 0.01
+AGREEING_RANGE = 0.1
+
+Run = tuple[str, str, str]  # attack, norm, epsilon text
+
+
+def figures_of(found: AttackResult) -> dict[str, float]:
+    """For the extras of one case, the first of the result."""
+    figures: dict[str, float] = {}
+    if int(found.non_finite[0]):
+        figures[NON_FINITE] = int(found.non_finite[0])
+    late_fall = float(found.late_fall[0])
+    if math.isfinite(late_fall):
+        figures[LATE_FALL] = late_fall
+    return figures
+
+
+def checks(rows: Sequence[Row]) -> list[str]:
+    """One line for everything that speaks against an attack; none where nothing does.
+
+    A loss that is not finite fails the check of its run. An attack whose Dice still fell by more
+    than a point over the last quarter of its steps, on the mean over cases, has not converged. And
+    where attacks of several steps differ by more than ten points on a case, the weaker ones missed
+    what was there.
+
+    Parameters
+    ----------
+    rows
+        Of cases.csv, all cases.
+    """
+    attacked = [r for r in rows if r["kind"] == "attack" and r["label"] == MEAN_LABEL]
+    return [*_not_finite(attacked), *_not_converged(attacked), *_disagreeing(attacked)]
+
+
+def _not_finite(rows: Iterable[Row]) -> Iterable[str]:
+    for run, cases in _by_run(rows).items():
+        counts = {r["case"]: _extras(r).get(NON_FINITE, 0) for r in cases}
+        found = [case for case, count in counts.items() if count]
+        if found:
+            yield (
+                f"Check failed: {_title(run)} met losses or gradients that are not finite, "
+                f"{sum(counts.values())} in all, in {len(found)} of {len(cases)} cases "
+                f"({found[0]} first); its Dice says little there. Leave --autocast out, or look "
+                "for what overflows in the model."
+            )
+
+
+def _not_converged(rows: Iterable[Row]) -> Iterable[str]:
+    for run, cases in _by_run(r for r in rows if not is_noise(r)).items():
+        falls = [f for f in (_extras(r).get(LATE_FALL) for r in cases) if f is not None]
+        fall = sum(falls) / max(len(falls), 1)
+        if fall > CONVERGED_FALL:
+            steps = cases[0]["steps"]
+            now = "" if steps is None else f" (now {steps})"
+            yield (
+                f"Warning: {_title(run)} has not converged: Dice fell by {100 * fall:.1f} points "
+                f"over the last quarter of its steps, mean over {len(falls)} cases. Raise "
+                f"--steps{now}."
+            )
+
+
+def _disagreeing(rows: Iterable[Row]) -> Iterable[str]:
+    """At each norm and budget; one step, noise and attacks that see no gradient are no measure."""
+    budgets: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        # who judged a fall took steps on this very model
+        if LATE_FALL in _extras(row) and not _is_control(row) and not math.isnan(row["dice"]):
+            budgets[row["norm"], row["epsilon_text"]][row["case"]].append(row)
+    for (norm, epsilon), cases in budgets.items():
+        ranges = {case: _range(of_case) for case, of_case in cases.items()}
+        far = [case for case, size in ranges.items() if size > AGREEING_RANGE]
+        if far:
+            worst = max(far, key=ranges.__getitem__)
+            ordered = sorted(cases[worst], key=lambda r: r["dice"])
+            low, high = ordered[0], ordered[-1]
+            yield (
+                f"Warning: attacks at {norm} {epsilon} differ by more than "
+                f"{100 * AGREEING_RANGE:.0f} points of Dice in {len(far)} of {len(cases)} cases, "
+                f"most in {worst}: {high['attack']} {100 * high['dice']:.1f}, "
+                f"{low['attack']} {100 * low['dice']:.1f}. Quote worst_{norm}, and raise --steps "
+                f"or --restarts of {high['attack']} where it is to stand alone."
+            )
+
+
+def _range(rows: Sequence[Row]) -> float:
+    dice = [r["dice"] for r in rows]
+    return max(dice) - min(dice)
+
+
+def _is_control(row: Row) -> bool:
+    return is_noise(row) or row["attack"].startswith(("transfer", "square"))
+
+
+def _by_run(rows: Iterable[Row]) -> Mapping[Run, list[Row]]:
+    runs: dict[Run, list[Row]] = defaultdict(list)
+    for row in rows:
+        runs[row["attack"], row["norm"], row["epsilon_text"]].append(row)
+    return runs
+
+
+def _title(run: Run) -> str:
+    attack, norm, epsilon = run
+    named = attack if norm in ("", *attack.split("_")) else f"{attack} ({norm})"
+    return f"{named} {epsilon}".rstrip()
+
+
+def _extras(row: Row) -> dict[str, Any]:
+    return json.loads(row["extras"] or "{}")

@@ -1,0 +1,114 @@
+"""What the report says against an attack: no finite loss, no convergence, another one that did."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from evaluation.model.sliding_window import SlidingWindow
+from evaluation.report import strength
+from evaluation.report.cases_table import MEAN_LABEL
+from tests.evaluation.report.rows import all_rows, row
+from tests.evaluation.tiny import run
+
+CASES = ("a", "b", "c", "d")
+
+
+def attacked(attack, dice, *, norm="linf", epsilon=8 / 255, steps=10, **extras):
+    """Rows of the foreground mean of one run, a Dice for each case; extras likewise."""
+    return [
+        row(
+            case,
+            "attack",
+            attack,
+            value,
+            norm=norm,
+            epsilon=epsilon,
+            label=MEAN_LABEL,
+            steps=steps,
+            extras=json.dumps({k: v[i] for k, v in extras.items() if v[i] is not None}),
+        )
+        for i, (case, value) in enumerate(zip(CASES, dice))
+    ]
+
+
+def test_nothing_is_said_of_sound_attacks():
+    rows = attacked("pgd_linf", [0.5] * 4, late_fall=[0.0, 0.02, 0.0, 0.01])
+    rows += attacked("apgd", [0.45, 0.5, 0.41, 0.5], late_fall=[0.0] * 4)
+    assert strength.checks(rows) == [] == strength.checks(all_rows())
+
+
+def test_losses_that_are_not_finite_fail_the_check_of_their_run():
+    rows = attacked("pgd_linf", [0.5] * 4, non_finite=[None, 3, 1, None])
+    rows += attacked("pgd_linf", [0.5] * 4, epsilon=4 / 255)
+    (line,) = strength.checks(rows)
+    assert line.startswith(
+        "Check failed: pgd_linf 8/255 met losses or gradients that are not finite, 4 in all, in 2 "
+        "of 4 cases (b first)"
+    )
+    assert "--autocast" in line
+    # also of the control, which no other line is about
+    (line,) = strength.checks(attacked("noise", [0.5] * 4, non_finite=[1, None, None, None]))
+    assert line.startswith("Check failed: noise (linf) 8/255 met losses")
+
+
+def test_an_attack_that_still_falls_has_not_converged():
+    rows = attacked("pgd_linf", [0.5] * 4, late_fall=[0.0, 0.0, 0.0, 0.05])
+    rows += attacked("apgd", [0.5] * 4, steps=40, late_fall=[0.0, None, 0.0, 0.02])
+    (line,) = strength.checks(rows)
+    assert line == (
+        "Warning: pgd_linf 8/255 has not converged: Dice fell by 1.2 points over the last quarter "
+        "of its steps, mean over 4 cases. Raise --steps (now 10)."
+    )
+    assert strength.checks(attacked("noise", [0.5] * 4, late_fall=[0.1] * 4)) == []
+
+
+def test_attacks_that_disagree_are_named_with_the_case():
+    rows = attacked("pgd_linf", [0.64, 0.5, 0.8, math.nan], late_fall=[0.0] * 4)
+    rows += attacked("apgd_dice", [0.0, 0.45, 0.69, 0.0], late_fall=[0.0] * 4)
+    # at another budget and in another norm they agree
+    rows += attacked("pgd_linf", [0.9] * 4, epsilon=4 / 255, late_fall=[0.0] * 4)
+    rows += attacked("pgd_l2", [0.1] * 4, norm="l2", late_fall=[0.0] * 4)
+    (line,) = strength.checks(rows)
+    assert line == (
+        "Warning: attacks at linf 8/255 differ by more than 10 points of Dice in 2 of 4 cases, "
+        "most in a: pgd_linf 64.0, apgd_dice 0.0. Quote worst_linf, and raise --steps or "
+        "--restarts of pgd_linf where it is to stand alone."
+    )
+
+
+@pytest.mark.parametrize("weak", ("noise", "fgsm", "transfer", "square"))
+def test_controls_and_single_steps_are_no_measure_of_agreement(weak):
+    rows = attacked("pgd_linf", [0.1] * 4, late_fall=[0.0] * 4)
+    rows += attacked(weak, [0.9] * 4, late_fall=[None if weak == "fgsm" else 0.0] * 4)
+    assert strength.checks(rows) == []
+
+
+def test_an_evaluation_keeps_how_far_each_attack_fell_at_last(finished):
+    rows = [r for r in finished.rows() if r["kind"] == "attack" and r["label"] == MEAN_LABEL]
+    for r in rows:
+        extras = json.loads(r["extras"] or "{}")
+        assert set(extras) == ({"late_fall"} if r["attack"] == "pgd_linf" else set())
+    assert set(strength.checks(finished.rows())) <= {*finished.summary["checks"]}
+
+
+def test_an_evaluation_with_losses_that_are_not_finite_fails_its_check(
+    world, tmp_path, monkeypatch
+):
+    exact, calls = SlidingWindow.value_and_gradient, []
+
+    def overflowing(self, x, loss):
+        calls.append(1)
+        value, gradient, z = exact(self, x, loss)
+        return (value * math.nan, gradient, z) if len(calls) == 1 else (value, gradient, z)
+
+    monkeypatch.setattr(SlidingWindow, "value_and_gradient", overflowing)
+    out = tmp_path / "out"
+    result = run(world, out, attacks=["pgd_linf"], epsilons=["16/255"], corruptions=[])
+    first = next(r for r in result.rows() if r["kind"] == "attack")
+    assert json.loads(first["extras"])["non_finite"] == 1
+    failed = "Check failed: pgd_linf 16/255 met losses or gradients that are not finite, 1 in all"
+    assert any(line.startswith(failed) for line in result.summary["checks"])
+    assert failed in (out / "report.md").read_text()
+    assert torch.isfinite(torch.tensor([r["dice"] for r in result.rows()])).all()
