@@ -1,7 +1,7 @@
 """What an evaluation runs: the list of runs that the options mean for a model.
 
-`plan_runs` is a pure function of the options and of what the model is like. The attacks' registry
-and the corruptions are imported when a name is looked up.
+`plan_runs` is a pure function of the options and of what the model is like. Nothing here imports
+torch before an attack's function is asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evaluation.corruption_table import (
+    SEVERITIES,
+    corruption_names,
+    get_corruption,
+    inapplicable,
+)
 from evaluation.options import ATTACKS, L2, LINF, WORST, Options
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
 from nnunetv2_lngswr.utils.epsilon import budget_text
@@ -98,12 +104,8 @@ def check_names(options: Options) -> None:
     for name in options.attacks:
         if name not in WORST:
             _resolve(name)
-    named = _named_corruptions(options)
-    if named:
-        from evaluation.corruptions import get_corruption
-
-        for name in named:
-            get_corruption(name)
+    for name in _named_corruptions(options):
+        get_corruption(name)
 
 
 def plan_runs(
@@ -269,8 +271,6 @@ def _corruption_runs(
     options: Options, *, ct: bool, two_dimensional: bool
 ) -> tuple[list[EvaluationRun], dict[str, str]]:
     """(the runs, {what of 'all' is left out: why})."""
-    from evaluation.corruptions import SEVERITIES, corruption_names, inapplicable
-
     named, all_of_them = _named_corruptions(options), "all" in options.corruptions
     left_out = inapplicable(ct=ct, two_dimensional=two_dimensional)
     for name in named:

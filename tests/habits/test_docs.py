@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.corruption_table import corruption_names
+from evaluation.options import WORST
+from nnunetv2_lngswr.attacks.registry import attack_names
 from tests.habits.commands import Shown, check, commands_of, shown_commands
 from tests.habits.tools import ROOT, pages, run_tool, said
 
@@ -52,6 +55,20 @@ def test_every_test_that_the_manual_names_exists():
             if not where or (function and f"def {function}(" not in where):
                 missing.append(f"{page.name}: {file}::{function}")
     assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [(("attacks, by default", "by name"), attack_names()), (("corruptions",), corruption_names())],
+    ids=["attacks", "corruptions"],
+)
+def test_the_manual_names_what_can_be_run_and_nothing_else(rows, names):
+    text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    told = set()
+    for row in rows:
+        (cell,) = re.findall(rf"^\| {row}[^|]*\|(.*)\|$", text, flags=re.MULTILINE)
+        told |= set(re.findall(r"`([a-z0-9_]+)`", cell))
+    assert told - set(WORST) == set(names)
 
 
 def test_every_file_of_ours_that_the_manual_names_exists():
