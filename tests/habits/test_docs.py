@@ -1,5 +1,6 @@
 """README and manual: their size, their commands, the tests that they name, and the site."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.corruption_table import corruption_names
-from evaluation.options import WORST
+from evaluation.options import WORST, Options
+from evaluation.protocol import GRADIENT_COST, plan_runs
 from nnunetv2_lngswr.attacks.registry import attack_names
 from tests.habits.commands import Shown, check, commands_of, shown_commands
 from tests.habits.tools import ROOT, pages, run_tool, said
@@ -69,6 +71,22 @@ def test_the_manual_names_what_can_be_run_and_nothing_else(rows, names):
         (cell,) = re.findall(rf"^\| {row}[^|]*\|(.*)\|$", text, flags=re.MULTILINE)
         told |= set(re.findall(r"`([a-z0-9_]+)`", cell))
     assert told - set(WORST) == set(names)
+
+
+@pytest.mark.parametrize("two_dimensional", [True, False])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/evaluation.md"])
+def test_what_the_whole_suite_costs_is_what_is_planned(page, two_dimensional):
+    runs = plan_runs(Options(), ct=False, two_dimensional=two_dimensional).runs
+    planned = sum(run.cost for run in runs)
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert f"about {round(planned, -2):,.0f} predictions per case" in text
+
+
+def test_a_gradient_costs_what_was_measured():
+    file = ROOT / "benchmarks/results/2026-11-23-attack-cost-cpu.json"
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    costs = [measured[dimension]["time"]["step_over_predictor"] for dimension in ("2d", "3d")]
+    assert round(sum(costs) / 2) == GRADIENT_COST
 
 
 def test_every_file_of_ours_that_the_manual_names_exists():
