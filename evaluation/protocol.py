@@ -29,7 +29,6 @@ from nnunetv2_lngswr.utils.seeds import run_seed
 if TYPE_CHECKING:
     from nnunetv2_lngswr.attacks import AttackSpec
 
-OWN_STEPS = ("ssah", "ssah_project", "square")  # steps of Adam at a small rate, and queries
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
 # in plain predictions; measured 2.9 (2D) and 3.1 (3D), step_over_predictor of
 # benchmarks/results/2026-11-23-attack-cost-cpu.json
@@ -223,7 +222,7 @@ def _all_attack_runs(options: Options, attacks: Iterable[_Attack]) -> list[Evalu
 
 def _attack_runs(options: Options, attack: _Attack) -> list[EvaluationRun]:
     name, spec, norm = attack
-    steps = dict(options.steps_of).get(name, None if spec.name in OWN_STEPS else options.steps)
+    steps = dict(options.steps_of).get(name, None if spec.own_steps else options.steps)
     arguments = {
         k: v
         for k, v in (("steps", steps), ("restarts", options.restarts))
@@ -262,7 +261,7 @@ def _evaluations(spec: AttackSpec, arguments: Mapping[str, Any]) -> tuple[int, i
     count = 1
     for name in set(spec.tunable) & {"steps", "restarts"}:
         count *= arguments.get(name, defaults[name])
-    return (count, 0) if spec.name in ("noise", "square") else (1, count)
+    return (1, count) if spec.uses_gradients else (count, 0)
 
 
 def _named_corruptions(options: Options) -> list[str]:
