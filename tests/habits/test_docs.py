@@ -89,6 +89,16 @@ def test_a_gradient_costs_what_was_measured():
     assert round(sum(costs) / 2) == GRADIENT_COST
 
 
+def test_the_map_names_every_folder_and_every_module_of_the_evaluation():
+    text = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    picture = text[text.index("```\nnnunetv2_lngswr/") :].split("```")[1]
+    packages = [p.parent for p in ROOT.glob("*/**/__init__.py") if "tests" not in p.parts]
+    named = {f"{p.name}/" for p in packages if len(p.relative_to(ROOT).parts) <= 2}
+    for folder in ("evaluation", "nnunetv2_lngswr/method", "nnunetv2_lngswr/training"):
+        named |= {p.name for p in (ROOT / folder).glob("*.py") if p.name != "__init__.py"}
+    assert not [name for name in sorted(named) if name not in picture]
+
+
 def test_every_file_of_ours_that_the_manual_names_exists():
     missing = []
     for page in pages():
