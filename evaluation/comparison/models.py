@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import Row, RunKey, read_cases, run_key, with_worst
 from evaluation.report.records import SCHEMA_VERSION
 from evaluation.results_folder import differences
@@ -214,7 +215,8 @@ def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list
 
 def _lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:
     names = [
-        dict.fromkeys(r["attack"] for r in model.rows if r["kind"] == "shift") for model in models
+        dict.fromkeys(r["attack"] for r in model.rows if r["kind"] == CORRUPTION)
+        for model in models
     ]
     everything = dict.fromkeys(name for of in names for name in of)
     return [name for name in everything if not all(name in of for of in names)]
