@@ -11,7 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.corruption_table import corruption_names
 from evaluation.options import ATTACKS, EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
+from nnunetv2_lngswr.attacks.registry import attack_names
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.values import shown
 
@@ -156,14 +158,14 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
 
 def _add_attacks_and_budgets(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    by_name = [name for name in attack_names() if name not in ATTACKS]
     add(
         "--attacks",
         nargs="*",
         default=_DEFAULTS.attacks,
         metavar="NAME",
-        help=f"default: {' '.join(ATTACKS)}; also pgd_linf_dice_ce, pgd_l2_dice_ce, cospgd, "
-        "apgd_masked_ce, apgd_js, apgd_dice, ssah_project, square, transfer, "
-        "torchattacks:NAME; NAME_l2 runs one in L2; worst_linf and worst_l2 are always reported",
+        help=f"default: {' '.join(ATTACKS)}; also {', '.join(by_name)}, torchattacks:NAME; NAME_l2 "
+        "runs one in L2; worst_linf and worst_l2 are always reported",
     )
     add(
         "--epsilons",
@@ -228,7 +230,8 @@ def _add_corruptions_and_scores(group: argparse._ArgumentGroup) -> None:
         nargs="*",
         default=_DEFAULTS.corruptions,
         metavar="NAME",
-        help="default: all that apply to the data set; none: no corruptions",
+        help="default: all that apply to the data set; none: no corruptions; "
+        f"of {', '.join(corruption_names())}",
     )
     for old, new in OLD_NAMES.items():
         add(

@@ -11,7 +11,8 @@ One seed gives one case the same pattern at every severity, only stronger. batch
 transforms, nnU-Net's own, are used where they have the corruption; axes of length 1 (2D cases) are
 left out of all of them.
 
-To add a corruption, write a function here with `@_corruption(...)`; its name is the corruption's.
+To add a corruption, enter it into corruption_table.py and write a function here with
+`@_corruption`; its name is the corruption's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,68 +36,34 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from PIL import Image
 from scipy import ndimage
 
+from evaluation.corruption_table import (
+    CORRUPTIONS,
+    SEVERITIES,
+    Corruption,
+    corruption_names,
+    get_corruption,
+    inapplicable,
+)
 from evaluation.unit_range import Hounsfield, UnitRange
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.names import lookup
 
-SEVERITIES = (1, 2, 3, 4, 5)
+__all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
+    "Corruption",
+    "apply_corruption",
+    "corruption_names",
+    "get_corruption",
+    "inapplicable",
+]
+
 MINIMUM_AXIS = 8  # voxels; shorter axes keep their resolution
 
 # image (C, *spatial) in [0, 1], strength, generator, HU scale -> image, clipped by the caller
 Function = Callable[..., torch.Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corruption:
-    """A corruption."""
-
-    name: str
-    function: Function
-    """(image (C, *spatial) in [0, 1], strength, rng, hu) -> image; `hu` is None but for CT."""
-    strengths: tuple[float, ...]
-    """One per severity, in `unit`."""
-    unit: str
-    needs: str = ""
-    """'ct', 'not_ct', '2d', or '' for every data set."""
-
-
-CORRUPTIONS: dict[str, Corruption] = {}
-
-
-def corruption_names() -> tuple[str, ...]:
-    """In the order of the report."""
-    return tuple(CORRUPTIONS)
-
-
-def get_corruption(name: str) -> Corruption:
-    """The corruption of this name.
-
-    Raises
-    ------
-    UserError
-        There is none; the text has the nearest names.
-    """
-    return lookup(CORRUPTIONS, name, "corruption")
-
-
-def inapplicable(*, ct: bool, two_dimensional: bool) -> dict[str, str]:
-    """{corruption: why it does not apply} for a data set.
-
-    Parameters
-    ----------
-    ct
-        Every channel is normalised as CT, so files hold HU.
-    two_dimensional
-        A 2D configuration, which sees slices.
-    """
-    reasons = {}
-    if ct:
-        reasons["not_ct"] = "does not occur in CT"
-    else:
-        reasons["ct"] = "needs CT (CTNormalization in the plans), where files hold HU"
-    if not two_dimensional:
-        reasons["2d"] = "needs a 2D configuration"
-    return {c.name: reasons[c.needs] for c in CORRUPTIONS.values() if c.needs in reasons}
+_FUNCTIONS: dict[str, Function] = {}
 
 
 def apply_corruption(
@@ -156,47 +122,40 @@ def apply_corruption(
         hu = per_hu.reshape(column), zero.reshape(column)
     strength, rng = corruption.strengths[severity - 1], np.random.default_rng(seed)
     with _global_random_state(seed), torch.no_grad():
-        changed = corruption.function(unit.reshape(shape).clone(), strength, rng, hu)
+        changed = _FUNCTIONS[name](unit.reshape(shape).clone(), strength, rng, hu)
     changed = limits.from_unit(changed.reshape(unit.shape), image)
     return torch.cat([changed.to(x), x[channels:]])
 
 
-def _corruption(
-    *, strengths: tuple[float, ...], unit: str, needs: str = ""
-) -> Callable[[Function], Function]:
-    """Enter a function into CORRUPTIONS under its own name, without the leading underscore."""
-
-    def enter(function: Function) -> Function:
-        name = function.__name__.removeprefix("_")
-        CORRUPTIONS[name] = Corruption(
-            name=name, function=function, strengths=strengths, unit=unit, needs=needs
-        )
-        return function
-
-    return enter
+def _corruption(function: Function) -> Function:
+    """Enter a function under its own name, without the leading underscore, which the table has."""
+    name = function.__name__.removeprefix("_")
+    assert name in CORRUPTIONS, name
+    _FUNCTIONS[name] = function
+    return function
 
 
-@_corruption(strengths=(0.02, 0.04, 0.08, 0.12, 0.18), unit="sd, of the range")
+@_corruption
 def _gaussian_noise(image, sd, rng, hu):
     """batchgeneratorsv2's, whose `noise_variance` is a standard deviation."""
     return _transform(GaussianNoiseTransform(float(sd)), image)
 
 
-@_corruption(strengths=(0.02, 0.04, 0.08, 0.12, 0.18), unit="sd, of the range", needs="not_ct")
+@_corruption
 def _rician_noise(image, sd, rng, hu):
     """Magnitude MRI: sd of the noise in the real and the imaginary part (batchgeneratorsv2's)."""
     # channel by channel: it keeps mean and sd of what it is given
     return torch.cat([_transform(RicianNoiseTransform((sd, sd)), c[None]) for c in image])
 
 
-@_corruption(strengths=(0.1, 0.2, 0.3, 0.45, 0.6), unit="sd, of the intensity", needs="not_ct")
+@_corruption
 def _speckle(image, sd, rng, hu):
     """Multiplicative noise, as of ultrasound: image * (1 + sd * normal)."""
     noise = rng.standard_normal(tuple(image.shape), dtype=np.float32)
     return image * (1 + sd * torch.from_numpy(noise))
 
 
-@_corruption(strengths=(0.5, 1.0, 1.5, 2.0, 3.0), unit="sigma, voxels")
+@_corruption
 def _gaussian_blur(image, sigma, rng, hu):
     """batchgeneratorsv2's `blur_sigma`; nnU-Net trains with 0.5 to 1."""
     # reflection needs an axis longer than the kernel's half
@@ -204,7 +163,7 @@ def _gaussian_blur(image, sigma, rng, hu):
     return _transform(limited, image)
 
 
-@_corruption(strengths=(3, 5, 7, 11, 15), unit="path, voxels, in the plane of the last two axes")
+@_corruption
 def _motion_blur(image, length, rng, hu):
     """The mean over a straight path of `length` voxels in a random direction."""
     angle = rng.uniform(0, np.pi)
@@ -217,7 +176,7 @@ def _motion_blur(image, length, rng, hu):
     return torch.from_numpy(np.mean(moved, axis=1, dtype=np.float32))
 
 
-@_corruption(strengths=(1.5, 2.0, 3.0, 4.0, 6.0), unit="factor of voxel size")
+@_corruption
 def _low_resolution(image, factor, rng, hu):
     """Down and up again: 1 / batchgeneratorsv2's `scale`; nnU-Net trains with factors up to 2."""
     thin = tuple(a for a, n in enumerate(image.shape[1:]) if n < MINIMUM_AXIS)
@@ -227,14 +186,14 @@ def _low_resolution(image, factor, rng, hu):
     return _transform(transform, image)
 
 
-@_corruption(strengths=(0.15, 0.3, 0.45, 0.6, 0.75), unit="contrast lost, fraction")
+@_corruption
 def _contrast(image, loss, rng, hu):
     """1 - batchgeneratorsv2's factor on distances from the mean; nnU-Net trains with up to 0.25."""
     transform = ContrastTransform(1 - loss, preserve_range=True, synchronize_channels=True)
     return _transform(transform, image)
 
 
-@_corruption(strengths=(1.2, 1.5, 1.9, 2.4, 3.0), unit="gamma or its inverse")
+@_corruption
 def _gamma(image, ratio, rng, hu):
     """The exponent of the intensity, or 1 over it; nnU-Net trains with 0.7 to 1.5."""
     transform = GammaTransform(
@@ -247,7 +206,7 @@ def _gamma(image, ratio, rng, hu):
     return _transform(transform, image)
 
 
-@_corruption(strengths=(0.1, 0.2, 0.35, 0.5, 0.7), unit="largest |log| of the field")
+@_corruption
 def _bias_field(image, amplitude, rng, hu):
     """MRI's coil: a factor exp(polynomial of order 3 in space), the same in every channel."""
     grids = np.meshgrid(
@@ -265,14 +224,14 @@ def _bias_field(image, amplitude, rng, hu):
     return image * torch.from_numpy(np.exp(amplitude * field / max(np.abs(field).max(), 1e-12)))
 
 
-@_corruption(strengths=(0.05, 0.1, 0.15, 0.2, 0.3), unit="up or down, of the range")
+@_corruption
 def _brightness(image, offset, rng, hu):
     """What is added to every voxel."""
     signed = float(_up_or_down(offset, rng))
     return _transform(BrightnessAdditiveTransform(signed, 0.0, synchronize_channels=False), image)
 
 
-@_corruption(strengths=(50, 30, 20, 12, 6), unit="JPEG quality", needs="2d")
+@_corruption
 def _jpeg(image, quality, rng, hu):
     """Pillow's `quality`, on 8 bits per slice and channel."""
     slices = image.reshape(-1, *image.shape[-2:]).numpy()
@@ -285,21 +244,21 @@ def _jpeg(image, quality, rng, hu):
     return torch.from_numpy(np.stack(decoded)).reshape(image.shape)
 
 
-@_corruption(strengths=(10, 20, 40, 70, 100), unit="HU, up or down", needs="ct")
+@_corruption
 def _hu_offset(image, offset, rng, hu: Hounsfield):
     """A scanner whose scale is shifted: HU + offset."""
     per_hu, _ = hu
     return image + _up_or_down(offset, rng) * per_hu
 
 
-@_corruption(strengths=(0.02, 0.04, 0.07, 0.11, 0.16), unit="relative, up or down", needs="ct")
+@_corruption
 def _hu_scale(image, change, rng, hu: Hounsfield):
     """A scanner whose scale is stretched around water: HU * (1 + change)."""
     _, zero = hu
     return zero + (image - zero) * (1 + _up_or_down(change, rng))
 
 
-@_corruption(strengths=(0.1, 0.15, 0.2, 0.3, 0.4), unit="of each axis, one dark box")
+@_corruption
 def _occlusion(image, fraction, rng, hu):
     """A box of this fraction of each axis at a random place, set to the minimum."""
     size = tuple(max(1, round(fraction * n)) for n in image.shape[1:])

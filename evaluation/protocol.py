@@ -1,7 +1,7 @@
 """What an evaluation runs: the list of runs that the options mean for a model.
 
-`plan_runs` is a pure function of the options and of what the model is like. The attacks' registry
-and the corruptions are imported when a name is looked up.
+`plan_runs` is a pure function of the options and of what the model is like. Nothing here imports
+torch before an attack's function is asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evaluation.corruption_table import (
+    SEVERITIES,
+    corruption_names,
+    get_corruption,
+    inapplicable,
+)
 from evaluation.options import ATTACKS, L2, LINF, WORST, Options
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
 from nnunetv2_lngswr.utils.epsilon import budget_text
@@ -23,9 +29,10 @@ from nnunetv2_lngswr.utils.seeds import run_seed
 if TYPE_CHECKING:
     from nnunetv2_lngswr.attacks import AttackSpec
 
-OWN_STEPS = ("ssah", "ssah_project", "square")  # steps of Adam at a small rate, and queries
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
-GRADIENT_COST = 3.5  # plain predictions
+# in plain predictions; measured 2.9 (2D) and 3.1 (3D), step_over_predictor of
+# benchmarks/results/2026-11-23-attack-cost-cpu.json
+GRADIENT_COST = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +105,8 @@ def check_names(options: Options) -> None:
     for name in options.attacks:
         if name not in WORST:
             _resolve(name)
-    named = _named_corruptions(options)
-    if named:
-        from evaluation.corruptions import get_corruption
-
-        for name in named:
-            get_corruption(name)
+    for name in _named_corruptions(options):
+        get_corruption(name)
 
 
 def plan_runs(
@@ -219,7 +222,7 @@ def _all_attack_runs(options: Options, attacks: Iterable[_Attack]) -> list[Evalu
 
 def _attack_runs(options: Options, attack: _Attack) -> list[EvaluationRun]:
     name, spec, norm = attack
-    steps = dict(options.steps_of).get(name, None if spec.name in OWN_STEPS else options.steps)
+    steps = dict(options.steps_of).get(name, None if spec.own_steps else options.steps)
     arguments = {
         k: v
         for k, v in (("steps", steps), ("restarts", options.restarts))
@@ -258,7 +261,7 @@ def _evaluations(spec: AttackSpec, arguments: Mapping[str, Any]) -> tuple[int, i
     count = 1
     for name in set(spec.tunable) & {"steps", "restarts"}:
         count *= arguments.get(name, defaults[name])
-    return (count, 0) if spec.name in ("noise", "square") else (1, count)
+    return (1, count) if spec.uses_gradients else (count, 0)
 
 
 def _named_corruptions(options: Options) -> list[str]:
@@ -269,8 +272,6 @@ def _corruption_runs(
     options: Options, *, ct: bool, two_dimensional: bool
 ) -> tuple[list[EvaluationRun], dict[str, str]]:
     """(the runs, {what of 'all' is left out: why})."""
-    from evaluation.corruptions import SEVERITIES, corruption_names, inapplicable
-
     named, all_of_them = _named_corruptions(options), "all" in options.corruptions
     left_out = inapplicable(ct=ct, two_dimensional=two_dimensional)
     for name in named:

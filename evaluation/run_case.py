@@ -17,7 +17,8 @@ import torch
 
 from evaluation import metrics
 from evaluation.case_result import CaseResult
-from evaluation.corruptions import CORRUPTIONS, apply_corruption
+from evaluation.corruption_table import CORRUPTIONS
+from evaluation.corruptions import apply_corruption
 from evaluation.example import StrongestAttack, build_example
 from evaluation.inputs import CaseFiles
 from evaluation.model.case import Case

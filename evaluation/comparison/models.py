@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
+from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.results_folder import differences
 from nnunetv2_lngswr.utils.errors import UserError
@@ -230,7 +231,8 @@ def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
 
 def _lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:
     names = [
-        dict.fromkeys(r["attack"] for r in model.rows if r["kind"] == "shift") for model in models
+        dict.fromkeys(r["attack"] for r in model.rows if r["kind"] == CORRUPTION)
+        for model in models
     ]
     everything = dict.fromkeys(name for of in names for name in of)
     return [name for name in everything if not all(name in of for of in names)]

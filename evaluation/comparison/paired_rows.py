@@ -18,8 +18,9 @@ import numpy as np
 
 from evaluation import significance
 from evaluation.comparison.folders import ComparedModel
+from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import RunKey
-from evaluation.report.records import Table, mean_groups
+from evaluation.report.records import CORRUPTIONS_MEAN, Table, mean_groups
 
 COLUMNS = (
     "kind",
@@ -45,7 +46,7 @@ COLUMNS = (
 )
 RUN = COLUMNS[:5]
 AGAINST_BASELINE = COLUMNS[COLUMNS.index("difference") :]
-TESTED = ("clean", "worst", "shifts_mean")
+TESTED = ("clean", "worst", CORRUPTIONS_MEAN)
 
 
 def paired_rows(models: Sequence[ComparedModel], *, seed: int) -> list[dict[str, Any]]:
@@ -112,8 +113,8 @@ def _groups(tables: Sequence[Table]) -> list[tuple[RunKey, list[RunKey]]]:
     Every run but single severities, then each corruption that all tables have, then all of these.
     """
     keys = tables[0].keys
-    corruptions = [k for k in keys if k[0] == "shift" and all(k in t.keys for t in tables)]
-    groups = [(key, [key]) for key in keys if key[0] != "shift"]
+    corruptions = [k for k in keys if k[0] == CORRUPTION and all(k in t.keys for t in tables)]
+    groups = [(key, [key]) for key in keys if key[0] != CORRUPTION]
     return [*groups, *mean_groups(corruptions)]
 
 

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-CONTROLS = {
-    "noise": "the noise control",
-    "transfer": "the transfer attack",
-    "square": "the query attack (square)",
-}
+from nnunetv2_lngswr.attacks.registry import ATTACKS
+
+CONTROLS = {spec.name: spec.control for spec in ATTACKS.values() if spec.control}
 
 Record = Mapping[str, Any]
 

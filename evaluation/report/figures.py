@@ -17,7 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from evaluation.protocol import CORRUPTION
 from evaluation.report.fitting import fitted, legend_label, lines_of, plain_texts
+from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
 from nnunetv2_lngswr.utils.files import write_file
 
 COLOURS = (
@@ -70,7 +72,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     norms = [n for n in TITLES if any(r["norm"] == n and r["epsilon_text"] for r in attacked)]
     if attacked and not norms:  # only attacks without a budget
         norms = ["linf"]
-    corrupted = [r for r in results if r["kind"] == "shift"]
+    corrupted = [r for r in results if r["kind"] == CORRUPTION]
     corruptions = list(dict.fromkeys(r["attack"] for r in corrupted))
     figure, axes = _panels(len(norms), len(corruptions))
     for axis, norm in zip(axes, norms):
@@ -103,7 +105,7 @@ def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record])
         Of `evaluation.compare.compare`.
     """
     norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
-    means = [r for r in records if r["kind"] in ("shift_mean", "shifts_mean")]
+    means = [r for r in records if r["kind"] in (CORRUPTION_MEAN, CORRUPTIONS_MEAN)]
     corruptions = list(dict.fromkeys(r["attack"] for r in means))
     if not norms and not corruptions:
         norms = ["linf"]  # the clean case alone
@@ -114,7 +116,7 @@ def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record])
         for axis, norm in zip(axes, norms):
             _draw_worst(axis, mine, norm, label=label, linewidth=1.8, **style)
         if corruptions:
-            by_name = {r["attack"]: r for r in mine if r["kind"].startswith("shift")}
+            by_name = {r["attack"]: r for r in means if r["model"] == name}
             chosen = [by_name[c] for c in corruptions]
             width = GROUP_WIDTH / len(names)
             at = np.arange(len(corruptions)) + (i - (len(names) - 1) / 2) * width

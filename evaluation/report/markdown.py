@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics import EMPTY_MASK_RULE
+from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import NORM_TITLES, is_noise
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
+from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
@@ -185,17 +187,17 @@ def _budget_table(rows: list[Record]) -> str:
 
 
 def _corruptions(summary: Summary) -> str:
-    rows = _find(summary, "shift")
+    rows = _find(summary, CORRUPTION)
     if not rows:
         return ""
     severities = sorted({r["severity"] for r in rows})
     by_run = {(r["attack"], r["severity"]): r["dice"] for r in rows}
     body = []
-    for mean in _find(summary, "shift_mean"):
+    for mean in _find(summary, CORRUPTION_MEAN):
         name = mean["attack"]
         dice = [percent_text(by_run[name, s]) for s in severities]
         body.append([name, _strengths(summary, name), *dice, interval_text(mean)])
-    total = _find(summary, "shifts_mean")[0]
+    total = _find(summary, CORRUPTIONS_MEAN)[0]
     means = [_mean_of_severity(rows, s) for s in severities]
     body.append(["**mean**", "", *means, f"**{interval_text(total)}**"])
     columns = ["corruption", "strength of severities 1-5", *severities, "mean"]
@@ -217,7 +219,7 @@ def _mean_of_severity(rows: list[Record], severity: int) -> str:
 
 
 def _labels(summary: Summary) -> str:
-    rows = [r for r in summary["results"] if r["kind"] in ("clean", "worst", "shifts_mean")]
+    rows = [r for r in summary["results"] if r["kind"] in ("clean", "worst", CORRUPTIONS_MEAN)]
     labels = rows[0]["labels"]
     if len(labels) < 2:
         return ""

@@ -18,11 +18,13 @@ import numpy as np
 
 from evaluation import significance
 from evaluation.metrics import METRICS
+from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import MEAN_LABEL, SIZES, Row, RunKey, run_key
 from evaluation.report.formats import json_ready
 from nnunetv2_lngswr.utils.files import write_file
 
 SCHEMA_VERSION = 1
+CORRUPTION_MEAN, CORRUPTIONS_MEAN = "shift_mean", "shifts_mean"  # kinds of records, as CORRUPTION
 
 
 class Table:
@@ -51,7 +53,7 @@ class Table:
         self._rows: dict[RunKey, list[Row]] = {}
         for row in rows:
             self._rows.setdefault(run_key(row), []).append(row)
-        order = {"clean": 0, "attack": 1, "worst": 2, "shift": 3}
+        order = {"clean": 0, "attack": 1, "worst": 2, CORRUPTION: 3}
         self.keys: list[RunKey] = sorted(self._rows, key=lambda k: order[k[0]])
 
     @property
@@ -84,8 +86,8 @@ class Table:
 def summarise(rows: Sequence[Row], *, seed: int) -> list[dict[str, Any]]:
     """One record per run over all cases, in the order of the rows.
 
-    Corruptions have besides one record per corruption over its severities ('shift_mean'), and one
-    for all of them ('shifts_mean').
+    Corruptions have besides one record per corruption over its severities (CORRUPTION_MEAN), and
+    one for all of them (CORRUPTIONS_MEAN).
 
     Parameters
     ----------
@@ -97,16 +99,16 @@ def summarise(rows: Sequence[Row], *, seed: int) -> list[dict[str, Any]]:
     table = Table(rows)
     draws = significance.resample(len(table.cases), seed=seed)
     groups = [(key, [key]) for key in table.keys]
-    groups += mean_groups([key for key in table.keys if key[0] == "shift"])
+    groups += mean_groups([key for key in table.keys if key[0] == CORRUPTION])
     return [_record(table, name, keys, draws) for name, keys in groups]
 
 
 def mean_groups(corruptions: Sequence[RunKey]) -> Iterator[tuple[RunKey, list[RunKey]]]:
     """(key of the mean, runs that it averages): each corruption's severities, then everything."""
     for name in dict.fromkeys(key[1] for key in corruptions):
-        yield ("shift_mean", name, "", "", None), [k for k in corruptions if k[1] == name]
+        yield (CORRUPTION_MEAN, name, "", "", None), [k for k in corruptions if k[1] == name]
     if corruptions:
-        yield ("shifts_mean", "all shifts", "", "", None), list(corruptions)
+        yield (CORRUPTIONS_MEAN, "all shifts", "", "", None), list(corruptions)
 
 
 def attack_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.corruptions import CORRUPTIONS
+from evaluation.corruption_table import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION, EvaluationRun
 from evaluation.report import records, strength

@@ -18,6 +18,7 @@ from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate, chec
 from nnunetv2_lngswr.attacks.geometry import project_onto_ball, step_direction
 from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, get_loss, judge_of
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
+from nnunetv2_lngswr.attacks.terms import PGD_PATH
 from nnunetv2_lngswr.attacks.threat_model import Ball
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -99,7 +100,7 @@ def ascend(
         Iterates are judged by `judge_of(loss_name)`.
     """
     check_steps(steps, restarts)
-    size = 2.5 * ball.epsilon / steps if step_size is None else step_size
+    size = PGD_PATH * ball.epsilon / steps if step_size is None else step_size
     if size < 0 or (size == 0 and ball.epsilon > 0):
         raise UserError(f"step_size must be > 0, got {step_size}")
     judge = judge_of(loss_name)

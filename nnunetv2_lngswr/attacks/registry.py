@@ -47,6 +47,14 @@ class AttackSpec:
     """Whether the caller must provide another model."""
     needs_features: bool = False
     """Whether the network must have an `.encoder`."""
+    uses_gradients: bool = True
+    """False for what asks the model for predictions alone."""
+    own_steps: bool = False
+    """Whether its steps are none of gradient ascent, so that --steps N without a name is not for
+    them: Adam's at a small rate, or queries."""
+    control: str = ""
+    """What the report calls it where it checks that no other attack is weaker; empty for attacks
+    that are no control."""
 
     @property
     def function(self) -> Callable[..., AttackResult]:
@@ -65,6 +73,8 @@ ATTACKS: dict[str, AttackSpec] = _table(
         implementation="nnunetv2_lngswr.attacks.noise:noise",
         norms=_BOTH,
         tunable=("restarts",),
+        uses_gradients=False,
+        control="the noise control",
         summary="random noise at the same budget, the control",
     ),
     AttackSpec(
@@ -155,6 +165,7 @@ ATTACKS: dict[str, AttackSpec] = _table(
         tunable=("steps",),
         uses_epsilon=False,
         needs_features=True,
+        own_steps=True,
         summary="semantic similarity attack on high frequencies, unbounded",
     ),
     AttackSpec(
@@ -164,14 +175,8 @@ ATTACKS: dict[str, AttackSpec] = _table(
         options={"project_into_ball": True},
         tunable=("steps",),
         needs_features=True,
+        own_steps=True,
         summary="ssah clipped into the epsilon ball, a variant",
-    ),
-    AttackSpec(
-        name="square",
-        implementation="nnunetv2_lngswr.attacks.square:square",
-        norms=(Norm.LINF,),
-        tunable=("steps", "restarts"),
-        summary="random search, no gradients",
     ),
     AttackSpec(
         name="transfer",
@@ -179,7 +184,18 @@ ATTACKS: dict[str, AttackSpec] = _table(
         norms=_BOTH,
         tunable=("steps", "restarts"),
         needs_surrogate=True,
+        control="the transfer attack",
         summary="PGD made on another model",
+    ),
+    AttackSpec(
+        name="square",
+        implementation="nnunetv2_lngswr.attacks.square:square",
+        norms=(Norm.LINF,),
+        tunable=("steps", "restarts"),
+        uses_gradients=False,
+        own_steps=True,
+        control="the query attack (square)",
+        summary="random search, no gradients",
     ),
 )
 

@@ -23,5 +23,8 @@ class Unit(StrEnum):
 LOSS_NAMES = ("ce", "dice_ce", "masked_ce", "js", "cospgd", "dice", "scale_free_dice")
 """What an attack may ascend; `attacks.losses.LOSSES` holds the functions."""
 
+PGD_PATH = 2.5
+"""Length of all steps of PGD together, in units of epsilon (Madry et al. 2018)."""
+
 TORCHATTACKS_PREFIX = "torchattacks:"
 """What the names of attacks start with that the package torchattacks has."""

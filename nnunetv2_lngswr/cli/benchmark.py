@@ -2,8 +2,10 @@
 
 import argparse
 import json
+from collections.abc import Iterable
 
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
+from nnunetv2_lngswr.experiments.robustness import ARMS, BASELINE, PRESETS, Options
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -22,7 +24,7 @@ def add_command(commands: Commands) -> None:
 def _add_robustness(benchmarks: Commands) -> None:
     command = benchmarks.add_parser(
         "robustness",
-        help="arms trained through nnU-Net, attacked and shifted, in one table",
+        help="arms trained through nnU-Net, attacked and corrupted, in one table",
         description=(
             "Trains vanilla nnU-Net and each ARM, a trainer by its short name, through nnU-Net at "
             "one equal budget, evaluates each on the validation cases of its fold, and writes "
@@ -70,16 +72,28 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--arms",
         nargs="+",
         metavar="ARM",
-        help="of vanilla (always), DA5, LNG, SWR, LNGSWR, AT, LNGSWRAT (all seven)",
+        default=list(Options.arms),
+        help=f"of {', '.join(ARMS)} (all of them); {BASELINE} is always one",
     )
-    add("--folds", nargs="+", type=int, default=[0], help="folds of splits_final.json (0)")
-    add("--seeds", nargs="+", type=int, default=[0], help="seeds of the training (0)")
+    add(
+        "--folds",
+        nargs="+",
+        type=int,
+        default=list(Options.folds),
+        help=f"folds of splits_final.json ({_listed(Options.folds)})",
+    )
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=list(Options.seeds),
+        help=f"seeds of the training ({_listed(Options.seeds)})",
+    )
+    presets = ", ".join(f"{name} ({preset.summary})" for name, preset in PRESETS.items())
     add(
         "--preset",
-        default="cpu-small",
-        help="cpu-small (low resolution, 10 x 50 iterations, 20 cases), search (the same training, "
-        "40 cases, PGD Linf only, no shifts; to choose settings) or gpu (native resolution, "
-        "100 x 250 iterations, all cases) (cpu-small)",
+        default=Options.preset,
+        help=f"{presets}; search attacks by PGD Linf alone, to choose settings (%(default)s)",
     )
     add(
         "--settings",
@@ -116,7 +130,7 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         "--max-cases",
         type=int,
         metavar="N",
-        help="validation cases to attack (the preset's: cpu-small 20, search 40, gpu all)",
+        help="validation cases to attack, instead of the preset's",
     )
 
 
@@ -151,10 +165,9 @@ def _add_overhead(benchmarks: Commands) -> None:
 
 
 def _robustness(arguments: argparse.Namespace) -> int:
-    from nnunetv2_lngswr.experiments.robustness import ARMS, benchmark_robustness
+    from nnunetv2_lngswr.experiments.robustness import benchmark_robustness
 
     options = options_of(arguments)
-    options["arms"] = options["arms"] or list(ARMS)
     try:
         options["settings"] = json.loads(options["settings"] or "{}")
     except json.JSONDecodeError as error:
@@ -179,6 +192,10 @@ def _robustness(arguments: argparse.Namespace) -> int:
             "robustness.md, robustness.json, compare.md, compare.csv, compare.png"
         )
     return 0
+
+
+def _listed(values: Iterable[int]) -> str:
+    return " ".join(map(str, values))
 
 
 def _overhead(arguments: argparse.Namespace) -> int:

@@ -10,9 +10,16 @@ from nnunetv2_lngswr.experiments.paper import DATASET_IDS, EPOCHS, Protocol, run
 def add_command(commands: Commands) -> None:
     """Add the command."""
     command = commands.add_parser(
-        "paper", help="the paper's protocol on converted data: train, attack, table; resumable"
+        "paper",
+        help="four trainers on five folds of one of the paper's data sets, with nnU-Net's "
+        "defaults: train, attack, table; resumable",
+        description=(
+            "Four trainers on five folds with nnU-Net's defaults, on the paper's data sets, "
+            "converted; the paper's own settings are not known to us. Trains, attacks, and writes "
+            "one table. The same call goes on where an earlier one stopped."
+        ),
     )
-    command.add_argument("dataset", choices=tuple(DATASET_IDS), help="which data set's protocol")
+    command.add_argument("dataset", choices=tuple(DATASET_IDS), help="which data set")
     _add_what(command)
     _add_where(command)
     _add_cost(command)

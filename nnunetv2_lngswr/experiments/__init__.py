@@ -1,1 +1,1 @@
-"""What trains, attacks and compares: the benchmarks, the paper's protocol, the demo."""
+"""What trains, attacks and compares: the benchmarks, the paper's data sets, the demo."""

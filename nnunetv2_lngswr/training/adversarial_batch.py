@@ -117,11 +117,6 @@ def select(target: SegmentationTarget, samples: Tensor) -> SegmentationTarget:
     )
 
 
-def ramp(step: float, ramp_steps: float) -> float:
-    """Factor of epsilon at a step: linear from 0 to 1 over `ramp_steps` steps; 1 without a ramp."""
-    return 1.0 if step >= ramp_steps else step / ramp_steps
-
-
 def attacked_samples(
     step: int, batch_size: int, clean_share: float, generator: torch.Generator
 ) -> Tensor:

@@ -30,7 +30,6 @@ from nnunetv2_lngswr.training.adversarial_batch import (
     attacked_samples,
     batch_target,
     craft,
-    ramp,
     select,
 )
 from nnunetv2_lngswr.training.bounds import CaseRanges, patch_bounds
@@ -39,6 +38,7 @@ from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.history import RobustCurveLogger, plot_robust_curve
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
 from nnunetv2_lngswr.training.robust_curve import moving_average, overfits, pseudo_dice
+from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
 from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, ATConfig
 from nnunetv2_lngswr.utils.seeds import stream_seed
 
@@ -48,8 +48,6 @@ BEST = "checkpoint_best.pth"
 
 class AdversarialTrainer(PlansEntryTrainer):
     """Adversarial training as the "adversarial" settings of the plans say (`settings.ATConfig`)."""
-
-    adversarial: ATConfig | None = ATConfig()
 
     # --- settings
 
@@ -91,7 +89,9 @@ class AdversarialTrainer(PlansEntryTrainer):
 
     @property
     def _step_size(self) -> float:
-        return 2.5 / FALLBACK_STEPS if self._fallen_back else self._at.relative_step_size
+        if self._fallen_back:
+            return relative_step_size("pgd", FALLBACK_STEPS)
+        return self._at.relative_step_size
 
     def _seed_streams(self, seed: int, epoch: int) -> None:
         super()._seed_streams(seed, epoch)
@@ -242,7 +242,8 @@ class AdversarialTrainer(PlansEntryTrainer):
         results = {}
         everyone = torch.arange(len(batch["data"]))
         epsilon, steps = self._at.epsilon_fraction, self._at.val_steps
-        for name, n, size in (("fgsm", 1, 1.25), ("pgd", steps, 2.5 / steps)):
+        for name, scheme, n in (("fgsm", "fgsm_rs", 1), ("pgd", "pgd", steps)):
+            size = relative_step_size(scheme, n)
             generator = torch.Generator(self.device).manual_seed(len(self._robust))
             attacked = self._craft(batch, everyone, epsilon, generator, n, size)
             # a copy: nnU-Net writes into the target where there is an ignore label

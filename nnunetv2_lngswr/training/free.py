@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_lngswr.attacks.geometry import project_onto_ball, step_direction
+from nnunetv2_lngswr.attacks.geometry import like_channels, project_onto_ball, step_direction
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 
@@ -32,7 +32,7 @@ class Perturbation:
         """
         carried = torch.zeros_like(x)
         if self._carried is not None:
-            carried = self._carried * _per_voxel(ball.scale, x)
+            carried = self._carried * like_channels(ball.scale, x)
         carried[clean] = 0
         return project_onto_ball(x + carried, x, ball).requires_grad_()
 
@@ -44,7 +44,7 @@ class Perturbation:
         gradient = torch.nan_to_num(leaf.grad, nan=0.0, posinf=0.0, neginf=0.0)
         step = size * step_direction(gradient, ball)
         moved = project_onto_ball(leaf.detach() + step, x, ball) - x
-        scale = _per_voxel(ball.scale, x)
+        scale = like_channels(ball.scale, x)
         self._carried = torch.where(scale > 0, moved / torch.where(scale > 0, scale, 1.0), 0.0)
 
 
@@ -67,7 +67,3 @@ class Replay:
             self._batch, self._left = next(self.batches), self.times
         self._left -= 1
         return self._batch
-
-
-def _per_voxel(scale: Tensor, x: Tensor) -> Tensor:
-    return scale.view(*scale.shape, *[1] * (x.ndim - 2))

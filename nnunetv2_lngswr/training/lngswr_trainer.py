@@ -18,9 +18,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
-from nnunetv2_lngswr.training.adversarial_batch import ramp
 from nnunetv2_lngswr.training.history import gain_lines, plot_history, read_history
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
+from nnunetv2_lngswr.training.schedule import ramp
 from nnunetv2_lngswr.training.settings import TrainerSettings
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.seeds import stream_seed
@@ -29,7 +29,6 @@ from nnunetv2_lngswr.utils.seeds import stream_seed
 class LNGSWRTrainer(PlansEntryTrainer):
     """What the trainers of LNG-SWR share (arXiv 2511.16162); each has a `method` of its own."""
 
-    method: LNGSWRConfig | None = LNGSWRConfig()
     _steps = 0  # begun in this run
 
     @classmethod
@@ -112,11 +111,12 @@ class LNGSWRTrainer(PlansEntryTrainer):
     def train_step(self, batch: dict) -> dict:
         self._steps += 1
         steps = self.num_epochs * self.num_iterations_per_epoch
-        ramp_steps = self.lngswr.config.noise_ramp_up * steps
-        self.lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
+        lngswr = self.lngswr  # once: it is looked for among all modules
+        ramp_steps = lngswr.config.noise_ramp_up * steps
+        lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
         result = super().train_step(batch)
-        self.lngswr.commit_priors()
-        self.lngswr.clamp_gates_()
+        lngswr.commit_priors()
+        lngswr.clamp_gates_()
         return result
 
     # --- gains and priors, for people to look at

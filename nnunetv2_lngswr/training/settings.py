@@ -28,6 +28,7 @@ from nnunetv2_lngswr.method.checks import (
     require_size,
 )
 from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.training.schedule import relative_step_size
 from nnunetv2_lngswr.utils.epsilon import parse_epsilon
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import did_you_mean
@@ -174,9 +175,7 @@ class ATConfig:
         """Size of a step in units of epsilon."""
         if self.step_size is not None:
             return float(self.step_size)
-        if self.scheme == "pgd":
-            return 2.5 / self.attack_steps
-        return {"fgsm_rs": 1.25, "free": 1.0}[self.scheme]
+        return relative_step_size(self.scheme, self.attack_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

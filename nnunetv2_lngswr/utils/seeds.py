@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 
 def process_seeds(seed: int, epoch: int, rank: int) -> tuple[int, int, int]:
     """For the global streams of random, numpy and torch in one epoch of a training, 32 bits each.
@@ -19,6 +17,8 @@ def process_seeds(seed: int, epoch: int, rank: int) -> tuple[int, int, int]:
     epoch : 0, 1, ..., or -1 for what comes before the first
     rank : of the process in a distributed training
     """
+    import numpy as np  # here: the other streams are wanted where only options are read
+
     state = np.random.SeedSequence([seed, epoch + 1, rank]).generate_state(3)
     return int(state[0]), int(state[1]), int(state[2])
 

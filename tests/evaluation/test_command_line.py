@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from evaluation import command_line, robust
+from evaluation.corruption_table import corruption_names
 from evaluation.options import Options
+from nnunetv2_lngswr.attacks.registry import attack_names
 from tests.evaluation.tiny import command, without_torch
 
 
@@ -27,6 +29,12 @@ def test_dry_run_prints_and_writes_nothing(world, tmp_path, capsys):
 def test_help_needs_no_torch():
     done = without_torch("import evaluation.robust as r; r.main(['--help'])")
     assert done.returncode == 0 and "--epsilons" in done.stdout and "worst_linf" in done.stdout
+
+
+def test_help_names_every_attack_and_every_corruption():
+    said = command_line.build_parser().format_help().replace("\n", " ").replace(",", " ").split()
+    for name in (*attack_names(), *corruption_names()):
+        assert name in said or f"{name};" in said, name
 
 
 BAD = {
@@ -110,6 +118,7 @@ def test_images_without_labels_argument(world, tmp_path, capsys):
         (["--epsilons", "8"], 2, "did you mean 8/255?"),
         (["--steps", "ten"], 2, "steps must be N or NAME=N"),
         (["--attacks", "pgd_lnf"], 2, "did you mean pgd_linf"),
+        (["--corruptions", "gama"], 2, "did you mean gamma"),
         (["--attacks", "pgd_linf", "--steps", "ssah=3"], 2, "ssah, which is not among the attacks"),
     ],
 )

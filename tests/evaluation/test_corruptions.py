@@ -21,6 +21,12 @@ def corrupted(name, x, severity, seed=0, **options):
     return corruptions.apply_corruption(name, x, severity=severity, seed=seed, **HU, **options)
 
 
+def test_each_of_the_table_has_its_function_and_five_strengths():
+    assert set(corruptions._FUNCTIONS) == set(corruptions.CORRUPTIONS)
+    for corruption in corruptions.CORRUPTIONS.values():
+        assert len(corruption.strengths) == len(corruptions.SEVERITIES), corruption.name
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", corruptions.corruption_names())
 def test_strength_rises_with_severity(name, shape):

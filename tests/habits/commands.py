@@ -96,6 +96,12 @@ def parser_of(words: tuple[str, ...]) -> Callable[[], object] | None:
     if words[:2] == ("python", "-m") and words[2].startswith("evaluation."):
         main = import_module(words[2]).main
         return lambda: main(list(words[3:]))
+    if words[0] == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        given = get_args_parser().parse_args(list(words[1:]))
+        assert given.module, f"torchrun runs a module of ours, by -m: {' '.join(words)}"
+        return parser_of(("python", "-m", given.training_script, *given.training_script_args))
     if words[0] == "python" and words[1].endswith(".py") and (ROOT / words[1]).is_file():
         return lambda: runpy.run_path(str(ROOT / words[1]), run_name="__main__")
     return None

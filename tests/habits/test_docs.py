@@ -1,11 +1,16 @@
 """README and manual: their size, their commands, the tests that they name, and the site."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from evaluation.corruption_table import corruption_names
+from evaluation.options import WORST, Options
+from evaluation.protocol import GRADIENT_COST, plan_runs
+from nnunetv2_lngswr.attacks.registry import attack_names
 from tests.habits.commands import Shown, check, commands_of, shown_commands
 from tests.habits.tools import ROOT, pages, run_tool, said
 
@@ -52,6 +57,46 @@ def test_every_test_that_the_manual_names_exists():
             if not where or (function and f"def {function}(" not in where):
                 missing.append(f"{page.name}: {file}::{function}")
     assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [(("attacks, by default", "by name"), attack_names()), (("corruptions",), corruption_names())],
+    ids=["attacks", "corruptions"],
+)
+def test_the_manual_names_what_can_be_run_and_nothing_else(rows, names):
+    text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    told = set()
+    for row in rows:
+        (cell,) = re.findall(rf"^\| {row}[^|]*\|(.*)\|$", text, flags=re.MULTILINE)
+        told |= set(re.findall(r"`([a-z0-9_]+)`", cell))
+    assert told - set(WORST) == set(names)
+
+
+@pytest.mark.parametrize("two_dimensional", [True, False])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/evaluation.md"])
+def test_what_the_whole_suite_costs_is_what_is_planned(page, two_dimensional):
+    runs = plan_runs(Options(), ct=False, two_dimensional=two_dimensional).runs
+    planned = sum(run.cost for run in runs)
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert f"about {round(planned, -2):,.0f} predictions per case" in text
+
+
+def test_a_gradient_costs_what_was_measured():
+    file = ROOT / "benchmarks/results/2026-11-23-attack-cost-cpu.json"
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    costs = [measured[dimension]["time"]["step_over_predictor"] for dimension in ("2d", "3d")]
+    assert round(sum(costs) / 2) == GRADIENT_COST
+
+
+def test_the_map_names_every_folder_and_every_module_of_the_evaluation():
+    text = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    picture = text[text.index("```\nnnunetv2_lngswr/") :].split("```")[1]
+    packages = [p.parent for p in ROOT.glob("*/**/__init__.py") if "tests" not in p.parts]
+    named = {f"{p.name}/" for p in packages if len(p.relative_to(ROOT).parts) <= 2}
+    for folder in ("evaluation", "nnunetv2_lngswr/method", "nnunetv2_lngswr/training"):
+        named |= {p.name for p in (ROOT / folder).glob("*.py") if p.name != "__init__.py"}
+    assert not [name for name in sorted(named) if name not in picture]
 
 
 def test_every_file_of_ours_that_the_manual_names_exists():

@@ -11,7 +11,9 @@ WITHOUT_TORCH = (
     "nnunetv2_lngswr.method.config",
     "nnunetv2_lngswr.training.settings",
     "evaluation.compare",
+    "evaluation.corruption_table",
     "evaluation.options",
+    "evaluation.protocol",
     "evaluation.robust",
 )
 HEAVY = ("torch", "nnunetv2", "scipy", "matplotlib", "SimpleITK")

@@ -14,7 +14,6 @@ from nnunetv2_lngswr.training.adversarial_batch import (
     attacked_samples,
     batch_target,
     craft,
-    ramp,
 )
 from tests import model_folders
 from tests.model_folders import make_network
@@ -168,7 +167,7 @@ def test_gradients_that_overflow_make_no_step(rng):
     assert torch.isfinite(gradient).all()
 
 
-# --- shares, ramp, targets
+# --- shares, targets
 
 
 @pytest.mark.parametrize(
@@ -182,10 +181,6 @@ def test_clean_share_is_exact_over_the_steps_and_anywhere_in_the_batch(rng, batc
         assert {i for a in attacked for i in range(batch_size) if i not in a.tolist()} == set(
             range(batch_size)
         )
-
-
-def test_ramp_is_linear_then_one():
-    assert [ramp(step, 4) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1] and ramp(0, 0) == 1
 
 
 def test_targets_of_labels_regions_and_ignored_voxels():

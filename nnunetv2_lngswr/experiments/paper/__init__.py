@@ -1,4 +1,6 @@
-"""`lngswr paper lidc | tnscui`: the paper's protocol from converted data to its table.
+"""`lngswr paper lidc | tnscui`: the paper's data sets, from converted data to one table.
+
+Four trainers on five folds with nnU-Net's defaults; the paper's own settings are not known to us.
 
 patient-wise splits -> plan and preprocess -> train four trainers on each fold (vanilla, LNG-SWR,
 both with adversarial training) -> attack what each fold's model predicts on its validation cases

@@ -1,4 +1,4 @@
-"""What the paper's protocol is told: data, folds, budget."""
+"""What `lngswr paper` is told: data, folds, budget."""
 
 from dataclasses import dataclass
 

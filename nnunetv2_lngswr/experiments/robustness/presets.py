@@ -23,6 +23,17 @@ class Preset:
     evaluation: tuple[str, ...]
     """Options of lngswr evaluate."""
 
+    @property
+    def summary(self) -> str:
+        """Resolution, length of the training and cases, in words."""
+        resolution = "low resolution" if self.shortest_side else "native resolution"
+        iterations = f"{self.budget['num_epochs']} x {self.budget['num_iterations_per_epoch']}"
+        limit = "--max-cases"
+        cases = (
+            self.evaluation[self.evaluation.index(limit) + 1] if limit in self.evaluation else "all"
+        )
+        return f"{resolution}, {iterations} iterations, {cases} cases"
+
 
 LOW_RESOLUTION = {2: 128, 3: 34}
 SMALL_BATCHES = {2: 10, 3: 2}
