@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluation.options import ATTACKS, EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.option_types import given_text
 
 PROG = "python -m evaluation.robust"
 _DEFAULTS = Options()
@@ -101,6 +102,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-m",
         dest="model_folder",
+        type=given_text,
         required=True,
         metavar="MODEL_FOLDER",
         help="TRAINER__PLANS__CONFIGURATION with fold_X subfolders",
@@ -108,16 +110,31 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-i",
         dest="images",
+        type=given_text,
         metavar="IMAGES",
         help="image folder (<case>_0000.ext); without -i and -l: each fold's validation cases, "
         "each by the model that has not seen it",
     )
-    add("-l", dest="labels", metavar="LABELS", help="label folder (<case>.ext)")
-    add("-o", dest="output_folder", required=True, metavar="OUT", help="output folder")
+    add(
+        "-l",
+        dest="labels",
+        type=given_text,
+        metavar="LABELS",
+        help="label folder (<case>.ext)",
+    )
+    add(
+        "-o",
+        dest="output_folder",
+        type=given_text,
+        required=True,
+        metavar="OUT",
+        help="output folder",
+    )
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="folds; default: those found")
     add(
         "-chk",
         dest="checkpoint",
+        type=given_text,
         default=_DEFAULTS.checkpoint,
         help="checkpoint name; default: %(default)s",
     )
@@ -131,6 +148,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-device",
         dest="device",
+        type=given_text,
         default=_DEFAULTS.device,
         help="cuda, cpu or mps; default: cuda where there is one",
     )
@@ -144,6 +162,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-prev_stage_predictions",
         dest="previous_stage",
+        type=given_text,
         metavar="FOLDER",
         help="segmentations of the previous stage, for a cascade",
     )
@@ -207,6 +226,7 @@ def _add_steps_and_surrogate(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--surrogate",
+        type=given_text,
         metavar="MODEL_FOLDER",
         help="model on which transfer makes its perturbations; adds that attack",
     )

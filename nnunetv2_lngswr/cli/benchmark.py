@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from typing import Any
 
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.option_types import given_text
 
 
 def add_command(commands: Commands) -> None:
@@ -44,6 +46,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         "-d",
         "--data-set",
         dest="dataset",
+        type=given_text,
         required=True,
         metavar="DATASET",
         help="full name in nnUNet_raw, such as Dataset611_ThyroidUS",
@@ -51,6 +54,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add(
         "-c",
         dest="configuration",
+        type=given_text,
         required=True,
         metavar="CONFIGURATION",
         help="2d, 3d_fullres, ...",
@@ -58,6 +62,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add(
         "-o",
         dest="output",
+        type=given_text,
         required=True,
         metavar="FOLDER",
         help="folder for everything it writes; the same one goes on",
@@ -146,7 +151,13 @@ def _add_overhead(benchmarks: Commands) -> None:
         action="store_true",
         help="by torch.compile, as nnU-Net does on CUDA",
     )
-    add("-o", dest="output", metavar="FOLDER", help="write overhead.json and overhead.md there")
+    add(
+        "-o",
+        dest="output",
+        type=given_text,
+        metavar="FOLDER",
+        help="write overhead.json and overhead.md there",
+    )
     command.set_defaults(run=_overhead)
 
 
@@ -155,12 +166,9 @@ def _robustness(arguments: argparse.Namespace) -> int:
 
     options = options_of(arguments)
     options["arms"] = options["arms"] or list(ARMS)
-    try:
-        options["settings"] = json.loads(options["settings"] or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"--settings must be JSON: {error}") from None
+    options["settings"] = _settings(options["settings"])
     if options["variants"] is not None:
-        options["variants"] = read_json(options["variants"])
+        options["variants"] = _variants(options["variants"])
     output = benchmark_robustness(
         options.pop("dataset"),
         options.pop("configuration"),
@@ -175,6 +183,30 @@ def _robustness(arguments: argparse.Namespace) -> int:
             "robustness.md, robustness.json, compare.md, compare.csv, compare.png"
         )
     return 0
+
+
+def _settings(text: str | None) -> dict[str, Any]:
+    try:
+        settings = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings must be JSON: {error}") from None
+    except RecursionError:
+        raise UserError("--settings must be JSON, got one that is nested too deep") from None
+    if not isinstance(settings, dict):
+        raise UserError(
+            f"--settings must be a JSON object such as '{{\"noise_sigma_input\": 0.5}}', got {text}"
+        )
+    return settings
+
+
+def _variants(file: str) -> dict[str, Any]:
+    variants: Any = read_json(file)
+    if not isinstance(variants, dict):
+        raise UserError(
+            f'{file} must hold an object {{"NAME": {{"arm": ..., ...}}, ...}}, got '
+            f"{json.dumps(variants)[:40]} (--variants)"
+        )
+    return variants
 
 
 def _overhead(arguments: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()) -> dict:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable as JSON ({error})") from None
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:
