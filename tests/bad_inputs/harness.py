@@ -115,8 +115,9 @@ def _status(main: Callable, argv: list[str]) -> tuple[object, bool]:
     def stop(number, frame):
         raise _TooLong
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = signal.signal(signal.SIGALRM, stop)
+    # the suite's own limit goes on afterwards
+    left, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         return main(argv), False
     except SystemExit as ended:
@@ -124,7 +125,8 @@ def _status(main: Callable, argv: list[str]) -> tuple[object, bool]:
     except _TooLong:
         return f"none after {SECONDS} s", False
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _of_text(said: str, asked: bool, says: Sequence[str]) -> list[str]:
