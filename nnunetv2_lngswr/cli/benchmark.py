@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from typing import Any
 
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
 from nnunetv2_lngswr.utils.errors import UserError
@@ -166,9 +165,12 @@ def _robustness(arguments: argparse.Namespace) -> int:
 
     options = options_of(arguments)
     options["arms"] = options["arms"] or list(ARMS)
-    options["settings"] = _settings(options["settings"])
+    try:
+        options["settings"] = json.loads(options["settings"] or "{}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"--settings must be JSON: {error}") from None
     if options["variants"] is not None:
-        options["variants"] = _variants(options["variants"])
+        options["variants"] = read_json(options["variants"])
     output = benchmark_robustness(
         options.pop("dataset"),
         options.pop("configuration"),
@@ -183,30 +185,6 @@ def _robustness(arguments: argparse.Namespace) -> int:
             "robustness.md, robustness.json, compare.md, compare.csv, compare.png"
         )
     return 0
-
-
-def _settings(text: str | None) -> dict[str, Any]:
-    try:
-        settings = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise UserError(f"--settings must be JSON: {error}") from None
-    except RecursionError:
-        raise UserError("--settings must be JSON, got one that is nested too deep") from None
-    if not isinstance(settings, dict):
-        raise UserError(
-            f"--settings must be a JSON object such as '{{\"noise_sigma_input\": 0.5}}', got {text}"
-        )
-    return settings
-
-
-def _variants(file: str) -> dict[str, Any]:
-    variants: Any = read_json(file)
-    if not isinstance(variants, dict):
-        raise UserError(
-            f'{file} must hold an object {{"NAME": {{"arm": ..., ...}}, ...}}, got '
-            f"{json.dumps(variants)[:40]} (--variants)"
-        )
-    return variants
 
 
 def _overhead(arguments: argparse.Namespace) -> int:

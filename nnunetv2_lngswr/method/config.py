@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_lngswr.method.bands import HAAR, SPECTRA, check_wavelet, subbands
-from nnunetv2_lngswr.method.checks import (
-    is_bool,
-    is_int,
-    is_number,
-    is_share,
-    is_size,
-    require,
-)
+from nnunetv2_lngswr.method.checks import is_bool, is_int, is_number, is_share, require
 
 FUSIONS = ("mix", "conv")
 _SWITCHES = (
@@ -94,7 +87,6 @@ class LNGSWRConfig:
             require(name, getattr(self, name), is_share, "a number in [0, 1]")
         for name in ("noise_sigma_input", "noise_sigma_stages"):
             require(name, getattr(self, name), _is_amplitude, "a number >= 0")
-            require(name, getattr(self, name), is_size, "finite")
         require("noise_spectrum", self.noise_spectrum, SPECTRA.__contains__, _one_of(SPECTRA))
         require(
             "reconstruct_from_stage",
@@ -113,7 +105,6 @@ class LNGSWRConfig:
             lambda v: v is None or (is_number(v) and v > 0),
             "a number > 0, or null",
         )
-        require("prior_sigma", self.prior_sigma, lambda v: v is None or is_size(v), "finite")
         require(
             "prior_momentum",
             self.prior_momentum,

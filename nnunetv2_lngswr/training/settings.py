@@ -61,12 +61,7 @@ class RunSettings:
         for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
             require(name, getattr(self, name), _is_none_or_count, "an integer >= 1")
         require("seed", self.seed, lambda v: v is None or (is_int(v) and v >= 0), "an integer >= 0")
-        require(
-            "warm_start",
-            self.warm_start,
-            lambda v: v is None or (isinstance(v, str) and v.strip() != ""),
-            "a path",
-        )
+        require("warm_start", self.warm_start, lambda v: v is None or isinstance(v, str), "a path")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ TABLES = [
     table("ends in a line", cut_in_line, "cases.csv"),
     table("lacks a column", spoil.write(CSV, "case,kind\n1,2\n"), "cases.csv", "dice"),
     table("has all rows twice", change_rows(lambda lines: lines * 2), "case3"),
-    table("has one row twice", change_rows(lambda lines: [*lines, lines[-1]]), "twice"),
+    table("has one row twice", change_rows(lambda lines: [*lines, lines[-1]]), "case4"),
     table("lacks the last row", change_rows(lambda lines: lines[:-1]), "case4"),
     table(
         "lacks a case",
@@ -130,7 +130,7 @@ SUMMARIES = [
     summary("cases are null", "cases", None, "cases"),
     summary("cases are a number", "cases", 2, "cases"),
     summary("no cases", "cases", [], "cases"),
-    summary("other cases", "cases", ["case3", "case9"], "case9"),
+    summary("other cases", "cases", ["case3", "case9"], "cases", "case4"),
     summary("other budgets", "options.epsilons", ["8/255"], "epsilons"),
     summary("other steps", "options.steps", 99, "steps", "99"),
     summary("other seed", "options.seed", 7, "seed"),

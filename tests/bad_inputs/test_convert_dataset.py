@@ -56,7 +56,7 @@ IMAGES = [
     bad("name climbs out", images("--name", "../x"), "'../x'", "--name"),
     bad("name is empty text", images("--name", ""), "''", "--name"),
     bad("name with umlauts", images("--name", "Schilddrüse"), "Schilddrüse", "--name"),
-    bad("name is too long", images("--name", "x" * 300), "name too long"),
+    bad("name is too long", images("--name", "x" * 300), "200", "--name"),
     bad("folds 0", images("--folds", "0"), "folds", "0"),
     bad("folds 1", images("--folds", "1"), "folds", "1"),
     bad("folds -5", images("--folds", "-5"), "folds", "-5"),
@@ -149,7 +149,7 @@ THYROID = [
     bad("two image folders", thyroid(), "image, images", spoil=spoil.folder("in/images")),
     bad("no table", thyroid(), "train.csv", spoil=spoil.remove("in/train.csv")),
     bad("table is a folder", thyroid(), "train.csv", spoil=spoil.folder("in/train.csv")),
-    bad("table is empty", thyroid(), "ID and CATE", spoil=spoil.write("in/train.csv", "")),
+    bad("table is empty", thyroid(), "ID", "CATE", spoil=spoil.write("in/train.csv", "")),
     bad(
         "table's columns", thyroid(), "name", spoil=spoil.write("in/train.csv", "name,class\n1,0\n")
     ),

@@ -108,7 +108,8 @@ IMAGES = [
     bad(
         "image's only file is channel 1",
         evaluate(),
-        "case0_0001.nii.gz",
+        "case0",
+        "0001",
         "0000",
         spoil=spoil.move(IMAGE, "images/case0_0001.nii.gz"),
     ),
@@ -116,7 +117,7 @@ IMAGES = [
         "image with channels 0 and 2",
         evaluate(),
         "case0",
-        "2 channels",
+        "channels",
         spoil=spoil.copy(IMAGE, "images/case0_0002.nii.gz"),
     ),
     bad(
@@ -248,7 +249,7 @@ VALIDATION = [
     splits("val is a text", '[{"train": [], "val": "case0"}]', "val"),
     splits("val holds numbers", '[{"train": [], "val": [0, 1]}]', "val"),
     splits("val is empty", '[{"train": ["case0"], "val": []}]', "val"),
-    splits("val climbs out of the folder", '[{"train": [], "val": ["../../x"]}]', "../../x"),
+    splits("val climbs out of the folder", '[{"train": [], "val": ["../../x"]}]'),
     splits("val names what is not there", '[{"train": [], "val": ["no"]}]', "no"),
     validation("no raw data", spoil.remove(RAW), "nnUNet_raw", "Dataset999_Tiny"),
     validation(

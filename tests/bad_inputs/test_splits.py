@@ -51,7 +51,6 @@ ARGUMENTS = [
     bad("join and allow", splits("--join", "--allow-near-duplicates"), "--join"),
     bad("output is a folder", splits("-o", "ROOT/raw"), "ROOT/raw"),
     bad("output below a file", splits("-o", "ROOT/cases.csv/x.json"), "ROOT/cases.csv"),
-    bad("output is a circle", splits("-o", "ROOT/c"), "ROOT/c", spoil=spoil.circle("c")),
     bad("output may not be written", splits(), "splits_final.json", refused="raw"),
 ]
 

@@ -27,6 +27,10 @@ def is_file(name: str, change, *says: str):
     return bad(f"checkpoint is {name}", warm_start(), "checkpoint_final.pth", *says, spoil=change)
 
 
+def in_entry(value) -> spoil.Spoil:
+    return spoil.change_checkpoint(CHECKPOINT, {f"{CONFIGURATION}.lngswr": value})
+
+
 PLACES = [
     bad("no arguments", ["warm-start"], "VANILLA.pth"),
     bad("no destination", ["warm-start", SOURCE], "OUT.pth"),
@@ -60,7 +64,7 @@ FILES = [
     is_file("cut in half", spoil.cut(CHECKPOINT)),
     is_file("text", spoil.write(CHECKPOINT, "weights")),
     is_file("a circle", spoil.circle(CHECKPOINT)),
-    is_file("a tensor", spoil.save_torch(CHECKPOINT, torch.zeros(2)), "missing"),
+    is_file("a tensor", spoil.save_torch(CHECKPOINT, torch.zeros(2))),
     is_file("objects", spoil.save_torch(CHECKPOINT, {"a": print}), "print"),
 ]
 
@@ -70,7 +74,7 @@ CONTENTS = [
     holds("init_args are empty", "init_args", {}, "init_args", "plans"),
     holds("weights are None", "network_weights", None, "network_weights"),
     holds("weights are a list", "network_weights", [1], "network_weights"),
-    holds("no weights", "network_weights", {}, "architecture"),
+    holds("no weights", "network_weights", {}, "weights"),
     holds("weights are numbers", "network_weights", {"encoder.x": 1}, "network_weights"),
     holds(
         "weights of another shape",
@@ -112,16 +116,21 @@ CONTENTS = [
         "os.system",
     ),
     holds("an unknown argument", f"{KWARGS}.colour", "red", "colour"),
-    holds("features below 0", f"{KWARGS}.features_per_stage", [-4, 8], "arch_kwargs"),
-    holds("stages as text", f"{KWARGS}.n_stages", "two", "arch_kwargs"),
+    holds("features below 0", f"{KWARGS}.features_per_stage", [-4, 8]),
+    holds("stages as text", f"{KWARGS}.n_stages", "two"),
     holds("dataset_json is None", "init_args.dataset_json", None, "dataset_json"),
     holds("dataset_json without channels", "init_args.dataset_json.channel_names", DROP, "channel"),
     holds("dataset_json without labels", "init_args.dataset_json.labels", DROP, "labels"),
     holds("labels as text", "init_args.dataset_json.labels.ball", "one", "label"),
-    holds("entry is a list", f"{CONFIGURATION}.lngswr", [1], "lngswr"),
-    holds("entry's key is unknown", f"{CONFIGURATION}.lngswr", {"gain": 1}, "gain", "gains"),
-    holds("entry's value", f"{CONFIGURATION}.lngswr", {"gate_init": 7}, "gate_init", "7"),
-    holds("entry's gains", f"{CONFIGURATION}.lngswr", {"gains": [0.1] * 9}, "gains"),
+    *(
+        bad(f"checkpoint: {name}", warm_start(), *says, spoil=in_entry(value))
+        for name, value, *says in [
+            ("entry is a list", [1], "lngswr"),
+            ("entry's key is unknown", {"gain": 1}, "gain", "gains"),
+            ("entry's value", {"gate_init": 7}, "gate_init", "7"),
+            ("entry's gains for other axes", {"gains": [0.1, 0.2, 0.3, 0.4, 0.5]}, "gains"),
+        ]
+    ),
 ]
 
 TABLE = [*PLACES, *FILES, *CONTENTS]
