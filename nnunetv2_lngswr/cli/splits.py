@@ -52,10 +52,7 @@ def add_command(commands: Commands) -> None:
 def _add_patients(command: argparse.ArgumentParser) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--pattern",
-        type=given_text,
-        metavar="REGEX",
-        help="what in a case's name tells the patient, in parentheses",
+        "--pattern", metavar="REGEX", help="what in a case's name tells the patient, in parentheses"
     )
     source.add_argument("--csv", type=given_text, metavar="FILE", help="table with a row per case")
     command.add_argument(

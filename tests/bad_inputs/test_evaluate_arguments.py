@@ -169,7 +169,7 @@ PARTS = [
     bad(
         "LOCAL_RANK x",
         evaluate("-device", "cuda"),
-        "LOCAL_RANK",
+        "cuda:x",
         environ={"LOCAL_RANK": "x", "WORLD_SIZE": "1", "RANK": "0"},
     ),
     bad("workers 0", evaluate("--workers", "0"), "workers", "0"),
