@@ -15,6 +15,7 @@ from evaluation.corruption_table import corruption_names
 from evaluation.options import ATTACKS, EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.attacks.registry import attack_names
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.option_types import given_text
 from nnunetv2_lngswr.utils.values import shown
 
 PROG = "python -m evaluation.robust"
@@ -107,6 +108,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-m",
         dest="model_folder",
+        type=given_text,
         required=True,
         metavar="MODEL_FOLDER",
         help="TRAINER__PLANS__CONFIGURATION with fold_X subfolders",
@@ -114,16 +116,31 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-i",
         dest="images",
+        type=given_text,
         metavar="IMAGES",
         help="image folder (<case>_0000.ext); without -i and -l: each fold's validation cases, "
         "each by the model that has not seen it",
     )
-    add("-l", dest="labels", metavar="LABELS", help="label folder (<case>.ext)")
-    add("-o", dest="output_folder", required=True, metavar="OUT", help="output folder")
+    add(
+        "-l",
+        dest="labels",
+        type=given_text,
+        metavar="LABELS",
+        help="label folder (<case>.ext)",
+    )
+    add(
+        "-o",
+        dest="output_folder",
+        type=given_text,
+        required=True,
+        metavar="OUT",
+        help="output folder",
+    )
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="folds; default: those found")
     add(
         "-chk",
         dest="checkpoint",
+        type=given_text,
         default=_DEFAULTS.checkpoint,
         help="checkpoint name; default: %(default)s",
     )
@@ -137,6 +154,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-device",
         dest="device",
+        type=given_text,
         default=_DEFAULTS.device,
         help="cuda, cpu or mps; default: cuda where there is one",
     )
@@ -150,6 +168,7 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     add(
         "-prev_stage_predictions",
         dest="previous_stage",
+        type=given_text,
         metavar="FOLDER",
         help="segmentations of the previous stage, for a cascade",
     )
@@ -213,6 +232,7 @@ def _add_steps_and_surrogate(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--surrogate",
+        type=given_text,
         metavar="MODEL_FOLDER",
         help="model on which transfer makes its perturbations; adds that attack",
     )

@@ -21,6 +21,7 @@ from typing import Any
 from evaluation.options import LIMITS, check_integer
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.option_types import given_text
 
 PROG = "python -m evaluation.compare"
 
@@ -101,11 +102,17 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "folders",
         nargs="+",
+        type=given_text,
         metavar="FOLDER[,FOLDER...]",
         help="OUT folders; the first is the baseline; commas join a model's folds and seeds",
     )
     parser.add_argument(
-        "-o", dest="output_folder", required=True, metavar="OUT", help="output folder"
+        "-o",
+        dest="output_folder",
+        type=given_text,
+        required=True,
+        metavar="OUT",
+        help="output folder",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of bootstrap and permutations; default: %(default)s"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation import command_line
 from evaluation.options import MOST_WORKERS, Options, check_integer, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.errors import UserError
 
 if TYPE_CHECKING:
     from evaluation.results_folder import ResultsFolder

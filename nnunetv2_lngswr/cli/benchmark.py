@@ -8,6 +8,7 @@ from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
 from nnunetv2_lngswr.experiments.robustness import ARMS, BASELINE, PRESETS, Options
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.option_types import given_text
 
 
 def add_command(commands: Commands) -> None:
@@ -46,6 +47,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         "-d",
         "--data-set",
         dest="dataset",
+        type=given_text,
         required=True,
         metavar="DATASET",
         help="full name in nnUNet_raw, such as Dataset611_ThyroidUS",
@@ -53,6 +55,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add(
         "-c",
         dest="configuration",
+        type=given_text,
         required=True,
         metavar="CONFIGURATION",
         help="2d, 3d_fullres, ...",
@@ -60,6 +63,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add(
         "-o",
         dest="output",
+        type=given_text,
         required=True,
         metavar="FOLDER",
         help="folder for everything it writes; the same one goes on",
@@ -160,7 +164,13 @@ def _add_overhead(benchmarks: Commands) -> None:
         action="store_true",
         help="by torch.compile, as nnU-Net does on CUDA",
     )
-    add("-o", dest="output", metavar="FOLDER", help="write overhead.json and overhead.md there")
+    add(
+        "-o",
+        dest="output",
+        type=given_text,
+        metavar="FOLDER",
+        help="write overhead.json and overhead.md there",
+    )
     command.set_defaults(run=_overhead)
 
 
@@ -170,7 +180,7 @@ def _robustness(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     try:
         options["settings"] = json.loads(options["settings"] or "{}")
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"--settings must be JSON: {error}") from None
     if options["variants"] is not None:
         options["variants"] = read_json(options["variants"])

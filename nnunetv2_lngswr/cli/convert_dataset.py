@@ -17,6 +17,7 @@ from nnunetv2_lngswr.datasets.options import (
     ImageOptions,
     LidcOptions,
 )
+from nnunetv2_lngswr.utils.option_types import given_text
 
 if TYPE_CHECKING:
     from nnunetv2_lngswr.datasets.conversion import Conversion
@@ -40,6 +41,7 @@ def _add_lidc(kinds: Commands) -> None:
     add = command.add_argument
     add(
         "--annotations",
+        type=given_text,
         metavar="FOLDER",
         help="folder with the XML files, if they are not in the download's folders",
     )
@@ -111,7 +113,12 @@ def _add_image_folder(kinds: Commands) -> None:
         kinds, "image-folder", "folders of images and masks, such as BUSI", None, "Images"
     )
     add = command.add_argument
-    add("--masks", metavar="FOLDER", help="folder with the masks; default: that of the images")
+    add(
+        "--masks",
+        type=given_text,
+        metavar="FOLDER",
+        help="folder with the masks; default: that of the images",
+    )
     add(
         "--mask-pattern",
         default=ImageOptions.mask_pattern,
@@ -121,12 +128,14 @@ def _add_image_folder(kinds: Commands) -> None:
     )
     add(
         "--label",
+        type=given_text,
         default="foreground",
         metavar="NAME",
         help="name of what is segmented (%(default)s)",
     )
     add(
         "--channel",
+        type=given_text,
         default="image",
         metavar="NAME",
         help="name of the image's channel, which nnU-Net chooses its normalisation by "
@@ -134,6 +143,7 @@ def _add_image_folder(kinds: Commands) -> None:
     )
     add(
         "--group-pattern",
+        type=given_text,
         metavar="REGEX",
         help="what in an image's path tells the patient, in parentheses; "
         "default: each image by itself",
@@ -174,10 +184,18 @@ def _add_kind(
         "are no splits.",
     )
     add = command.add_argument
-    add("-i", dest="input", metavar="FOLDER", required=True, help="the download")
+    add(
+        "-i",
+        dest="input",
+        type=given_text,
+        metavar="FOLDER",
+        required=True,
+        help="the download",
+    )
     add(
         "-o",
         dest="output",
+        type=given_text,
         metavar="NNUNET_RAW",
         required=True,
         help="nnU-Net's raw folder; DatasetXXX_NAME is made in it",

@@ -3,6 +3,7 @@
 import argparse
 
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, say
+from nnunetv2_lngswr.utils.option_types import given_text
 
 
 def add_command(commands: Commands) -> None:
@@ -13,6 +14,7 @@ def add_command(commands: Commands) -> None:
     command.add_argument(
         "-o",
         dest="output",
+        type=given_text,
         metavar="FOLDER",
         default="lngswr_demo",
         help="folder for everything it writes (lngswr_demo)",

@@ -5,6 +5,7 @@ import argparse
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, say, take
 from nnunetv2_lngswr.experiments.devices import default_device
 from nnunetv2_lngswr.experiments.paper import DATASET_IDS, EPOCHS, Protocol, run_paper
+from nnunetv2_lngswr.utils.option_types import count, given_text
 
 
 def add_command(commands: Commands) -> None:
@@ -42,6 +43,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     add(
         "-c",
         dest="configuration",
+        type=given_text,
         default=Protocol.configuration,
         metavar="CONFIGURATION",
         help="nnU-Net's configuration (%(default)s)",
@@ -58,6 +60,7 @@ def _add_what(command: argparse.ArgumentParser) -> None:
     add(
         "-p",
         dest="plans",
+        type=given_text,
         default=Protocol.plans,
         metavar="PLANS",
         help="plans in nnUNet_preprocessed (%(default)s)",
@@ -68,6 +71,7 @@ def _add_where(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o",
         dest="output",
+        type=given_text,
         metavar="FOLDER",
         help="folder for evaluations and table (lngswr_paper_DATASET)",
     )
@@ -85,14 +89,14 @@ def _add_cost(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--steps",
-        type=int,
+        type=count,
         default=Protocol.steps,
         metavar="N",
         help="of the attacks, as for lngswr evaluate",
     )
     add(
         "--max-cases",
-        type=int,
+        type=count,
         default=Protocol.max_cases,
         metavar="N",
         help="attack a seeded choice of N cases",

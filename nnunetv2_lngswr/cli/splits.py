@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_lngswr.cli.arguments import Commands, add_quiet
 from nnunetv2_lngswr.datasets.options import MAX_DISTANCE, DatasetSpec
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.option_types import given_text
 
 if TYPE_CHECKING:
     from nnunetv2_lngswr.datasets.near_duplicates import NearDuplicate
@@ -27,6 +28,7 @@ def add_command(commands: Commands) -> None:
     add(
         "-i",
         dest="input",
+        type=given_text,
         metavar="DATASET_FOLDER",
         required=True,
         help="data set in nnU-Net raw format",
@@ -34,6 +36,7 @@ def add_command(commands: Commands) -> None:
     add(
         "-o",
         dest="output",
+        type=given_text,
         metavar="FILE",
         help="file to write; default: splits_final.json in that folder, "
         "from where nnU-Net's planner takes it",
@@ -54,7 +57,7 @@ def _add_patients(command: argparse.ArgumentParser) -> None:
         help="what in a case's name tells the patient, in parentheses; "
         "without it and --csv each case counts as a patient, which needs --join",
     )
-    source.add_argument("--csv", metavar="FILE", help="table with a row per case")
+    source.add_argument("--csv", type=given_text, metavar="FILE", help="table with a row per case")
     command.add_argument(
         "--case-column",
         default="case",

@@ -3,6 +3,7 @@
 import argparse
 
 from nnunetv2_lngswr.cli.arguments import Commands
+from nnunetv2_lngswr.utils.option_types import given_text
 
 
 def add_command(commands: Commands) -> None:
@@ -11,10 +12,14 @@ def add_command(commands: Commands) -> None:
         "warm-start", help="make a vanilla nnU-Net checkpoint usable as -pretrained_weights"
     )
     command.add_argument(
-        "source", metavar="VANILLA.pth", help="checkpoint of a vanilla nnU-Net v2 training"
+        "source",
+        type=given_text,
+        metavar="VANILLA.pth",
+        help="checkpoint of a vanilla nnU-Net v2 training",
     )
     command.add_argument(
         "destination",
+        type=given_text,
         metavar="OUT.pth",
         help="file to write: the same backbone with identity LNG-SWR parts",
     )

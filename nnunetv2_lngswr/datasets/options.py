@@ -5,6 +5,7 @@ Imports nothing heavy, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -50,9 +51,10 @@ class DatasetSpec:
     def __post_init__(self):
         if not 1 <= self.dataset_id <= 999:
             raise UserError(f"dataset id must be in 1..999, got {self.dataset_id} (-d)")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", self.name):
             raise UserError(
-                f"name must consist of letters, digits, '_' and '-', got {self.name!r} (--name)"
+                "name must consist of up to 200 letters, digits, '_' and '-', got "
+                f"{self.name!r} (--name)"
             )
         if not self.label.strip() or self.label in RESERVED_LABELS:
             raise UserError(
@@ -139,8 +141,8 @@ class LidcOptions:
         for name in ("reader", "min_pixels"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.crop_mm is not None and not self.crop_mm > 0:
-            raise UserError(f"crop_mm must be > 0, got {self.crop_mm}")
+        if self.crop_mm is not None and not 0 < self.crop_mm < math.inf:
+            raise UserError(f"crop_mm must be > 0 and finite, got {self.crop_mm}")
         if self.crop_mm is not None and self.form == "scans":
             raise UserError("crop_mm is for slices and crops, whole scans are not cut")
         if self.form == "crops" and self.crop_mm is None:
