@@ -163,20 +163,6 @@ def channel_sd(x: Tensor) -> Tensor:
     return (x - x.mean(dims, keepdim=True)).square_().mean(dims).sqrt()
 
 
-def unit_noise(
-    shape: tuple[int, ...],
-    *,
-    spectrum: str,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Noise of `shape` (N, C, *spatial) with mean 0 and variance 1 at every voxel."""
-    device = torch.device(device)
-    ones = torch.ones(*shape[:2], *[1] * (len(shape) - 2), device=device)
-    return _noise(shape, ones, spectrum=spectrum, dtype=dtype, device=device, generator=generator)
-
-
 def noise_band_energy(spectrum: str, wavelet: str, n_axes: int) -> np.ndarray:
     """Closed form of unit noise's energy per coefficient in each band.
 
