@@ -43,9 +43,12 @@ class LayerwiseNoise(nn.Module):
 
     Parameters
     ----------
-    sigma_max : largest amplitude, in standard deviations of the channel
-    spectrum : "white" or "multiscale"
-    random_amplitude : draw sigma per sample from U(0, sigma_max) rather than using sigma_max
+    sigma_max
+        Largest amplitude, in standard deviations of the channel.
+    spectrum
+        "white" or "multiscale".
+    random_amplitude
+        Draw sigma per sample from U(0, sigma_max) rather than using sigma_max.
 
     Raises
     ------
@@ -86,8 +89,10 @@ class LayerwiseNoise(nn.Module):
 
         Parameters
         ----------
-        x : (N, C, *spatial)
-        sd : (C,), the channels' standard deviation, if already known
+        x
+            (N, C, *spatial).
+        sd
+            (C,), the channels' standard deviation, if already known.
 
         Returns
         -------
@@ -150,7 +155,8 @@ def channel_sd(x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : (N, C, *spatial)
+    x
+        (N, C, *spatial).
 
     Returns
     -------

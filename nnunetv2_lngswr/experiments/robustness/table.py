@@ -29,7 +29,7 @@ def write_table(
     Parameters
     ----------
     benchmark
-        Theirs.
+        The one whose runs they are.
     runs
         All that were trained and evaluated.
     arms
