@@ -67,8 +67,10 @@ def prepare(environment: Path, what: str) -> None:
 
     Parameters
     ----------
-    environment : folder of the virtual environment.
-    what : "demo" or "test".
+    environment
+        Folder of the virtual environment.
+    what
+        "demo" or "test".
 
     Raises
     ------
@@ -136,10 +138,14 @@ def step(log: Path, title: str, command: List[str], hint: str) -> None:
 
     Parameters
     ----------
-    log : file for its output.
-    title : what it does, for the user.
-    command : program and arguments.
-    hint : what to do where it fails, or "".
+    log
+        File for its output.
+    title
+        What it does, for the user.
+    command
+        Program and arguments.
+    hint
+        What to do where it fails, or "".
 
     Raises
     ------

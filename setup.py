@@ -56,7 +56,7 @@ setup(
     )
     + ["nnunetv2_lngswr.patches"],
     package_dir={"nnunetv2_lngswr.patches": "patches"},
-    package_data={"nnunetv2_lngswr": ["py.typed"], "evaluation": ["py.typed", "**/*.json"]},
+    package_data={"nnunetv2_lngswr": ["py.typed"], "evaluation": ["py.typed"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch>=2.5",  # torch.autocast on MPS; torch.library.custom_op came with 2.4

@@ -56,10 +56,14 @@ def plan(
 
     Parameters
     ----------
-    root : everything lies below it.
-    planner : name of nnU-Net's planner.
-    image : voxels of each image, z, y, x.
-    spacing : in mm, z, y, x.
+    root
+        Everything lies below it.
+    planner
+        Name of nnU-Net's planner.
+    image
+        Voxels of each image, z, y, x.
+    spacing
+        In mm, z, y, x.
     """
     name = "Dataset997_Planned"
     for folder in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):

@@ -22,7 +22,7 @@ NAMED_AT_MOST = 5
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFiles:
-    """One case."""
+    """The files of one case, and the folds that evaluate it."""
 
     identifier: str
     """nnU-Net's name of the case."""

@@ -32,7 +32,7 @@ OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png
 
 
 class ResultsFolder:
-    """OUT.
+    """The output folder of an evaluation, OUT, with its settings and its finished cases.
 
     Parameters
     ----------

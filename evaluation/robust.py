@@ -39,7 +39,7 @@ class Evaluation:
     """What `evaluate` returns."""
 
     folder: Path
-    """OUT."""
+    """The output folder, OUT."""
     finished: bool
     """Whether every case is done and the report written; False for a part that ends before
     others."""

@@ -108,9 +108,12 @@ def extra_feature_maps(
 
     Parameters
     ----------
-    patch_size : voxels per axis
-    strides, features_per_stage : of the encoder's stages
-    input_channels : of the image
+    patch_size
+        Voxels per axis.
+    strides, features_per_stage
+        Of the encoder's stages.
+    input_channels
+        Of the image.
 
     Returns
     -------

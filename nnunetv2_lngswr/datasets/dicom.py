@@ -140,8 +140,10 @@ class Scan:
 
         Parameters
         ----------
-        zs : slices, within one of `runs`.
-        rows, columns : of each slice.
+        zs
+            Slices, within one of `runs`.
+        rows, columns
+            Of each slice.
 
         Raises
         ------

@@ -57,9 +57,12 @@ def inside(
 
     Parameters
     ----------
-    points : (n, 2) int, x and y in pixels.
-    shape : (H, W) of the image.
-    edge : those on the polygon too.
+    points
+        (n, 2) int, x and y in pixels.
+    shape
+        (H, W) of the image.
+    edge
+        Those on the polygon too.
     """
     low = points.min(0)
     width, height = points.max(0) - low + 1
@@ -84,10 +87,14 @@ def outline(
 
     Parameters
     ----------
-    nodule : as read.
-    slice_of : SOP instance UID -> index along z.
-    shape : (Z, Y, X) of the scan.
-    spacing_mm : z, y, x.
+    nodule
+        As read.
+    slice_of
+        SOP instance UID -> index along z.
+    shape
+        (Z, Y, X) of the scan.
+    spacing_mm
+        z, y, x.
     """
     inclusions, holes, points = defaultdict(list), defaultdict(list), []
     for roi in nodule.rois:
@@ -119,9 +126,12 @@ def group_outlines(
 
     Parameters
     ----------
-    outlines : of one scan; those without points are in no group.
-    readers : of the scan.
-    tolerance_mm : to begin with.
+    outlines
+        Of one scan; those without points are in no group.
+    readers
+        Of the scan.
+    tolerance_mm
+        To begin with.
     """
     outlines = [o for o in outlines if len(o.points_mm)]
     if not outlines:
@@ -150,12 +160,17 @@ def consensus(
 
     Parameters
     ----------
-    group : the outlines of one physical nodule.
-    rule : any; majority (at least half); all; one (only `reader`).
-    readers : of the scan.
-    reader : whose outlines count with "one".
-    voters : "scan": all `readers`, so that who did not mark the nodule votes no; "nodule": those
-        who marked it (pylidc's consensus).
+    group
+        The outlines of one physical nodule.
+    rule
+        "any"; "majority" (at least half); "all"; "one" (only `reader`).
+    readers
+        Of the scan.
+    reader
+        Whose outlines count with "one".
+    voters
+        "scan": all `readers`, so that who did not mark the nodule votes no; "nodule": those who
+        marked it (pylidc's consensus).
     """
     assert rule in CONSENSUS and voters in VOTERS, (rule, voters)
     per_reader = defaultdict(list)

@@ -27,9 +27,12 @@ def convert_scan(scan: Scan, xml: Path, job: Job) -> Iterator[Entry]:
 
     Parameters
     ----------
-    scan : of one CT series.
-    xml : the readings of that series.
-    job : where to, and how.
+    scan
+        Of one CT series.
+    xml
+        The readings of that series.
+    job
+        Where to, and how.
     """
     options = job.options
     reading = read_reading(xml)

@@ -56,10 +56,14 @@ def write_phantom(
 
     Parameters
     ----------
-    kind : "2d" (thyroid) or "3d" (lung).
-    raw_folder : nnUNet_raw.
-    seed : of everything that is drawn, >= 0.
-    overwrite : replace a phantom set of another seed.
+    kind
+        "2d" (thyroid) or "3d" (lung).
+    raw_folder
+        nnUNet_raw.
+    seed
+        Of everything that is drawn, >= 0.
+    overwrite
+        Replace a phantom set of another seed.
 
     Raises
     ------

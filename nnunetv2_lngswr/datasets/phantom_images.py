@@ -31,8 +31,10 @@ def thyroid_patient(seed: int, patient: int) -> Iterator[Case]:
 
     Parameters
     ----------
-    seed : of the set.
-    patient : number of the patient.
+    seed
+        Of the set.
+    patient
+        Number of the patient.
     """
     rng = np.random.default_rng([seed, 901, patient])
     shape = (128, int(rng.integers(9, 12)) * 16)
@@ -57,8 +59,10 @@ def lung_patient(seed: int, patient: int) -> Iterator[Case]:
 
     Parameters
     ----------
-    seed : of the set.
-    patient : number of the patient.
+    seed
+        Of the set.
+    patient
+        Number of the patient.
     """
     rng = np.random.default_rng([seed, 902, patient])
     image, label = _lung_crop(rng, shape=(40, 48, 48), spacing_mm=LUNG_SPACING_MM)

@@ -20,8 +20,10 @@ class DynamicMultiScaleFusion(nn.Module):
 
     Parameters
     ----------
-    channels : C of the bottleneck
-    spatial_rank : 2 or 3
+    channels
+        C of the bottleneck.
+    spatial_rank
+        2 or 3.
     """
 
     def __init__(self, channels: int, spatial_rank: int):

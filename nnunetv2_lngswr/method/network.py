@@ -41,11 +41,14 @@ def attach(
 
     Parameters
     ----------
-    network : anything with an ``encoder.stages`` whose stages return one tensor (N, C, *spatial),
-        such as nnU-Net's PlainConvUNet and ResidualEncoderUNet, or a U-Net of your own
-    config : the settings of the method
-    strides, features : per stage, what it pools by (a number or one per axis) and its channels;
-        read from ``encoder.strides`` and ``encoder.output_channels`` when not given
+    network
+        Anything with an ``encoder.stages`` whose stages return one tensor (N, C, *spatial), such as
+        nnU-Net's PlainConvUNet and ResidualEncoderUNet, or a U-Net of your own.
+    config
+        The settings of the method.
+    strides, features
+        Per stage, what it pools by (a number or one per axis) and its channels; read from
+        ``encoder.strides`` and ``encoder.output_channels`` when not given.
 
     Raises
     ------
@@ -90,10 +93,14 @@ class LNGSWR(nn.Module):
 
     Parameters
     ----------
-    features : channels of each stage's output
-    strides : of each stage, one number per spatial axis
-    image_channels : of the encoder's input
-    config : the settings of the method
+    features
+        Channels of each stage's output.
+    strides
+        Of each stage, one number per spatial axis.
+    image_channels
+        Of the encoder's input.
+    config
+        The settings of the method.
     """
 
     def __init__(
@@ -141,8 +148,9 @@ class LNGSWR(nn.Module):
 
         Parameters
         ----------
-        seed_of_layer : gives the seed, 63 bits, of layer 0 (the image), 1 (stage 0), ...; other
-            seeds for other ranks and epochs give other noise
+        seed_of_layer
+            Gives the seed, 63 bits, of layer 0 (the image), 1 (stage 0), ...; other seeds for other
+            ranks and epochs give other noise.
         """
         for layer, (_, branch) in enumerate(self.branches()):
             if branch.noise is not None:

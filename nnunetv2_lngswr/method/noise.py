@@ -43,9 +43,12 @@ class LayerwiseNoise(nn.Module):
 
     Parameters
     ----------
-    sigma_max : largest amplitude, in standard deviations of the channel
-    spectrum : "white" or "multiscale"
-    random_amplitude : draw sigma per sample from U(0, sigma_max) rather than using sigma_max
+    sigma_max
+        Largest amplitude, in standard deviations of the channel.
+    spectrum
+        "white" or "multiscale".
+    random_amplitude
+        Draw sigma per sample from U(0, sigma_max) rather than using sigma_max.
 
     Raises
     ------
@@ -86,8 +89,10 @@ class LayerwiseNoise(nn.Module):
 
         Parameters
         ----------
-        x : (N, C, *spatial)
-        sd : (C,), the channels' standard deviation, if already known
+        x
+            (N, C, *spatial).
+        sd
+            (C,), the channels' standard deviation, if already known.
 
         Returns
         -------
@@ -150,7 +155,8 @@ def channel_sd(x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : (N, C, *spatial)
+    x
+        (N, C, *spatial).
 
     Returns
     -------
@@ -161,20 +167,6 @@ def channel_sd(x: Tensor) -> Tensor:
     dims = (0, *range(2, x.ndim))
     # two passes by hand: Tensor.var over several axes is ten times slower on CPU
     return (x - x.mean(dims, keepdim=True)).square_().mean(dims).sqrt()
-
-
-def unit_noise(
-    shape: tuple[int, ...],
-    *,
-    spectrum: str,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Noise of `shape` (N, C, *spatial) with mean 0 and variance 1 at every voxel."""
-    device = torch.device(device)
-    ones = torch.ones(*shape[:2], *[1] * (len(shape) - 2), device=device)
-    return _noise(shape, ones, spectrum=spectrum, dtype=dtype, device=device, generator=generator)
 
 
 def noise_band_energy(spectrum: str, wavelet: str, n_axes: int) -> np.ndarray:

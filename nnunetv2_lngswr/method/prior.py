@@ -31,11 +31,16 @@ class FrequencyPrior(nn.Module):
 
     Parameters
     ----------
-    channels : C of the stage's feature map (N, C, *spatial)
-    axes : spatial axes that are transformed
-    sigma : nominal amplitude of the noise, in standard deviations of the channel
-    spectrum, wavelet : of the noise and of the transform
-    momentum : weight of the newest step in the running mean (the first steps average evenly)
+    channels
+        C of the stage's feature map (N, C, *spatial).
+    axes
+        Spatial axes that are transformed.
+    sigma
+        Nominal amplitude of the noise, in standard deviations of the channel.
+    spectrum, wavelet
+        Of the noise and of the transform.
+    momentum
+        Weight of the newest step in the running mean (the first steps average evenly).
     """
 
     unit_energy: Tensor
@@ -78,7 +83,8 @@ class FrequencyPrior(nn.Module):
 
         Parameters
         ----------
-        x : (N, C, *spatial)
+        x
+            (N, C, *spatial).
 
         Returns
         -------

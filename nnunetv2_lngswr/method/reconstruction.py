@@ -31,14 +31,18 @@ class SelectiveWaveletReconstruction(nn.Module):
 
     Parameters
     ----------
-    channels : C of the feature map
-    axes : spatial axes to transform, 0 being the first after (N, C); axes of length 1 are left
-        alone
-    wavelet : an orthogonal PyWavelets wavelet
-    fixed_gains : constant g_b, one per band in the order of `bands.subbands`, or None for the
-        prior's gain
-    gate_init : gates at the start, 1 for training from scratch, 0 for the identity (warm start)
-    learn_gates : whether the gates are trained
+    channels
+        C of the feature map.
+    axes
+        Spatial axes to transform, 0 being the first after (N, C); axes of length 1 are left alone.
+    wavelet
+        An orthogonal PyWavelets wavelet.
+    fixed_gains
+        Constant g_b, one per band in the order of `bands.subbands`, or None for the prior's gain.
+    gate_init
+        Gates at the start, 1 for training from scratch, 0 for the identity (warm start).
+    learn_gates
+        Whether the gates are trained.
 
     Raises
     ------
@@ -86,9 +90,12 @@ class SelectiveWaveletReconstruction(nn.Module):
 
         Parameters
         ----------
-        x : (N, C, *spatial)
-        prior_gain : (C, B), needed unless the gains are fixed
-        in_place : x may be overwritten
+        x
+            (N, C, *spatial).
+        prior_gain
+            (C, B), needed unless the gains are fixed.
+        in_place
+            x may be overwritten.
 
         Returns
         -------

@@ -41,12 +41,17 @@ def apply_gains(
 
     Parameters
     ----------
-    x : (N, C, *spatial)
-    gains : (C, 2**len(axes)), in the order of `bands.subbands`
-    axes : spatial axes, 0 being the first; none: x comes back
-    least_gain : what no gain is below. Where one can divide by it, the result, which the next layer
-        keeps too, is kept instead of x.
-    in_place : x may be overwritten; where it is kept, it is not.
+    x
+        (N, C, *spatial).
+    gains
+        (C, 2**len(axes)), in the order of `bands.subbands`.
+    axes
+        Spatial axes, 0 being the first; none: x comes back.
+    least_gain
+        What no gain is below. Where one can divide by it, the result, which the next layer keeps
+        too, is kept instead of x.
+    in_place
+        x may be overwritten; where it is kept, it is not.
 
     Returns
     -------
@@ -71,8 +76,10 @@ def band_energy(x: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
 
     Parameters
     ----------
-    x : (N, C, *spatial)
-    axes : spatial axes, 0 being the first; none: all of x is one band
+    x
+        (N, C, *spatial).
+    axes
+        Spatial axes, 0 being the first; none: all of x is one band.
 
     Returns
     -------
@@ -100,8 +107,10 @@ def compose(
 
     Parameters
     ----------
-    bands : (N, C, 2**len(axes), *halved)
-    spatial : the shape to crop to, that of the decomposed x
+    bands
+        (N, C, 2**len(axes), *halved).
+    spatial
+        The shape to crop to, that of the decomposed x.
 
     Returns
     -------

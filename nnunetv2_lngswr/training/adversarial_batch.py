@@ -47,13 +47,20 @@ def craft(
 
     Parameters
     ----------
-    network : the bare module
-    x, target, ball : samples, what they are, and how far each may move
-    steps : gradients
-    relative_step_size : in units of epsilon
-    generator : of the random start
-    loss : what is ascended, a name of attacks.losses
-    autocast : as BatchModel
+    network
+        The bare module.
+    x, target, ball
+        Samples, what they are, and how far each may move.
+    steps
+        Gradients.
+    relative_step_size
+        In units of epsilon.
+    generator
+        Of the random start.
+    loss
+        What is ascended, a name of attacks.losses.
+    autocast
+        As BatchModel.
 
     Returns
     -------
@@ -85,9 +92,11 @@ def batch_target(target: Tensor, space: LabelSpace) -> SegmentationTarget:
 
     Parameters
     ----------
-    target : at full resolution: (B, 1, *spatial) labels, or for regions (B, R, *spatial) and one
-        channel more for ignored voxels
-    space : what the network's outputs mean
+    target
+        At full resolution: (B, 1, *spatial) labels, or for regions (B, R, *spatial) and one channel
+        more for ignored voxels.
+    space
+        What the network's outputs mean.
     """
     if not space.regions:
         return space.target(target[:, 0])
@@ -124,10 +133,14 @@ def attacked_samples(
 
     Parameters
     ----------
-    step : 0, 1, ...
-    batch_size : samples of each batch
-    clean_share : over n steps exactly floor(n batch_size clean_share) samples stay clean
-    generator : of the choice
+    step
+        0, 1, ...
+    batch_size
+        Samples of each batch.
+    clean_share
+        Over n steps exactly floor(n batch_size clean_share) samples stay clean.
+    generator
+        Of the choice.
 
     Returns
     -------

@@ -23,7 +23,8 @@ class CaseRanges:
 
     Parameters
     ----------
-    datasets : nnU-Net's dataset objects (`identifiers`, `load_case`)
+    datasets
+        nnU-Net's dataset objects (`identifiers`, `load_case`).
     """
 
     def __init__(self, *datasets: Any) -> None:
@@ -74,10 +75,13 @@ def patch_bounds(
 
     Parameters
     ----------
-    x : (B, C, *spatial)
-    case_range : minimum and maximum of the patches' cases, (B, image channels) each, which are
-        widened to the patch; None: the bounds of the patch alone
-    image_channels : channels beyond (the previous stage of a cascade) are not attackable
+    x
+        (B, C, *spatial).
+    case_range
+        Minimum and maximum of the patches' cases, (B, image channels) each, which are widened to
+        the patch; None: the bounds of the patch alone.
+    image_channels
+        Channels beyond (the previous stage of a cascade) are not attackable.
     """
     bounds = Bounds.of(x, image_channels=image_channels)
     if case_range is None:

@@ -17,11 +17,15 @@ class ConsistencyLoss:
 
     Parameters
     ----------
-    loss : nnU-Net's, on one output or on the list of deep supervision, whose weights
-        (`weight_factors`) the KL uses too
-    weight : of the KL
-    samples : (A,), index of the clean sample of each attacked one
-    space : what the network's outputs mean
+    loss
+        nnU-Net's, on one output or on the list of deep supervision, whose weights
+        (`weight_factors`) the KL uses too.
+    weight
+        Of the KL.
+    samples
+        (A,), index of the clean sample of each attacked one.
+    space
+        What the network's outputs mean.
     """
 
     def __init__(self, loss: Callable, weight: float, samples: Tensor, space: LabelSpace) -> None:
@@ -34,8 +38,10 @@ class ConsistencyLoss:
 
         Parameters
         ----------
-        output : (B + A, K, *spatial), or one for each level of deep supervision
-        target : (B, ...) of the clean samples, likewise
+        output
+            (B + A, K, *spatial), or one for each level of deep supervision.
+        target
+            (B, ...) of the clean samples, likewise.
         """
         alone = isinstance(output, Tensor)
         levels = [output] if isinstance(output, Tensor) else output
@@ -58,9 +64,12 @@ def divergence(z: Tensor, other: Tensor, mask: Tensor, *, regions: bool) -> Tens
 
     Parameters
     ----------
-    z, other : (B, K, *spatial) logits
-    mask : (B, 1, *spatial)
-    regions : one sigmoid per output, rather than a softmax over them
+    z, other
+        (B, K, *spatial) logits.
+    mask
+        (B, 1, *spatial).
+    regions
+        One sigmoid per output, rather than a softmax over them.
 
     Returns
     -------

@@ -27,8 +27,10 @@ class Perturbation:
 
         Parameters
         ----------
-        x, ball : (B, C, *spatial), and how far each sample may move
-        clean : (B,), which samples stay as they are
+        x, ball
+            (B, C, *spatial), and how far each sample may move.
+        clean
+            (B,), which samples stay as they are.
         """
         carried = torch.zeros_like(x)
         if self._carried is not None:

@@ -63,10 +63,12 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> None
 
     Parameters
     ----------
-    history : ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}},
+    history
+        ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}},
         ...]``, values averaged over channels; a branch without reconstruction has no gain, its row
-        is left blank
-    path : of the picture
+        is left blank.
+    path
+        Of the picture.
     """
     names = list(history[-1]["branches"])
     if not names:
@@ -150,8 +152,10 @@ def add_robust_curve(figure: Figure, logged: Mapping[str, list]) -> None:
 
     Parameters
     ----------
-    figure : nnU-Net's progress.png, whose style is kept
-    logged : the logger's values, with those of `LOGGED`
+    figure
+        nnU-Net's progress.png, whose style is kept.
+    logged
+        The logger's values, with those of `LOGGED`.
     """
     for panel in figure.axes:
         if panel.get_ylabel() == "pseudo dice":
@@ -171,8 +175,10 @@ def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
 
     Parameters
     ----------
-    logged : the logger's values, with those of `LOGGED`
-    path : of the picture
+    logged
+        The logger's values, with those of `LOGGED`.
+    path
+        Of the picture.
     """
     with _own_style():
         figure = Figure(figsize=(9, 5), layout="constrained")

@@ -46,9 +46,12 @@ class LNGSWRTrainer(PlansEntryTrainer):
 
         Parameters
         ----------
-        plans_manager, configuration_manager : nnU-Net's, of the plans and of one configuration
-        num_input_channels, num_output_channels : of the network
-        enable_deep_supervision : whether the decoder gives its coarser outputs too
+        plans_manager, configuration_manager
+            nnU-Net's, of the plans and of one configuration.
+        num_input_channels, num_output_channels
+            Of the network.
+        enable_deep_supervision
+            Whether the decoder gives its coarser outputs too.
 
         Raises
         ------

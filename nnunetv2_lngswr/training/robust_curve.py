@@ -17,8 +17,10 @@ def pseudo_dice(results: Sequence[Mapping[str, Any]], *, of_all_ranks: bool = Fa
 
     Parameters
     ----------
-    results : of nnU-Net's validation step, one for each batch
-    of_all_ranks : sum the counts over the ranks of a distributed training
+    results
+        Of nnU-Net's validation step, one for each batch.
+    of_all_ranks
+        Sum the counts over the ranks of a distributed training.
 
     Returns
     -------
@@ -53,8 +55,10 @@ def overfits(fgsm: Sequence[float], pgd: Sequence[float], margin: float) -> bool
 
     Parameters
     ----------
-    fgsm, pgd : pseudo Dice of each epoch, the newest last; nan counts for nothing
-    margin : pseudo Dice
+    fgsm, pgd
+        Pseudo Dice of each epoch, the newest last; nan counts for nothing.
+    margin
+        Pseudo Dice.
     """
     if len(pgd) < 2 or np.isnan(pgd[:-1]).all():
         return False

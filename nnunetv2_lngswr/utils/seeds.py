@@ -13,9 +13,12 @@ def process_seeds(seed: int, epoch: int, rank: int) -> tuple[int, int, int]:
 
     Parameters
     ----------
-    seed : the user's
-    epoch : 0, 1, ..., or -1 for what comes before the first
-    rank : of the process in a distributed training
+    seed
+        The user's.
+    epoch
+        0, 1, ..., or -1 for what comes before the first.
+    rank
+        Of the process in a distributed training.
     """
     import numpy as np  # here: the other streams are wanted where only options are read
 
@@ -28,7 +31,8 @@ def stream_seed(*keys: object) -> int:
 
     Parameters
     ----------
-    keys : such as seed, epoch, rank and layer; told apart by their `repr`
+    keys
+        Such as seed, epoch, rank and layer; told apart by their `repr`.
     """
     digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1

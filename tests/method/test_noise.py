@@ -12,9 +12,9 @@ from nnunetv2_lngswr.method.noise import (
     LayerwiseNoise,
     channel_sd,
     noise_band_energy,
-    unit_noise,
 )
 from nnunetv2_lngswr.method.wavelet import band_energy
+from tests.method.unit_noise import unit_noise
 
 
 def noise_of(module, x):

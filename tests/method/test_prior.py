@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from nnunetv2_lngswr.method.noise import channel_sd, unit_noise
+from nnunetv2_lngswr.method.noise import channel_sd
 from nnunetv2_lngswr.method.prior import FrequencyPrior
 from nnunetv2_lngswr.method.wavelet import band_energy, compose
+from tests.method.unit_noise import unit_noise
 
 
 def prior_of(axes=(0, 1), sigma=0.5, spectrum="white", channels=2, **options):

@@ -11,7 +11,7 @@ from nnunetv2_lngswr.experiments.paper.protocol import ATTACKS
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command."""
+    """A command, and how one sees that it need not be run again."""
 
     title: str
     command: tuple[str, ...]

@@ -32,7 +32,7 @@ def write_table(
     Parameters
     ----------
     benchmark
-        Theirs.
+        The one whose runs they are.
     runs
         All that were trained and evaluated, of this call and of earlier ones.
     arms

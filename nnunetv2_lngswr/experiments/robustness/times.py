@@ -36,7 +36,7 @@ def equal_time_runs(
     Parameters
     ----------
     benchmark
-        Theirs.
+        The one whose runs they are.
     runs
         Those that were trained with the whole budget.
     arms

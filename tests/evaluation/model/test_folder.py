@@ -33,7 +33,7 @@ def test_mirroring_follows_the_checkpoint_and_can_be_turned_off(tmp_path):
     assert off.mirror_axes is None
     x = torch.randn((1, 1, 20, 20), generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(
-        off.predict_logits(x), SegmentationModel.from_folder(folder).predict_logits(x)
+        off._inference.logits(x), SegmentationModel.from_folder(folder)._inference.logits(x)
     )
 
 

@@ -78,11 +78,11 @@ def test_logits_agree_with_nnunets_predictor(dimension, shape, tmp_path, monkeyp
     proxy.__dict__.update(vars(torch), half=torch.float32)
     with monkeypatch.context() as patched:
         patched.setattr(predict_from_raw_data, "torch", proxy)
-        assert float((ours - model.predict_logits(x[0])).abs().max()) < 1e-5 * max(
+        assert float((ours - model._inference.logits(x[0])).abs().max()) < 1e-5 * max(
             float(ours.abs().max()), 1
         )
     # as deployed, in float16: where weights are normal float16 numbers, a few roundings per window
-    deployed = model.predict_logits(x[0])
+    deployed = model._inference.logits(x[0])
     assert deployed.dtype == torch.float16
     error = (ours - deployed.float()).abs()
     weights = model.sliding_window()._tile(x).weight_sum
