@@ -103,7 +103,7 @@ class _OldName(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
+def _add_folders(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "-m",
@@ -136,6 +136,11 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="output folder",
     )
+
+
+def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
+    _add_folders(parser)
+    add = parser.add_argument
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="folds; default: those found")
     add(
         "-chk",

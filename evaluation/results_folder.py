@@ -1,10 +1,9 @@
 """The OUT folder while work goes on, so that a killed run resumes and processes share the cases.
 
 settings.json says what is evaluated, parts/ holds one finished case per file. A part is written
-when its case is finished: first the picture's arrays (.npz), then the rows (.json), each
-atomically; the .json makes it count. Both carry the hash of all settings, and are those of no
-others; parts of earlier versions, which have none, are those of settings.json. Who is at work has a
-claim (claims.py). Nothing here imports torch.
+when its case is finished: first the picture's arrays (.npz), then the rows (.json), which makes it
+count, each atomically. Both carry the hash of all settings; parts of earlier versions, which have
+none, are those of settings.json. Who is at work has a claim (claims.py). No torch here.
 """
 
 from __future__ import annotations

@@ -131,8 +131,7 @@ class SegmentationModel:
         use_mirroring
             Whether to mirror along the axes that the checkpoint allows.
         trust_checkpoint
-            Unpickle all that a checkpoint holds and import all that plans.json names, which can
-            run code.
+            Unpickle and import whatever checkpoint and plans name, which can run code.
 
         Raises
         ------

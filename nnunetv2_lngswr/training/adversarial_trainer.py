@@ -1,8 +1,7 @@
 """AdversarialTrainer: replaces samples of each batch by attacked ones, and validates under attack.
 
 A step crafts its samples (`adversarial_batch`) and then is nnU-Net's own train step: its deep
-supervision, mixed precision, clipping and optimiser. LNG-SWR's prior is measured on what the
-network is trained on, attacked samples included.
+supervision, mixed precision, clipping and optimiser. LNG-SWR's prior is measured on all of it.
 
 Each epoch the first validation batches are attacked too, by FGSM with random start and by PGD. From
 their pseudo Dice come the robust curve, the criterion of checkpoint_best and the detection of
