@@ -150,8 +150,7 @@ def _check_rows(path: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> 
 
 def _runs(summary: Mapping[str, Any]) -> list[RunKey]:
     """Those that summary.json has results of, and the clean one."""
-    clean = ("clean", "clean", "", "", None)
-    runs = [clean]
+    runs: list[RunKey] = [("clean", "clean", "", "", None)]
     for record in summary.get("results", []):
         kind, attack, norm, epsilon, severity = (record.get(k) for k in _RUN)
         if kind in KINDS:
