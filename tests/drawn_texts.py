@@ -21,7 +21,7 @@ class Drawn:
     def is_cut(self) -> bool:
         left, low, right, high = self.box
         width, height = self.figure
-        return left < -0.5 or low < -0.5 or right > width + 0.5 or high > height + 0.5
+        return left < -1 or low < -1 or right > width + 1 or high > height + 1
 
 
 @contextmanager

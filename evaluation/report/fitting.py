@@ -51,7 +51,8 @@ def fitted(text: str, width: float, size: float) -> str:
 
 def legend_label(name: str, width: float, size: float) -> str:
     """`fitted`; a legend leaves out what begins with an underscore."""
-    return fitted(f" {name}" if name.startswith("_") else name, width, size)
+    text = fitted(name, width, size)
+    return f" {text}" if text.startswith("_") else text
 
 
 def lines_of(text: str) -> int:
