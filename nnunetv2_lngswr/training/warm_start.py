@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import torch
@@ -15,7 +16,7 @@ from nnunetv2_lngswr.method.network import attach, find_lngswr, is_backbone_key
 from nnunetv2_lngswr.training.settings import read_settings
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.files import write_file
 
 
 @torch.no_grad()
@@ -98,8 +99,10 @@ def warm_start_checkpoint(source: str | os.PathLike, destination: str | os.PathL
     }
     # an optimiser state of other parameters would be refused, or worse, accepted
     converted.pop("optimizer_state", None)
-    with atomic_path(destination) as temporary:
-        torch.save(converted, temporary)
+    # torch tells of a full disk by an error of its own, Python by one that `run_main` knows
+    content = io.BytesIO()
+    torch.save(converted, content)
+    write_file(destination, content.getvalue())
 
 
 def _backbone_weights(checkpoint: dict) -> dict[str, Tensor]:
