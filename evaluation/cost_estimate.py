@@ -11,6 +11,7 @@ import torch
 from evaluation.run_case import sliding_window
 from evaluation.session import Session
 from nnunetv2_lngswr.attacks.losses import cross_entropy
+from nnunetv2_lngswr.utils.memory import peak_memory
 
 
 def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
@@ -52,7 +53,4 @@ def _peak_memory(device: torch.device) -> int:
     """Bytes, so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    # Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()

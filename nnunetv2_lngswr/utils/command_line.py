@@ -27,7 +27,7 @@ from nnunetv2_lngswr.utils.processes import suspended_with_us
 
 BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
 _ENDING = ("SIGTERM", "SIGHUP")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EPIPE)
 
 

@@ -34,7 +34,9 @@ if where == "epoch":
 elif where == "saving":
     save = torch.save
     def half(obj, path):
-        if os.path.exists(str(path).replace(".partial-", "")):  # overwriting: write half of it
+        folder, name = os.path.split(path)
+        # the target's name follows the mark of the writer
+        if os.path.exists(os.path.join(folder, name.split("-", 4)[-1])):  # overwriting: half of it
             with open(path, "wb") as file: file.write(b"half a checkpoint")
             die()
         save(obj, path)

@@ -77,7 +77,9 @@ def test_a_command_with_an_output_folder_names_it(error, said, capsys):
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG]
+)
 def test_what_the_system_refuses_is_the_users_wherever_it_is(number, capsys):
     assert run_main("p", raises(OSError(number, "refused", str(LIBRARY / "shim.py")))) == 2
     assert run_main("p", raises(OSError(number, "refused"))) == 2
