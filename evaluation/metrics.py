@@ -18,6 +18,7 @@ so that a missed object is never rewarded and means stay finite.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def score(
     Raises
     ------
     UserError
-        Shapes or a spacing that do not fit, or a negative tolerance.
+        Shapes or a spacing that do not fit, a spacing or a tolerance that is no length.
     """
     shape = ground_truth.shape
     if prediction.shape != shape:
@@ -93,8 +94,10 @@ def score(
         raise UserError(
             f"spacing must have one entry per axis ({len(shape)}), got {tuple(spacing)}"
         )
-    if not tolerance_mm >= 0:
-        raise UserError(f"tolerance_mm must be >= 0, got {tolerance_mm}")
+    if not all(0 < s < math.inf for s in spacing):
+        raise UserError(f"spacing must be > 0 and finite, got {tuple(spacing)}")
+    if not 0 <= tolerance_mm < math.inf:
+        raise UserError(f"tolerance_mm must be >= 0 and finite, got {tolerance_mm}")
     counted = np.ones(shape, bool) if ignore_label is None else ground_truth != ignore_label
     result = {}
     for label in labels:

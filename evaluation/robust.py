@@ -86,9 +86,8 @@ def evaluate(
         Take only cases part_id, part_id + num_parts, ...; default: WORLD_SIZE and RANK, as torchrun
         sets them. The part that ends last writes the report.
     workers
-        Processes that share this call's cases and its CPU threads, up to 512. None, the command's
-        default, takes one per thread for 2D configurations on a CPU where the work is worth their
-        start.
+        Processes, up to 512, that share this call's cases and threads. None, the command's default,
+        takes one per thread for 2D configurations on a CPU where the work is worth their start.
     overwrite
         Replace results of other settings in OUT.
     progress

@@ -44,10 +44,15 @@ def write_comparison(
         "notes": list(notes),
         "results": json_ready(records),
     }
-    write_file(folder / "compare.csv", csv_text(COLUMNS, records))
-    write_file(folder / "compare.json", json.dumps(content, indent=1))
-    write_file(folder / "compare.md", _markdown(models, records, notes))
+    # all of them are made before the first is written
+    texts = {
+        "compare.csv": csv_text(COLUMNS, records),
+        "compare.json": json.dumps(content, indent=1),
+        "compare.md": _markdown(models, records, notes),
+    }
     draw_comparison(folder / "compare.png", [m.name for m in models], records)
+    for name, text in texts.items():
+        write_file(folder / name, text)
 
 
 def _markdown(

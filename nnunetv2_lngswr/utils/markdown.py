@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 
 def markdown_table(columns: Sequence[object], body: Sequence[Sequence[object]]) -> str:
-    """A table with a heading, one line per row of `body`; vertical bars in cells are escaped."""
+    """A table with a heading, one line per row of `body`; bars and line breaks in cells are no
+    table's."""
     lines = [columns, ["---"] * len(columns), *body]
     return "\n".join(f"| {' | '.join(_cell(c) for c in line)} |" for line in lines)
 
 
 def _cell(content: object) -> str:
-    return str(content).replace("|", "\\|")
+    return " ".join(str(content).splitlines()).replace("|", "\\|")

@@ -127,6 +127,10 @@ def test_foreground_mean_leaves_out_background_and_undefined_labels():
     [
         ({"spacing": (1, 1)}, "spacing must have"),
         ({"tolerance_mm": -1.0}, "tolerance_mm must be"),
+        ({"tolerance_mm": float("inf")}, "tolerance_mm must be >= 0 and finite, got inf"),
+        ({"tolerance_mm": float("nan")}, "tolerance_mm must be"),
+        ({"spacing": (1, 0, 1)}, "spacing must be > 0 and finite"),
+        ({"spacing": (1, 1, float("nan"))}, "spacing must be > 0 and finite"),
         ({"prediction": np.zeros((2, 2, 3), int)}, "one shape"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from evaluation.report import figures, markdown, records
+from nnunetv2_lngswr.utils.markdown import markdown_table
 from tests.evaluation.report.rows import all_rows, summary_of
 
 
@@ -65,3 +66,8 @@ def test_reports_with_less_in_them(kinds, tmp_path):
     markdown.write_report(tmp_path / "report.md", summary)
     figures.draw_curves(tmp_path / "curves.png", summary)
     assert "93.0" in (tmp_path / "report.md").read_text()
+
+
+def test_a_cell_is_one_line_whatever_its_name():
+    table = markdown_table(["a|b", "c"], [["1\n2\r\n3", "x"]])
+    assert table.splitlines()[2:] == ["| 1 2 3 | x |"] and "a\\|b" in table
