@@ -121,13 +121,7 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
         help="image folder (<case>_0000.ext); without -i and -l: each fold's validation cases, "
         "each by the model that has not seen it",
     )
-    add(
-        "-l",
-        dest="labels",
-        type=given_text,
-        metavar="LABELS",
-        help="label folder (<case>.ext)",
-    )
+    add("-l", dest="labels", type=given_text, metavar="LABELS", help="label folder (<case>.ext)")
     add(
         "-o",
         dest="output_folder",
@@ -142,6 +136,11 @@ def _add_model_and_cases(parser: argparse.ArgumentParser) -> None:
     _add_folders(parser)
     add = parser.add_argument
     add("-f", dest="folds", nargs="+", metavar="FOLD", help="folds; default: those found")
+    _add_how_it_predicts(parser)
+
+
+def _add_how_it_predicts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "-chk",
         dest="checkpoint",
