@@ -88,9 +88,8 @@ class AdversarialTrainer(PlansEntryTrainer):
 
     @property
     def _step_size(self) -> float:
-        if self._fallen_back:
-            return relative_step_size("pgd", FALLBACK_STEPS)
-        return self._at.relative_step_size
+        fallback = relative_step_size("pgd", FALLBACK_STEPS)
+        return fallback if self._fallen_back else self._at.relative_step_size
 
     def _seed_streams(self, seed: int, epoch: int) -> None:
         super()._seed_streams(seed, epoch)
