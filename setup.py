@@ -59,7 +59,9 @@ setup(
     package_data={"nnunetv2_lngswr": ["py.typed"], "evaluation": ["py.typed"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
-        "torch>=2.5",  # torch.autocast on MPS; torch.library.custom_op came with 2.4
+        # below 2.6 torch.load runs code in spite of weights_only (CVE-2025-32434), and has not what
+        # utils/checkpoints.py allows NumPy's scalars with
+        "torch>=2.6",
         "PyWavelets",
         "monai",
         # imported here, and brought by nnunetv2 or torch anyway; but for ImageHash, which is 0.3 MB
@@ -71,7 +73,7 @@ setup(
         "ImageHash",
         "matplotlib",
         "nibabel",
-        "numpy",
+        "numpy>=1.26",  # nnunetv2 needs it by way of blosc2
         "pillow",
         "scikit-image",
         "scipy",

@@ -101,6 +101,12 @@ PLANS = {
     "argument that is none": (f"{ARGUMENTS}/colour", 1, "cannot build the network"),
     "argument of another type": (f"{ARGUMENTS}/n_stages", None, "cannot build the network"),
     "argument is missing": (f"{ARGUMENTS}/strides", REMOVED, "cannot build the network"),
+    "layers without values": (
+        f"{ARGUMENTS}/norm_op_kwargs",
+        {"affine": True, "device": "meta"},
+        "weights hold NaN or infinite values, in",
+    ),
+    "layers of a negative size": (f"{ARGUMENTS}/features_per_stage", [-4, 8], "cannot build the"),
     "layer is a list": (f"{ARGUMENTS}/conv_op", [], '"arch_kwargs: conv_op" is \\[\\], which'),
     "unknown layer": (f"{ARGUMENTS}/conv_op", "torch.nn.Conv9d", "conv_op\" is 'torch.nn.Conv9d'"),
     "imports an absent key": (f"{ARCHITECTURE}/_kw_requires_import", ["x"], "a list of keys of"),

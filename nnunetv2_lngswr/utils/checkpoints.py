@@ -108,8 +108,9 @@ def refuse_non_finite(network: nn.Module, where: str | os.PathLike) -> None:
         mask of attention does).
     """
     parameters = dict(network.named_parameters())
-    bad = [k for k, v in parameters.items() if not torch.isfinite(v).all()]
-    bad += [k for k, v in network.named_buffers() if torch.isnan(v).any()]
+    # on the device meta, which plans may ask for, there are no values at all
+    bad = [k for k, v in parameters.items() if v.is_meta or not torch.isfinite(v).all()]
+    bad += [k for k, v in network.named_buffers() if v.is_meta or torch.isnan(v).any()]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(
