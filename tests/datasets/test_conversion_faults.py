@@ -67,6 +67,7 @@ def test_a_full_disk_at_every_write_ends_with_one_line_and_the_same_call_goes_on
             assert cli.main(call) == 0
             capsys.readouterr()
             assert content_of(raw / TARGET.dataset_name) == fresh, pages
+    print(f"{full} sizes of disk at which it was full")
     assert status == 0 and full >= 20
 
 
@@ -272,4 +273,5 @@ def test_twenty_kills_at_random_moments_change_no_result(sent, tmp_path):
         begun += made.kept > 0
         assert content_of(made.folder) == whole
         assert json.loads((made.folder / "dataset.json").read_text())["numTraining"] == 60
+    print(f"{killed} kills by {sent.name}, {begun} once cases were written")
     assert begun >= 5  # most of them within the conversion
