@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nnunetv2_lngswr.datasets.joined_splits import (
     PERCEPTUAL_HASH,
     Joined,
@@ -42,6 +40,7 @@ from nnunetv2_lngswr.datasets.records import (
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.locks import hold
+from nnunetv2_lngswr.utils.progress import progress_bar
 
 SCHEMA_VERSION = 1
 STATUSES = ("used", "left out", "skipped")
@@ -225,7 +224,7 @@ def _convert(
         remove_torn(folder / part)
     remove_orphans(folder, done, {u.key for u in units}, target.file_ending)
 
-    shown = tqdm(units, desc=target.dataset_name, unit="unit", disable=not progress)
+    shown = progress_bar(units, desc=target.dataset_name, unit="unit", disable=not progress)
     converted = _convert_units(shown, {u.key for u in units}, folder, target, done, journal)
 
     records = {u.key: done[u.key] for u in units}

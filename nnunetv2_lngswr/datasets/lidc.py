@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nnunetv2_lngswr.datasets.conversion import (
     Conversion,
     Entry,
@@ -40,6 +38,7 @@ from nnunetv2_lngswr.datasets.lidc_scan import convert_scan
 from nnunetv2_lngswr.datasets.lidc_xml import read_reading
 from nnunetv2_lngswr.datasets.options import DatasetSpec, LidcOptions
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.progress import progress_bar
 
 __all__ = ["ENDING", "convert_lidc"]
 
@@ -88,7 +87,8 @@ def convert_lidc(
         apart += [f for files in elsewhere.values() for f in files if _is_xml(f)]
         wrong += also_wrong
     readings, unreadable = _index(
-        tqdm(apart, desc="reading XML", unit="file", disable=not progress or not apart), folder
+        progress_bar(apart, desc="reading XML", unit="file", disable=not progress or not apart),
+        folder,
     )
     wrong += unreadable
     return convert(

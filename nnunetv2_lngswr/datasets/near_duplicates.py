@@ -14,11 +14,11 @@ import imagehash
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image
-from tqdm import tqdm
 
 from nnunetv2_lngswr.datasets.options import MAX_DISTANCE
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.image_files import check_whole
+from nnunetv2_lngswr.utils.progress import progress_bar
 
 HASH_SIDE = 16
 
@@ -57,7 +57,7 @@ def near_duplicates(
         A distance out of range, or an image that is not readable, by file.
     """
     check_distance(max_distance)
-    shown = tqdm(sorted(images), desc="hashing", unit="image", disable=not progress)
+    shown = progress_bar(sorted(images), desc="hashing", unit="image", disable=not progress)
     hashes = {name: perceptual_hash(images[name]) for name in shown}
     return pairs_of(hashes, groups, max_distance=max_distance)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -109,10 +110,16 @@ def test_splits_made_by_hand_stay_while_they_fit(busi, tmp_path):
     assert all("benign_5" in fold["train"] + fold["val"] for fold in folds)
 
 
-def test_a_progress_bar_unless_it_is_not_wanted(busi, tmp_path, capsys):
+def test_a_progress_bar_unless_it_is_not_wanted(busi, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for disabled in ([], ["--disable_progress_bar"]):
         assert cli.main(command(busi, tmp_path / f"raw{len(disabled)}", *disabled)) == 0
         assert ("8/8" in capsys.readouterr().err) == (not disabled)
+
+
+def test_a_log_gets_no_line_per_image(busi, tmp_path, capsys):
+    assert cli.main(command(busi, tmp_path / "raw")) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_foreign_is_touched(busi, tmp_path):
