@@ -113,9 +113,9 @@ class Claims:
                 if says.is_file():
                     found.append(Claim(**read_json(says)))
                 continue
+            lock.release()  # Windows removes no file that is open
             says.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-            lock.release()
         return found
 
     def make(self, claim: Claim) -> FileLock:

@@ -305,7 +305,8 @@ class ResultsFolder:
                 self.settings_file.unlink(missing_ok=True)
         # who waits for this file finds, once it has it, that it is gone, and makes a new one
         if [p.name for p in self.path.iterdir()] == [MUTEX]:
-            (self.path / MUTEX).unlink()
+            with suppress(PermissionError):  # Windows removes no file that is open
+                (self.path / MUTEX).unlink()
 
     def _outputs(self) -> list[Path]:
         return [self.path / name for name in OUTPUTS]

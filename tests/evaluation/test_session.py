@@ -16,15 +16,15 @@ from tests.model_folders import make_case, make_model_folder
 def validating(tmp_path, monkeypatch, state_dicts):
     """A model folder of three folds with a validation case each."""
     folder = make_model_folder(tmp_path, folds=(0, 1, 2), state_dicts=[state_dicts[2]] * 3)
-    raw = tmp_path / "raw" / "Dataset999_Tiny"
-    for seed in range(3):
-        make_case(raw / "imagesTr", shape=(20, 24), seed=seed)
-    (raw / "imagesTr" / "labels").rename(raw / "labelsTr")
-    splits = tmp_path / "pre" / "Dataset999_Tiny" / "splits_final.json"
-    splits.parent.mkdir(parents=True)
-    splits.write_text(json.dumps([{"train": [], "val": [f"case{f}"]} for f in range(3)]))
-    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
+    raw, preprocessed = (tmp_path / n / "Dataset999_Tiny" for n in ("raw", "pre"))
+    for fold in range(3):
+        _, label = make_case(raw / "imagesTr", shape=(20, 24), seed=fold)
+    label.parent.rename(raw / "labelsTr")
+    preprocessed.mkdir(parents=True)
+    splits = [{"train": [], "val": [f"case{fold}"]} for fold in range(3)]
+    (preprocessed / "splits_final.json").write_text(json.dumps(splits))
+    for name, place in (("nnUNet_raw", raw), ("nnUNet_preprocessed", preprocessed)):
+        monkeypatch.setenv(name, str(place.parent))
     return folder
 
 
