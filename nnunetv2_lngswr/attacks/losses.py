@@ -239,8 +239,9 @@ def mean_margin(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
     return torch.where(mean > 0, mean, torch.ones_like(mean))
 
 
-SCALE_FREE_TEMPERATURE = 0.1
-"""Of `scale_free_dice` by default: benchmarks tell (docs/evaluation.md)."""
+SCALE_FREE_TEMPERATURE = 0.05
+"""Of `scale_free_dice` by default. Larger ones keep pulling at voxels that are decided, far smaller
+ones leave a gradient at few."""
 
 LOSSES: dict[str, Loss] = {
     "ce": cross_entropy,
