@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import command_line
-from evaluation.options import MOST_WORKERS, Options, check_integer, with_new_names
+from evaluation.options import MOST_WORKERS, Options, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 if TYPE_CHECKING:
     from evaluation.results_folder import ResultsFolder
@@ -193,7 +194,10 @@ def _run(
 
 def _check_workers(workers: int | None) -> None:
     if workers is not None:
-        check_integer("workers", workers, 1, MOST_WORKERS)
+        if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+            raise UserError(f"workers must be an integer >= 1, got {shown(workers)}")
+        if workers > MOST_WORKERS:
+            raise UserError(f"workers must be at most {MOST_WORKERS}, got {shown(workers)}")
 
 
 def _prepare(

@@ -152,7 +152,6 @@ def test_a_misspelt_option_attack_or_budget_needs_no_torch(words, status, said):
         ("--seed -1", "seed must be an integer >= 0, got -1"),
         ("-f \u00b2", "folds must be numbers or 'all', got \u00b2"),
         ("-f -1", "folds must be numbers or 'all', got -1 (-f)"),
-        ("-chk ", "checkpoint must be a file name, got ''"),
     ],
 )
 def test_what_has_no_meaning_or_no_end_is_refused(words, said, tmp_path, capsys):
