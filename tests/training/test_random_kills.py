@@ -4,9 +4,7 @@ import json
 import os
 import random
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,10 +39,7 @@ def start(tmp_path):
             return process
         try:
             _train(tmp_path, results)
-        except BaseException:
-            traceback.print_exc()
         finally:
-            sys.stderr.flush()
             os._exit(1)
 
     return train
@@ -52,6 +47,8 @@ def start(tmp_path):
 
 def _train(root: Path, results: Path) -> None:
     """`nnUNetv2_train`, as after `lngswr register`, in this process."""
+    import sys
+
     log = os.open(root / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -123,7 +120,7 @@ def test_at_random_moments(start, tmp_path, name):
             status = waited(process)
             assert status in (0, -getattr(signal, name)), (tmp_path / "log").read_text()[-3000:]
             hit += status != 0
-            wait_until(lambda place=str(results): not mentioning(place))
+            wait_until(lambda: not mentioning(str(results)))
             for checkpoint in results.rglob("checkpoint_*.pth"):
                 load_checkpoint(checkpoint)  # never half of one
         ours = final_weights(results)
