@@ -131,8 +131,7 @@ class SegmentationModel:
         use_mirroring
             Whether to mirror along the axes that the checkpoint allows.
         trust_checkpoint
-            Unpickle all that a checkpoint holds and import all that plans.json names, which can
-            run code.
+            Unpickle and import all that checkpoint and plans.json name, which can run code.
 
         Raises
         ------
