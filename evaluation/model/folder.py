@@ -131,7 +131,7 @@ class SegmentationModel:
         use_mirroring
             Whether to mirror along the axes that the checkpoint allows.
         trust_checkpoint
-            Unpickle and import whatever checkpoint and plans name, which can run code.
+            Unpickle and import all that checkpoint and plans.json name, which can run code.
 
         Raises
         ------
@@ -260,6 +260,10 @@ class SegmentationModel:
             device=self.device,
         )
 
+    def predict_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(C, *spatial) -> (K, *spatial) float16 on the CPU, by nnU-Net's predictor."""
+        return self._inference.logits(x)
+
     def predict(self, case: Case, x: torch.Tensor | None = None) -> np.ndarray:
         """Segmentation in the file's geometry (nnU-Net's array order).
 
@@ -276,6 +280,11 @@ class SegmentationModel:
                 f"x must have the case's shape {tuple(case.x.shape)}, got {tuple(x.shape)}"
             )
         return self._inference.segmentation(x, case.properties)
+
+    def write_segmentation(self, segmentation: np.ndarray, path: str | Path, case: Case) -> None:
+        """Write a result of `predict` with the case's geometry through nnU-Net's writer."""
+        writer = self.plans.image_reader_writer_class()
+        writer.write_seg(segmentation, str(path), dict(case.properties))
 
     def write_case(self, case: Case, x: torch.Tensor, folder: str | Path) -> list[Path]:
         """Write a perturbed x, (C, *spatial), as images, see `perturbed_files.write_perturbed`."""
