@@ -267,21 +267,24 @@ def test_an_evaluation_killed_at_random_moments_goes_on_to_the_same_bytes(world,
         process.join()
         return process.exitcode, time.monotonic() - started
 
-    timed(tmp_path / "first", 1)  # imports
+    timed(tmp_path / "first", 1)  # it imports what the others find
+    names = {p.name for p in (tmp_path / "first").iterdir()}
     lengths = {n: timed(tmp_path / f"timed{n}", n)[1] for n in (1, 2)}
-    killed = parts = 0
-    for trial in range(20):
+    killed = parts = trial = 0
+    while killed < 20:
         out, workers = tmp_path / str(trial), 2 if trial % 10 == 9 else 1
-        code, _ = timed(out, workers, rng.uniform(0, 1.1 * lengths[workers]))
+        code, _ = timed(out, workers, rng.uniform(0, lengths[workers]))
         killed += code == -number
         parts += len([*out.glob("parts/*.json")])
-        assert timed(out, workers)[0] == 0
-        assert cases_csv(out) == cases_csv(tmp_path / "first")
-        names = {p.name for p in (tmp_path / "first").iterdir()}
+        code, seconds = timed(out, workers)
+        assert code == 0 and cases_csv(out) == cases_csv(tmp_path / "first")
         assert {p.name for p in out.iterdir()} == names
         assert not [*out.rglob("*.tmp"), *out.rglob(".partial*")]
-    print(f"{killed} of 20 killed, {parts} finished cases kept, lengths {lengths}")
-    assert killed >= 10
+        # other work on this machine comes and goes
+        lengths[workers] = min(lengths[workers], seconds)
+        trial += 1
+        assert trial < 80
+    print(f"{killed} killed in {trial} trials, {parts} finished cases kept")
 
 
 @pytest.mark.slow
