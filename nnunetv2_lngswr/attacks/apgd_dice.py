@@ -81,7 +81,7 @@ def apgd_dice(
     )
     settings = {
         **budget,
-        "loss": "scale_free_dice" if scale_free else "dice",
+        "loss": "scale_free_dice" if scale_free else "soft_dice",
         "temperature": temperature,
         "start": "random" if start is None else "given",
         **fixed_settings(radius_schedule),

@@ -249,7 +249,7 @@ LOSSES: dict[str, Loss] = {
     "masked_ce": masked_cross_entropy,
     "js": jensen_shannon,
     "cospgd": cospgd_loss,
-    "dice": soft_dice_loss(),
+    "soft_dice": soft_dice_loss(),
     "scale_free_dice": soft_dice_loss(SCALE_FREE_TEMPERATURE, scale_free=True),
 }
 """What an attack may ascend; `terms.LOSS_NAMES` holds the names without torch."""

@@ -20,7 +20,7 @@ class Unit(StrEnum):
     ORIGINAL = "original"
 
 
-LOSS_NAMES = ("ce", "dice_ce", "masked_ce", "js", "cospgd", "dice", "scale_free_dice")
+LOSS_NAMES = ("ce", "dice_ce", "masked_ce", "js", "cospgd", "soft_dice", "scale_free_dice")
 """What an attack may ascend; `attacks.losses.LOSSES` holds the functions."""
 
 PGD_PATH = 2.5

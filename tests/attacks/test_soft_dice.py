@@ -99,7 +99,7 @@ def test_an_ignored_case_has_a_loss_and_no_gradient():
 
 
 @SPACES
-@pytest.mark.parametrize("name", ("dice", "scale_free_dice"))
+@pytest.mark.parametrize("name", ("soft_dice", "scale_free_dice"))
 def test_ignored_voxels_have_no_influence(name, space):
     z, y = problem(space)
     loss, target = losses.get_loss(name), space.target(y)
