@@ -2,8 +2,8 @@
 
 settings.json says what is evaluated, parts/ holds one finished case per file. A part is written
 when its case is finished: first the picture's arrays (.npz), then the rows (.json), which makes it
-count, each atomically. Both carry the hash of all settings; parts of earlier versions, which have
-none, are those of settings.json. Who is at work has a claim (claims.py). No torch here.
+count, each atomically. Both carry the hash of all settings; those of earlier versions have none.
+Who is at work has a claim (claims.py). No torch here.
 """
 
 from __future__ import annotations

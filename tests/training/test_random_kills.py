@@ -120,7 +120,7 @@ def test_at_random_moments(start, tmp_path, name):
             status = waited(process)
             assert status in (0, -getattr(signal, name)), (tmp_path / "log").read_text()[-3000:]
             hit += status != 0
-            wait_until(lambda: not mentioning(str(results)))
+            wait_until(lambda folder=str(results): not mentioning(folder))
             for checkpoint in results.rglob("checkpoint_*.pth"):
                 load_checkpoint(checkpoint)  # never half of one
         ours = final_weights(results)
