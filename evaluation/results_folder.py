@@ -2,8 +2,7 @@
 
 settings.json says what is evaluated, parts/ holds one finished case per file. A part is written
 when its case is finished: first the picture's arrays (.npz), then the rows (.json), which makes it
-count, each atomically. Both carry the hash of all settings; those of earlier versions have none.
-Who is at work has a claim (claims.py). No torch here.
+count, each atomically. Both carry the hash of all settings; claims.py says who works.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class ResultsFolder:
                 "choose another folder, or --overwrite to replace them"
             )
         try:
-            before = read_json(self.settings_file)
+            before = read_json(self.settings_file, needs=("options",))
         except UserError as error:
             raise UserError(f"{error}; choose another folder, or --overwrite") from None
         different = differences(before, _as_json(settings))

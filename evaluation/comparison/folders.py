@@ -7,6 +7,7 @@ hold the hash of its image and label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,9 @@ def _check_rows(path: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> 
         raise UserError(
             f"{path}: kind must be one of {', '.join(KINDS)}, got {unknown[0]}; evaluate it again"
         )
+    outside = [r["dice"] for r in rows if not (math.isnan(r["dice"]) or 0 <= r["dice"] <= 1)]
+    if outside:
+        raise UserError(f"{path}: dice must be in [0, 1], got {outside[0]:g}; evaluate it again")
     found: dict[tuple[RunKey, str, str], int] = {}
     for row in rows:
         key = run_key(row), row["case"], row["label"]

@@ -136,8 +136,12 @@ def _read(path: Path, *, trust: bool) -> object:
             f"{path} holds {_refused(path)}, which could run code when loaded, and was not loaded; "
             f"{TRUST_ADVICE}"
         ) from None
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # torch's answer to a zip archive that is cut
+            raise
+        raise UserError(f"{path} is not a torch checkpoint, or is damaged: it is cut") from None
     # a damaged pickle ends in whatever its last sound instruction ran into
     except Exception as error:
         text = str(error) or "it ends early"
