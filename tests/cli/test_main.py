@@ -110,7 +110,7 @@ def test_what_the_user_must_mend_becomes_one_line_and_exit_status_2(tmp_path, ca
 
 
 def test_a_bug_shows_its_traceback(monkeypatch, capsys):
-    def broken(source, destination):
+    def broken(source, destination, *, trust_checkpoint):
         raise ValueError("operands could not be broadcast together")
 
     monkeypatch.setattr(warm_start, "warm_start_checkpoint", broken)
