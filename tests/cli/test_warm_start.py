@@ -39,12 +39,14 @@ def test_places_that_cannot_be_written_are_named(source, tmp_path, capsys):
         tmp_path / "absent" / "out.pth": "there is no folder",
         tmp_path / "file" / "out.pth": "there is no folder",
         tmp_path / ("x" * 300): "File name too long",
-        "": "is a folder",
     }
     before = sorted(tmp_path.rglob("*"))
     for out, reason in cases.items():
         assert reason in said_of(capsys, source, out)
     assert "checkpoint not found" in said_of(capsys, tmp_path / "none.pth", tmp_path / "out.pth")
+    with pytest.raises(SystemExit, match="2"):
+        said_of(capsys, source, "")
+    assert "must not be empty" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 

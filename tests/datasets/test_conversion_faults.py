@@ -209,9 +209,6 @@ def test_a_damaged_journal_is_begun_anew(busi, tmp_path):
     [
         (["--label", "background"], "label must be a name other than background"),
         (["--label", "ignore"], "label must be a name other than"),
-        (["--label", ""], "label must be a name other than"),
-        (["--label", " "], "label must be a name other than"),
-        (["--channel", ""], "channel must be a name, got ''"),
         (["--folds", "0"], "folds must be >= 2, got 0"),
         (["--folds", "1"], "folds must be >= 2, got 1"),
         (["--folds", "99"], "99 folds need at least 99 groups, got 8: choose fewer (--folds)"),
@@ -221,6 +218,14 @@ def test_what_cannot_be_written_is_refused_before_anything_is(busi, tmp_path, wo
     assert cli.main(command(busi, tmp_path / "raw", *words)) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1 and not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("words", [["--label", ""], ["--label", " "], ["--channel", ""]], ids=str)
+def test_empty_names_are_refused_before_anything_is_written(busi, tmp_path, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command(busi, tmp_path / "raw", *words))
+    assert ended.value.code == 2 and not (tmp_path / "raw").exists()
+    assert f"argument {words[0]}: must not be empty" in capsys.readouterr().err
 
 
 def test_two_masks_of_one_name_are_named(tmp_path):
