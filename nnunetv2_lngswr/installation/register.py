@@ -7,7 +7,6 @@ those folders are found without importing sub-packages (and with them timm and t
 what they did; only the command line prints. nnU-Net is never imported here, only located.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -119,6 +118,8 @@ def find_nnunet() -> NNUNet:
     UserError
         It is missing, or not 2.8 <= version < 3.
     """
+    import importlib.metadata  # here, since it takes a third of the time of `lngswr --help`
+
     folder = _find_trainer_folder()
     try:
         version = importlib.metadata.version("nnunetv2")
