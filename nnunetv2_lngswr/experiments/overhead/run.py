@@ -68,10 +68,7 @@ def benchmark_overhead(
     # before minutes of measuring
     folder = None if output is None else output_folder(output)
     torch.set_num_threads(threads)
-    options = ["--repeats", str(repeats), "--threads", str(threads), "-device", device]
-    if compiled:
-        options.append("--compile")
-    command = " ".join(["lngswr benchmark overhead --plans", *plans, *options])
+    command = _command(plans, repeats, threads, device, compiled)
     result = {**conditions(command, device, threads), "plans": {}}
     tables = []
     for plan in plans:
@@ -85,6 +82,14 @@ def benchmark_overhead(
     if folder is not None:
         _write(folder, result, tables)
     return result
+
+
+def _command(plans: Sequence[str], repeats: int, threads: int, device: str, compiled: bool) -> str:
+    """The call that measures this."""
+    options = ["--repeats", str(repeats), "--threads", str(threads), "-device", device]
+    if compiled:
+        options.append("--compile")
+    return " ".join(["lngswr benchmark overhead --plans", *plans, *options])
 
 
 def _check(plans: Sequence[str], repeats: int, threads: int, device: str) -> None:
