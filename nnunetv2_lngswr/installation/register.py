@@ -198,7 +198,7 @@ def _remove_shim(shim: Path, state: str) -> Change:
     if state == "absent":
         return Change("absent", shim)
     try:
-        shim.unlink()
+        shim.unlink(missing_ok=True)  # another call may remove it at the same time
         Path(importlib.util.cache_from_source(str(shim))).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
