@@ -61,9 +61,11 @@ def _train(root: Path, results: Path) -> None:
     os.environ |= {"nnUNet_results": str(results), "nnUNet_def_n_proc": "1"}
     torch.set_num_threads(1)
     from nnunetv2.run import run_training
+    from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
     from nnunetv2_lngswr import trainers
 
+    module.default_num_processes = 1  # of the validation, read from the environment long ago
     run_training.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name)
     words = ["999", "2d", "0", "-tr", "nnUNetTrainerLNGSWR", "-device", "cpu"]
     goes_on = any(results.rglob("checkpoint_*.pth"))
