@@ -12,11 +12,12 @@ touched. Standard library only, and nothing that an old Python cannot parse.
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import List  # as list[str] an old Python would not reach the message about its age
+from typing import List, Optional  # an old Python shall reach the message about its age
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,7 +54,38 @@ def main(argv: List[str]) -> int:
         command = [str(program(environment, "python")), "-m", "pytest"] + options
         folder = HERE
     print("$ " + " ".join(command), flush=True)
-    return subprocess.call(command, cwd=folder)
+    return call(command, folder)
+
+
+def hear_signals() -> None:
+    """End as at Ctrl-C, children first, also when a batch system or a closed terminal says so."""
+
+    def end(number, frame):
+        raise Ended(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # what nohup has us ignore stays ignored
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+class Ended(KeyboardInterrupt):
+    """By a signal, whose number is `args[0]`."""
+
+
+def call(command: List[str], folder: Optional[Path]) -> int:
+    """Run `command` in `folder` and return its exit status; what ends this ends it first."""
+    process = subprocess.Popen(command, cwd=None if folder is None else str(folder))
+    try:
+        return process.wait()
+    except Ended as signal_:
+        process.send_signal(signal_.args[0])
+        process.wait()
+        raise
+    except KeyboardInterrupt:  # the terminal has told it too
+        process.wait()
+        raise
 
 
 class QuickstartError(Exception):
@@ -161,6 +193,7 @@ def step(log: Path, title: str, command: List[str], hint: str) -> None:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             cwd=str(HERE),
+            start_new_session=True,  # a group of its own, which is ended as a whole
         )
         try:
             while True:
@@ -170,7 +203,7 @@ def step(log: Path, title: str, command: List[str], hint: str) -> None:
                 except subprocess.TimeoutExpired:
                     print("    still at it, %.0f s" % (time.monotonic() - started), flush=True)
         except BaseException:  # Ctrl-C: leave no pip behind that goes on installing
-            process.terminate()
+            terminate(process)
             process.wait()
             raise
     if status != 0:
@@ -181,6 +214,14 @@ def step(log: Path, title: str, command: List[str], hint: str) -> None:
             % (" ".join(command), status, log, told, hint)
         )
     print("    done, %.0f s" % (time.monotonic() - started), flush=True)
+
+
+def terminate(process: "subprocess.Popen") -> None:
+    """End a process and what it has started; pip starts compilers."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.terminate()
 
 
 def program(environment: Path, name: str) -> Path:
@@ -194,7 +235,10 @@ def fail(message: str) -> int:
 
 
 if __name__ == "__main__":
+    hear_signals()
     try:
         sys.exit(main(sys.argv[1:]))
+    except Ended as ended:
+        sys.exit(128 + ended.args[0])
     except KeyboardInterrupt:
         sys.exit(130)

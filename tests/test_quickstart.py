@@ -1,9 +1,16 @@
-"""quickstart.py on a Python that is too old: it says so, in place of a SyntaxError."""
+"""quickstart.py: what it says to a Python that is too old, and what a signal leaves of it."""
 
 import ast
 import importlib.util
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tests.utils.running import alive, wait_until
 
 FILE = Path(__file__).parents[1] / "quickstart.py"
 
@@ -36,3 +43,46 @@ def test_usage(capsys):
     quickstart = load()
     assert quickstart.main(["--help"]) == 0 and quickstart.main([]) == 2
     assert "quickstart.py demo" in capsys.readouterr().out
+
+
+# quickstart.py, whose work is a step, or a command, that has a child of its own
+ENDED = """
+import runpy, sys
+from pathlib import Path
+how, note = sys.argv[1:]
+quickstart = runpy.run_path({file!r})
+child = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); "
+child += "open(sys.argv[1] + '.new', 'w').write(str(p.pid)); "
+child += "import os; os.rename(sys.argv[1] + '.new', sys.argv[1]); time.sleep(60)"
+command = [sys.executable, "-c", child, note]
+quickstart["hear_signals"]()
+try:
+    if how == "step":
+        quickstart["step"](Path(note + ".log"), "a step", command, "")
+    else:
+        quickstart["call"](command, None)
+except quickstart["Ended"] as ended:
+    sys.exit(128 + ended.args[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks into /proc")
+@pytest.mark.parametrize("how", ["step", "call"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_its_children_first(tmp_path, how, number, status):
+    note = tmp_path / "note"
+    words = [sys.executable, "-c", ENDED.format(file=str(FILE)), how, str(note)]
+    ours = subprocess.Popen(words, stdout=subprocess.DEVNULL, process_group=0)
+    try:
+        wait_until(note.exists)
+        grandchild = int(note.read_text())
+        ours.send_signal(number)
+        assert ours.wait(30) == status
+        # `lngswr demo` and pytest are told, and end their own
+        if how == "step":
+            wait_until(lambda: not alive(grandchild), 10)
+    finally:
+        ours.kill()
+        ours.wait()
+        if alive(grandchild):
+            os.kill(grandchild, signal.SIGKILL)

@@ -7,7 +7,6 @@ those folders are found without importing sub-packages (and with them timm and t
 what they did; only the command line prints. nnU-Net is never imported here, only located.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -119,6 +118,8 @@ def find_nnunet() -> NNUNet:
     UserError
         It is missing, or not 2.8 <= version < 3.
     """
+    import importlib.metadata  # here, since it takes a third of the time of `lngswr --help`
+
     folder = _find_trainer_folder()
     try:
         version = importlib.metadata.version("nnunetv2")
@@ -197,7 +198,7 @@ def _remove_shim(shim: Path, state: str) -> Change:
     if state == "absent":
         return Change("absent", shim)
     try:
-        shim.unlink()
+        shim.unlink(missing_ok=True)  # another call may remove it at the same time
         Path(importlib.util.cache_from_source(str(shim))).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +44,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     remove_leftovers_once(path.parent)
-    name = f"{_PARTIAL}{_HOST}-{os.getpid()}-{secrets.token_hex(4)}-{path.name[-50:]}"
+    name = f"{_PARTIAL}{_HOST}-{os.getpid()}-{os.urandom(4).hex()}-{path.name[-50:]}"
     temporary = path.with_name(name)
     try:
         yield temporary

@@ -1,6 +1,7 @@
 """The command line as a whole: what it imports, how it ends, and that a bug shows its traceback."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,18 @@ def test_a_misspelt_option_imports_nothing_heavy(argv):
     result = call_alone(argv)
     assert result.returncode == 2, result.stderr
     assert "usage: lngswr" in result.stderr and "error: " in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="asks the system for the time")
+def test_help_is_there_at_once():
+    seconds = []
+    for _ in range(4):
+        words = [sys.executable, "-m", "nnunetv2_lngswr.cli.main", "--help"]
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
+        usage = os.wait4(process.pid, 0)[2]
+        # of the processor: others may be busy
+        seconds.append(usage.ru_utime + usage.ru_stime)
+    assert min(seconds) < 0.3
 
 
 def test_version(capsys):

@@ -4,6 +4,7 @@ import errno
 import os
 import pkgutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,36 @@ def test_an_older_shim_is_updated(shim):
     assert shim_state(shim) == "outdated"
     assert action_of(register(), shim) == "updated"
     assert shim_state(shim) == "current"
+
+
+def at_once(*functions):
+    """Call them at the same time; returns what was raised."""
+    raised, ready = [], threading.Barrier(len(functions))
+
+    def call(function):
+        ready.wait()
+        try:
+            function()
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=call, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_calls_at_once_leave_whole_shims_or_none(trainers):
+    shims = registration._shims_of(trainers)
+    for _ in range(10):
+        assert at_once(register, register, register) == []
+        assert [shim_state(shim) for shim in shims] == ["current", "current"]
+        assert at_once(unregister, unregister) == []
+        assert [shim_state(shim) for shim in shims] == ["absent", "absent"]
+    left = [p.name for shim in shims for p in shim.parent.iterdir() if p.name.startswith(".")]
+    assert left == []
 
 
 @pytest.mark.parametrize("action", [register, unregister])

@@ -4,7 +4,9 @@ import json
 import os
 import random
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +41,10 @@ def start(tmp_path):
             return process
         try:
             _train(tmp_path, results)
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(1)
 
     return train
@@ -47,8 +52,6 @@ def start(tmp_path):
 
 def _train(root: Path, results: Path) -> None:
     """`nnUNetv2_train`, as after `lngswr register`, in this process."""
-    import sys
-
     log = os.open(root / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -57,19 +60,13 @@ def _train(root: Path, results: Path) -> None:
         os.environ[variable] = str(root / variable)
     os.environ |= {"nnUNet_results": str(results), "nnUNet_def_n_proc": "1"}
     torch.set_num_threads(1)
-    import nnunetv2.paths
-
-    paths = (os.environ[f"nnUNet_{name}"] for name in ("raw", "preprocessed", "results"))
-    nnunetv2.paths.nnUNet_raw, nnunetv2.paths.nnUNet_preprocessed, _ = paths
     from nnunetv2.run import run_training
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
     from nnunetv2_lngswr import trainers
 
+    module.default_num_processes = 1  # of the validation, read from the environment long ago
     run_training.recursive_find_trainer_class_by_name = lambda name: getattr(trainers, name)
-    for place in (run_training, module):
-        place.nnUNet_preprocessed = os.environ["nnUNet_preprocessed"]
-    module.nnUNet_results = str(results)
     words = ["999", "2d", "0", "-tr", "nnUNetTrainerLNGSWR", "-device", "cpu"]
     goes_on = any(results.rglob("checkpoint_*.pth"))
     sys.argv = ["nnUNetv2_train", *words, *(["--c"] if goes_on else [])]
@@ -120,7 +117,7 @@ def test_at_random_moments(start, tmp_path, name):
             status = waited(process)
             assert status in (0, -getattr(signal, name)), (tmp_path / "log").read_text()[-3000:]
             hit += status != 0
-            wait_until(lambda folder=str(results): not mentioning(folder))
+            wait_until(lambda place=str(results): not mentioning(place))
             for checkpoint in results.rglob("checkpoint_*.pth"):
                 load_checkpoint(checkpoint)  # never half of one
         ours = final_weights(results)

@@ -85,9 +85,11 @@ def benchmark_overhead(
 
 
 def _command(plans: Sequence[str], repeats: int, threads: int, device: str, compiled: bool) -> str:
-    words = ["lngswr benchmark overhead --plans", *plans, "--repeats", str(repeats)]
-    words += ["--threads", str(threads), "-device", device]
-    return " ".join([*words, "--compile"] if compiled else words)
+    """The call that measures this."""
+    options = ["--repeats", str(repeats), "--threads", str(threads), "-device", device]
+    if compiled:
+        options.append("--compile")
+    return " ".join(["lngswr benchmark overhead --plans", *plans, *options])
 
 
 def _check(plans: Sequence[str], repeats: int, threads: int, device: str) -> None:

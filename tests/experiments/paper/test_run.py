@@ -202,6 +202,25 @@ def test_the_printed_commands_are_ones_that_exist(root, capsys, monkeypatch):
             assert hasattr(trainers, words[words.index("-tr") + 1])
 
 
+@pytest.mark.parametrize(
+    ("configurations", "said"),
+    [
+        (["2d"], '"configurations" must be an object'),
+        ({"3d_fullres": {}}, "has no configuration 2d; it has 3d_fullres"),
+        ({"2d": None}, 'configuration 2d has no "data_identifier"'),
+        ({"2d": {"inherits_from": "x"}}, "inherits none .got 'x'"),
+        ({"2d": {"inherits_from": "2d"}}, "inherits none .got '2d'"),
+        ({"2d": {"data_identifier": 3}}, "inherits none"),
+    ],
+)
+def test_plans_that_are_none_are_refused(root, commands, configurations, said):
+    folder = root / "nnUNet_preprocessed" / NAME
+    folder.mkdir(parents=True)
+    (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": configurations}))
+    with pytest.raises(UserError, match=said):
+        run_paper(PROTOCOL, root / "out", dry_run=True)
+
+
 def test_refusals(root, commands, monkeypatch):
     commands()
     run_paper(PROTOCOL, root / "out")
