@@ -10,6 +10,7 @@ what they did; only the command line prints. nnU-Net is never imported here, onl
 import importlib.util
 import os
 import re
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,11 +152,11 @@ def shim_source(name: str = SHIM_NAME) -> Path:
 
 def shim_state(shim: Path) -> str:
     """absent, current (as shipped), outdated (an older one of ours) or foreign (not ours)."""
-    if not os.path.lexists(shim):
-        return "absent"
-    if not shim.is_file():
-        return "foreign"
-    content = shim.read_bytes()
+    # read first and ask later: another call may remove it at any moment
+    try:
+        content = shim.read_bytes() if stat.S_ISREG(shim.stat().st_mode) else b""
+    except FileNotFoundError:
+        return "foreign" if shim.is_symlink() else "absent"
     if content == shim_source(shim.name).read_bytes():
         return "current"
     return "outdated" if content.startswith(SHIM_MARKER) else "foreign"

@@ -1,12 +1,17 @@
 """How much memory this process has taken, on every system that nnU-Net runs on."""
 
 import sys
+from pathlib import Path
 
 
 def peak_memory() -> int:
     """Return the most memory that this process has had at once so far, in bytes."""
     if sys.platform == "win32":
         return _peak_of_windows()
+    if sys.platform == "linux":
+        # not ru_maxrss: a new process starts at the peak of the one that forked it
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,10 +1,13 @@
 """Peak memory of a training."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from nnunetv2_lngswr.experiments.overhead import RETURN_MEMORY
 
 MEMORY = """
 from nnunetv2_lngswr.experiments.overhead import peak_memory
@@ -19,6 +22,7 @@ def test_peak_memory_grows_with_what_is_kept():
     out = subprocess.run(
         [sys.executable, "-c", MEMORY],
         cwd=Path(__file__).parents[3],
+        env={**os.environ, **RETURN_MEMORY},
         check=True,
         capture_output=True,
         text=True,
