@@ -70,6 +70,8 @@ def read_models(
     parts = [[read_folder(Path(f)) for f in _each(entry)] for entry in folders]
     if not all(parts):
         raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
+    for of in parts:
+        _refuse_twice(of)
     parts, lone_attacks = _with_common_attacks(parts)
     joined = [_joined(of) for of in parts]
     names = _telling_names(joined) if names is None else names
@@ -87,6 +89,18 @@ def read_models(
 
 def _each(entry: Folders) -> Sequence[str | Path]:
     return [entry] if isinstance(entry, (str, Path)) else entry
+
+
+def _refuse_twice(parts: Sequence[ComparedModel]) -> None:
+    """A model's folders are folds and seeds: one that is given twice would count for two."""
+    seen: dict[Path, Path] = {}
+    for folder in (f for part in parts for f in part.folders):
+        other = seen.setdefault(folder.resolve(), folder)
+        if other is not folder:
+            raise UserError(
+                f"{other} and {folder} are the same folder, which was given twice for one model; "
+                "give each of its folders once"
+            )
 
 
 def _with_common_attacks(

@@ -8,6 +8,7 @@ guessed at.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -77,14 +78,19 @@ def convert_image_folder(
     Raises
     ------
     UserError
-        A folder does not exist or holds no images, the pattern finds nothing in some image, or
-        `conversion.convert` refuses.
+        A folder does not exist, holds no images or is `raw_folder` itself, the pattern finds
+        nothing in some image, or `conversion.convert` refuses.
     """
     images = Path(images)
     masks = images if masks is None else Path(masks)
     for folder in (images, masks):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
+        if os.path.realpath(folder) == os.path.realpath(raw_folder):
+            raise UserError(
+                f"{raw_folder} is where images are read from; what is written there would be read "
+                "as images by the next conversion: choose another folder (-o)"
+            )
     written = Path(raw_folder) / target.dataset_name
     pairs, wrong = find_pairs(images, masks, images, options.mask_pattern, without=written)
     if not pairs:

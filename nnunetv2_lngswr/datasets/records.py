@@ -166,10 +166,7 @@ def _check_records(file: Path, settings: Any, records: Any) -> None:
         and all(isinstance(e, dict) for e in r["entries"])
         for r in records.values()
     ):
-        raise UserError(
-            f"{file} is not as a conversion wrote it: move {file.parent} away, or choose another "
-            "number (-d)"
-        )
+        raise UserError(_foreign(file))
 
 
 def _whole_lines(journal: Path) -> list[dict]:
@@ -178,8 +175,21 @@ def _whole_lines(journal: Path) -> list[dict]:
     for line in journal.read_bytes().splitlines():
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if isinstance(content, dict):
-            lines.append(content)
+        if not isinstance(content, dict) or not ("settings" in content or _is_done(content)):
+            raise UserError(_foreign(journal))
+        lines.append(content)
     return lines
+
+
+def _is_done(line: dict) -> bool:
+    """Whether a line of the journal says that a unit is done."""
+    return isinstance(line.get("unit"), str) and "record" in line
+
+
+def _foreign(file: Path) -> str:
+    return (
+        f"{file} is not as a conversion wrote it: move {file.parent} away, or choose another "
+        "number (-d)"
+    )

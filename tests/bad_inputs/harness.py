@@ -2,7 +2,6 @@
 
 A row holds where the command ends with exit status 2 and one line on stderr that begins with the
 program's name and has every text of `says`, without a traceback, and with all files as they were.
-What does not hold yet is in not_yet.py, with whose it is and what happens today.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
-from tests.bad_inputs.not_yet import NOT_YET
 
 SECONDS = 20
 NOBODY = 65534
@@ -50,19 +47,13 @@ def bad(name: str, argv: Sequence[str], *says: str, **more) -> Bad:
     return Bad(name=name, argv=tuple(argv), says=says, **more)
 
 
-def rows(group: str, table: Sequence[Bad]) -> list:
+def rows(table: Sequence[Bad]) -> list:
     """What pytest.mark.parametrize takes."""
     found, names = [], [row.name for row in table]
     twice = {name for name in names if names.count(name) > 1}
     assert not twice, f"names of rows must differ: {twice}"
     for row in table:
-        marks = []
-        if row.skip:
-            marks = [pytest.mark.skip(reason=row.skip)]
-        elif (why := NOT_YET.get(f"{group}: {row.name}")) is not None:
-            # what never ends is not waited for
-            ends = "never ends" not in why
-            marks = [pytest.mark.xfail(strict=True, reason=why, run=ends)]
+        marks = [pytest.mark.skip(reason=row.skip)] if row.skip else []
         found.append(pytest.param(row, id=row.name, marks=marks))
     return found
 

@@ -64,6 +64,13 @@ ARGUMENTS = [
     bad("nothing among commas", ["compare", A, f"{B},,{B}", *OUT], ","),
     bad("one among commas is missing", ["compare", A, f"{B},ROOT/no", *OUT], "ROOT/no"),
     bad("the same folder twice in one model", ["compare", A, f"{B},{B}", *OUT], "out_lngswr"),
+    bad(
+        "the same folder twice by two names",
+        ["compare", A, f"{B},ROOT/l", *OUT],
+        "out_lngswr",
+        "ROOT/l",
+        spoil=spoil.link("l", "out_lngswr"),
+    ),
     bad("seed -1", compare("--seed", "-1"), "seed", "-1"),
     bad("seed x", compare("--seed", "x"), "--seed", "x"),
     bad("output is a file", compare("-o", f"ROOT/{CSV}"), f"ROOT/{CSV}"),
@@ -140,6 +147,6 @@ SUMMARIES = [
 TABLE = [*ARGUMENTS, *TABLES, *SUMMARIES]
 
 
-@pytest.mark.parametrize("row", rows("compare", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluations")

@@ -75,6 +75,13 @@ IMAGES = [
     bad("output is empty text", images("-o", ""), "-o"),
     bad("output is a circle", images("-o", "ROOT/c"), "ROOT/c", spoil=spoil.circle("c")),
     bad("output is the input", images("-o", "ROOT/in"), "ROOT/in"),
+    bad(
+        "output is the masks",
+        images("--masks", "ROOT/m", "-o", "ROOT/m"),
+        "ROOT/m",
+        "-o",
+        spoil=spoil.folder("m"),
+    ),
     bad("output may not be made", images("-o", "ROOT/new"), "ROOT/new", refused="."),
     bad("output holds something else", images(), OUT, "-d", spoil=holds("mine.txt", "x")),
     bad("data set's folder is a file", images(), OUT, spoil=spoil.write(f"raw/{OUT}", "x")),
@@ -111,6 +118,18 @@ IMAGES = [
         images(),
         "manifest.partial.jsonl",
         spoil=holds("manifest.partial.jsonl", "[1]\n"),
+    ),
+    bad(
+        "journal of other lines",
+        images(),
+        "manifest.partial.jsonl",
+        spoil=holds("manifest.partial.jsonl", '{"settings": {}}\n{"unit": [1], "record": 1}\n'),
+    ),
+    bad(
+        "journal's settings are a list",
+        images(),
+        "manifest.partial.jsonl",
+        spoil=holds("manifest.partial.jsonl", '{"settings": [1]}\n'),
     ),
     bad(
         "two images of one case name",
@@ -223,16 +242,16 @@ LIDC = [
 ]
 
 
-@pytest.mark.parametrize("row", rows("image-folder", IMAGES))
+@pytest.mark.parametrize("row", rows(IMAGES))
 def test_image_folder_refuses(row, refuses):
     refuses(main, row, "image_folder")
 
 
-@pytest.mark.parametrize("row", rows("tnscui", THYROID))
+@pytest.mark.parametrize("row", rows(THYROID))
 def test_tnscui_refuses(row, refuses):
     refuses(main, row, "tnscui")
 
 
-@pytest.mark.parametrize("row", rows("lidc", LIDC))
+@pytest.mark.parametrize("row", rows(LIDC))
 def test_lidc_refuses(row, refuses):
     refuses(main, row, "image_folder")

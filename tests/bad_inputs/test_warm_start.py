@@ -136,6 +136,6 @@ CONTENTS = [
 TABLE = [*PLACES, *FILES, *CONTENTS]
 
 
-@pytest.mark.parametrize("row", rows("warm-start", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluation")

@@ -1,4 +1,4 @@
-"""The folder that an experiment writes to, before anything is written."""
+"""The folder that a command writes to, before anything is written."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,8 @@ def output_folder(path: str | Path) -> Path:
         It is a file, lies below one, or is a link in a circle.
     """
     resolved = Path(os.path.realpath(path))
-    if resolved.is_symlink():
+    # of all others realpath leaves none
+    if any(p.is_symlink() for p in (resolved, *resolved.parents)):
         raise UserError(f"{path} is a link in a circle: choose another folder with -o")
     above = next(p for p in (resolved, *resolved.parents) if p.exists())
     if not above.is_dir():
