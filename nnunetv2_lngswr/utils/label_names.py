@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 from nnunetv2_lngswr.utils.errors import UserError, shown
+from nnunetv2_lngswr.utils.values import is_number
 
 BACKGROUND, IGNORE = "background", "ignore"
 _LIST = (list, tuple)  # from JSON, or from a checkpoint
@@ -76,6 +76,4 @@ def _is_label(value: object) -> bool:
     """As nnU-Net, which takes "1" and 1.0 for 1."""
     if isinstance(value, str):
         return re.fullmatch("[0-9]{1,9}", value) is not None
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
-    return 0 <= value < 10**9 and value == int(value)
+    return is_number(value) and value >= 0 and float(value).is_integer()

@@ -10,11 +10,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
-import sys
 import warnings
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
-from typing import Any, TypeGuard
+from numbers import Integral
+from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -22,6 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_lngswr.utils.errors import UserError, blamed_on, shown
 from nnunetv2_lngswr.utils.label_names import check_labels
 from nnunetv2_lngswr.utils.plans_names import refuse_foreign_names
+from nnunetv2_lngswr.utils.values import is_number
 
 MOST_PATCH_VOXELS = 2**28
 """16384 x 16384: one number per voxel, as the sliding window weighs with, takes 2 GiB."""
@@ -221,7 +221,7 @@ def _check_geometry(configuration: Mapping[str, Any], where: str) -> int:
         "spacing",
         where,
         lambda v: (
-            isinstance(v, _LIST) and len(v) == axes and all(_is_number(i) and i > 0 for i in v)
+            isinstance(v, _LIST) and len(v) == axes and all(is_number(i) and i > 0 for i in v)
         ),
         f"{axes} numbers > 0, one per axis of the patch",
     )
@@ -256,7 +256,7 @@ def _check_intensities(
         raise UserError(f'{where}: "{key}" of the plans must hold channels {", ".join(needed)}')
     for c, scheme in zip(needed, configuration["normalization_schemes"]):
         values = ("mean", "std", "percentile_00_5", "percentile_99_5")
-        if scheme == "CTNormalization" and not all(_is_number(given[c].get(v)) for v in values):
+        if scheme == "CTNormalization" and not all(is_number(given[c].get(v)) for v in values):
             raise UserError(
                 f'{where}: "{key}" of the plans must give channel {c} finite numbers for '
                 f"{', '.join(values)}"
@@ -288,13 +288,6 @@ def _is_arguments(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    """Finite."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    # false for NaN too, and for an integer that is no float
-    return number and abs(value) <= sys.float_info.max
 
 
 def _is_patch(value: object) -> bool:
