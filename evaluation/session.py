@@ -77,7 +77,8 @@ class Session:
     inputs: Inputs
     options: Options
     model: SegmentationModel
-    """The folds that evaluate the current case; one fold at a time when validating."""
+    """The folds that evaluate the current case; one fold at a time when validating, see
+    `switch_to`."""
     surrogate: SegmentationModel | None
     """What `transfer` attacks, of the same folds."""
     cases: list[CaseFiles]
@@ -97,10 +98,11 @@ class Session:
         text = json.dumps({"settings": self.settings, "files": files}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def models_for(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
-        """The model (and surrogate) that may evaluate these files.
+    def switch_to(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
+        """Make `model` and `surrogate` those that may evaluate these files, and return them.
 
-        Those before are freed first, where the caller keeps none: one fold is in memory at a time.
+        Where these files need other folds, those before are freed first, if the caller keeps none:
+        one fold is in memory at a time.
         """
         if files.folds is not None and tuple(self.model.folds) != files.folds:
             options, surrogate = self.options, self.options.surrogate

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.report.cases_table import Row, RunKey, read_cases, run_key
+from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
+from evaluation.rows import Row, RunKey, run_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.values import shown

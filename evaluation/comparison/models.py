@@ -15,8 +15,8 @@ from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
 from evaluation.protocol import CORRUPTION
-from evaluation.report.cases_table import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.results_folder import differences
+from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from nnunetv2_lngswr.utils.errors import UserError
 
 # what must agree, or the difference between folders would not be one between models
