@@ -13,7 +13,8 @@ from evaluation.report.fitting import fitted, lines_of, plain_texts
 from nnunetv2_lngswr.experiments.demo.places import Places
 from nnunetv2_lngswr.utils.files import atomic_path
 
-WIDTH, TITLE_WIDTH, LINE = 9.0, 2.7, 0.18  # inches of three pictures, of a title, of a line of it
+# inches: of three pictures, of a title, of a picture, of a title's line, between rows
+WIDTH, TITLE_WIDTH, HEIGHT, LINE, GAP = 9.0, 2.8, 2.3, 0.18, 0.12
 FONT = 9
 
 
@@ -57,11 +58,13 @@ def draw_overlays(output: Path, sets: Sequence[str], cases_per_set: int = 2) -> 
         overlay.png in `output`.
     """
     rows = [row for kind in sets for row in _slices(Places(kind, output), cases_per_set)]
-    # one line of a name is in the usual height
-    more = sum(lines_of(_fitted(row.name)) - 1 for row in rows)
-    size = WIDTH, 2.6 * len(rows) + LINE * more
-    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
-    for axes, row in zip(figure.subplots(len(rows), 3, squeeze=False), rows):
+    heights = [HEIGHT + LINE * lines_of(_fitted(row.name)) + GAP for row in rows]
+    figure = matplotlib.figure.Figure(figsize=(WIDTH, sum(heights)))
+    bottom = 1.0
+    for row, height in zip(rows, heights):
+        bottom -= height / sum(heights)
+        place = 0.32, HEIGHT / sum(heights)
+        axes = [figure.add_axes((x, bottom, *place)) for x in (0.01, 0.34, 0.67)]
         _draw(axes[0], row.image, row.name)
         _draw(axes[1], row.image, "reference", row.ground_truth, "lime")
         _draw(axes[2], row.image, "prediction", row.prediction, "red")
