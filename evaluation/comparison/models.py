@@ -2,7 +2,8 @@
 
 A model trained several times (folds, seeds) is several folders: folds add cases, seeds are averaged
 within a case. Attacks that not every folder has are left out, and the worst of all is then taken
-over the others. Cases are paired by name, and their images and labels must be the same files.
+over the others. Cases are paired by name, and their images and labels must be the same files; what
+a cascade was given of its previous stage may differ, and is then noted.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
         summary={**first.summary, "model": model, "cases": cases},
         rows=[r for p in parts for r in p.rows],
         inputs={c: sha for p in parts for c, sha in p.inputs.items()},
+        previous_stages={c: sha for p in parts for c, sha in p.previous_stages.items()},
     )
 
 
@@ -233,14 +235,28 @@ def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list
 
 
 def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
+    notes = []
     unknown = [m.name for m in models if set(m.summary["cases"]) - m.inputs.keys()]
-    if not unknown:
-        return []
-    return [
-        f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels alone: "
-        "only the parts in an OUT folder say which image and label a case is of, and those of a "
-        "cascade do not"
-    ]
+    if unknown:
+        notes.append(
+            f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels "
+            "alone: only the parts in an OUT folder say which image and label a case is of, and "
+            "those of a cascade do not where an earlier version made them"
+        )
+    first = models[0]
+    for other in models[1:]:
+        differ = sorted(
+            case
+            for case, sha in first.previous_stages.items()
+            if other.previous_stages.get(case, sha) != sha
+        )
+        if differ:
+            notes.append(
+                "the previous stage's segmentations, which cascades are given, are other files for "
+                f"{first.name} and {other.name} ({first_few(differ)}): the difference is one of "
+                "both stages"
+            )
+    return notes
 
 
 def _lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:

@@ -12,6 +12,7 @@ from tests.bad_inputs.spoil import DROP
 
 A, B = "ROOT/out_vanilla", "ROOT/out_lngswr"
 OUT = ("-o", "ROOT/compared_now")
+PART = "out_lngswr/parts/case3.json"
 CSV, SUMMARY = "out_lngswr/cases.csv", "out_lngswr/summary.json"
 
 
@@ -73,6 +74,8 @@ ARGUMENTS = [
     ),
     bad("seed -1", compare("--seed", "-1"), "seed", "-1"),
     bad("seed x", compare("--seed", "x"), "--seed", "x"),
+    bad("a part is a list", compare(), PART, spoil=spoil.write(PART, "[1]")),
+    bad("a part is cut", compare(), PART, spoil=spoil.cut(PART)),
     bad("output is a file", compare("-o", f"ROOT/{CSV}"), f"ROOT/{CSV}"),
     bad("output below a file", compare("-o", f"ROOT/{CSV}/a"), f"ROOT/{CSV}"),
     bad("output is empty text", compare("-o", ""), "-o"),
