@@ -29,6 +29,7 @@ from evaluation.options import Options
 from evaluation.protocol import PlannedRuns
 from evaluation.share import find_share
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Inputs:
     """Folder of the previous stage's segmentations, of a cascade."""
 
     def __post_init__(self) -> None:
+        for path in (self.model_folder, self.images, self.labels, self.previous_stage):
+            if path is not None:
+                refuse_no_utf8(path)
         if (self.images is None) == (self.labels is None):
             return
         given, missing = "images (-i)", "labels (-l)"

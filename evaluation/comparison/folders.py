@@ -18,6 +18,7 @@ from evaluation.report.records import SCHEMA_VERSION
 from evaluation.rows import Row, RunKey, run_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 from nnunetv2_lngswr.utils.values import shown
 
 KINDS = ("clean", "attack", "worst", "shift")
@@ -55,6 +56,7 @@ def read_folder(folder: Path) -> ComparedModel:
     UserError
         It is not finished, of another version, damaged, lacks rows or has them twice.
     """
+    refuse_no_utf8(folder)
     for name in ("summary.json", "cases.csv"):
         if not (folder / name).is_file():
             raise UserError(

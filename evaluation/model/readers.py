@@ -37,6 +37,7 @@ from numpy.exceptions import ComplexWarning
 from evaluation.model.geometry import Placed, check_same_grid, check_sane
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.image_files import check_whole
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 # what readers raise on a file that is not what it seems
 _UNREADABLE = (
@@ -224,6 +225,7 @@ def _read(read: Callable, files: str | Sequence[str]) -> tuple[np.ndarray, dict[
     """What nnU-Net's reader returns, and what it prints."""
     names = (files,) if isinstance(files, str) else files
     for f in names:
+        refuse_no_utf8(f)
         if not Path(f).is_file():
             raise UserError(f"{f} does not exist")
     said = io.StringIO()

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 
 def output_folder(path: str | Path) -> Path:
@@ -12,8 +13,9 @@ def output_folder(path: str | Path) -> Path:
     Raises
     ------
     UserError
-        It is a file, lies below one, or is a link in a circle.
+        It is a file, lies below one, is a link in a circle, or its name is no UTF-8.
     """
+    refuse_no_utf8(path)
     resolved = Path(os.path.realpath(path))
     # of all others realpath leaves none
     if any(p.is_symlink() for p in (resolved, *resolved.parents)):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from pathlib import Path
 import pytest
 
 SECONDS = 20
+FOREIGN = os.fsdecode(b"c\xff\xe9")
+"""A name as Latin-1 disks have them, which is no UTF-8."""
+NO_SUCH_NAMES = "" if sys.platform == "linux" else "this system's names are UTF-8"
 NOBODY = 65534
 _SILENT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 

@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, bad, rows
 from tests.bad_inputs.spoil import DROP
 
 A, B = "ROOT/out_vanilla", "ROOT/out_lngswr"
@@ -72,6 +72,7 @@ ARGUMENTS = [
         "ROOT/l",
         spoil=spoil.link("l", "out_lngswr"),
     ),
+    bad("folder is no UTF-8", ["compare", A, f"ROOT/{FOREIGN}", *OUT], "FOLDER", "UTF-8"),
     bad("seed -1", compare("--seed", "-1"), "seed", "-1"),
     bad("seed x", compare("--seed", "x"), "--seed", "x"),
     bad("a part is a list", compare(), PART, spoil=spoil.write(PART, "[1]")),

@@ -4,7 +4,7 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, bad, rows
 
 OUT = "Dataset701_Images"
 INPUT, TARGET = ("-i", "ROOT/in"), ("-o", "ROOT/raw")
@@ -72,6 +72,7 @@ IMAGES = [
     bad("channel is empty text", images("--channel", ""), "--channel"),
     bad("output is a file", images("-o", "ROOT/in/p0 a.png"), "ROOT/in/p0 a.png"),
     bad("output below a file", images("-o", "ROOT/in/p0 a.png/x"), "ROOT/in/p0 a.png"),
+    bad("output is no UTF-8", images("-o", f"ROOT/{FOREIGN}"), "-o", "UTF-8"),
     bad("output is empty text", images("-o", ""), "-o"),
     bad("output is a circle", images("-o", "ROOT/c"), "ROOT/c", spoil=spoil.circle("c")),
     bad("output is the input", images("-o", "ROOT/in"), "ROOT/in"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.cli.main import main
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, bad, rows
 from tests.bad_inputs.spoil import both, circle, copy, folder, link, move, remove, write
 from tests.bad_inputs.worlds import CHECKPOINT, IMAGE, MODEL, PLANS
 
@@ -40,6 +40,8 @@ PLACES = [
         "dataset.json is missing",
         spoil=both(move(MODEL, "Mödel 影像 (1)"), remove("Mödel 影像 (1)/dataset.json")),
     ),
+    bad("model's folder is no UTF-8", evaluate("-m", f"ROOT/{FOREIGN}"), "-m", "UTF-8"),
+    bad("output is no UTF-8", evaluate("-o", f"ROOT/{FOREIGN}"), "-o", "UTF-8"),
     bad("images do not exist", evaluate("-i", "ROOT/no"), "ROOT/no", "-i"),
     bad("images are a file", evaluate("-i", f"ROOT/{IMAGE}"), f"ROOT/{IMAGE}", "-i"),
     bad("images are empty", evaluate("-i", "ROOT/e"), "ROOT/e", ".nii.gz", spoil=folder("e")),

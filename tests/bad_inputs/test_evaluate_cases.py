@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, NO_SUCH_NAMES, bad, rows
 from tests.bad_inputs.spoil import DROP
 from tests.bad_inputs.test_evaluate_arguments import HOW, OUT, QUICK, evaluate
 from tests.bad_inputs.worlds import IMAGE, LABEL, MODEL
@@ -142,6 +142,17 @@ IMAGES = [
         spoil=spoil.copy(IMAGE, "images/case1_0000.nii.gz"),
     ),
     bad(
+        "image of a name that is no UTF-8",
+        evaluate(),
+        "UTF-8",
+        "rename",
+        skip=NO_SUCH_NAMES,
+        spoil=spoil.both(
+            spoil.copy(IMAGE, f"images/{FOREIGN}_0000.nii.gz"),
+            spoil.copy(LABEL, f"labels/{FOREIGN}.nii.gz"),
+        ),
+    ),
+    bad(
         "image of blanks and umlauts ends early",
         evaluate("--max-cases", "9"),
         "images/ü 影像 (1)_0000.nii.gz",
@@ -177,6 +188,17 @@ LABELS = [
 
 PICTURES = [
     bad("picture is text", evaluate(), PICTURE, spoil=spoil.write(PICTURE, b"no image")),
+    bad(
+        "picture of a name that is no UTF-8",
+        evaluate(),
+        "UTF-8",
+        "rename",
+        skip=NO_SUCH_NAMES,
+        spoil=spoil.both(
+            spoil.move(PICTURE, f"images/{FOREIGN}_0000.png"),
+            spoil.move(LABEL_PICTURE, f"labels/{FOREIGN}.png"),
+        ),
+    ),
     bad("picture is empty", evaluate(), PICTURE, spoil=spoil.write(PICTURE, b"")),
     bad("picture ends early", evaluate(), PICTURE, spoil=spoil.cut(PICTURE, 0.7)),
     bad("picture's label ends early", evaluate(), LABEL_PICTURE, spoil=spoil.cut(LABEL_PICTURE)),
