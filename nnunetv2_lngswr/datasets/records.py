@@ -114,6 +114,17 @@ def refuse_foreign(folder: Path) -> None:
     )
 
 
+def refuse_taken_number(folder: Path, number: int) -> None:
+    """UserError where another data set beside this folder has its number."""
+    beside = folder.parent.glob(f"Dataset{number:03d}_*")
+    others = [p.name for p in beside if p.name != folder.name]
+    if others:
+        raise UserError(
+            f"number {number} belongs to {', '.join(others)} in {folder.parent}: "
+            "choose another one (-d)"
+        )
+
+
 def cases_of_record(record: Record) -> list[str]:
     """The cases that a unit gave."""
     return [entry["case"] for entry in record["entries"] if entry.get("case")]

@@ -36,8 +36,10 @@ def check_description(
 
     Parameters
     ----------
-    plans, dataset_json : contents
-    plans_are, dataset_json_is : whose they are, for the text
+    plans, dataset_json
+        Contents.
+    plans_are, dataset_json_is
+        Whose they are, for the text.
 
     Raises
     ------
@@ -57,8 +59,10 @@ def check_dataset_json(content: object, where: str) -> None:
 
     Parameters
     ----------
-    content : of the file
-    where : whose it is, for the text
+    content
+        Of the file.
+    where
+        Whose it is, for the text.
 
     Raises
     ------
@@ -111,11 +115,16 @@ def get_configuration(
 
     Parameters
     ----------
-    plans : whose content has passed `check_plans`
-    name : of the configuration, as a checkpoint has it
-    dataset_json : which has passed `check_dataset_json`
-    where : whose plans, for the text
-    trust : admit names of classes and functions from anywhere, which runs what they name
+    plans
+        Whose content has passed `check_plans`.
+    name
+        Of the configuration, as a checkpoint has it.
+    dataset_json
+        Which has passed `check_dataset_json`.
+    where
+        Whose plans, for the text.
+    trust
+        Admit names of classes and functions from anywhere, which runs what they name.
 
     Raises
     ------
