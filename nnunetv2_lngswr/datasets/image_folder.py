@@ -52,10 +52,6 @@ def convert_image_folder(
     ----------
     images
         Searched with its subfolders.
-    raw_folder
-        nnUNet_raw.
-    target
-        The data set to write.
     masks
         None: the same folder.
     group_pattern
@@ -63,10 +59,8 @@ def convert_image_folder(
         (splits.groups_by_pattern); None: every image by itself.
     options
         How images and masks are read.
-    overwrite
-        Convert anew what was converted with other settings.
-    progress
-        Show a bar.
+    raw_folder, target, overwrite, progress
+        As `conversion.convert`.
 
     Raises
     ------
@@ -76,14 +70,7 @@ def convert_image_folder(
     """
     images = Path(images)
     masks = images if masks is None else Path(masks)
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder")
-        if os.path.realpath(folder) == os.path.realpath(raw_folder):
-            raise UserError(
-                f"{raw_folder} is where images are read from; what is written there would be read "
-                "as images by the next conversion: choose another folder (-o)"
-            )
+    _check_folders(images, masks, Path(raw_folder))
     written = Path(raw_folder) / target.dataset_name
     pairs, wrong = find_pairs(images, masks, images, options.mask_pattern, without=written)
     if not pairs:
@@ -169,6 +156,17 @@ def units_of(
 
 
 # --- helpers --------------------------------------------------------------------------------------
+
+
+def _check_folders(images: Path, masks: Path, raw_folder: Path) -> None:
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder")
+        if os.path.realpath(folder) == os.path.realpath(raw_folder):
+            raise UserError(
+                f"{raw_folder} is where images are read from; what is written there would be read "
+                "as images by the next conversion: choose another folder (-o)"
+            )
 
 
 def _groups(pairs: Sequence[Pair], pattern: str | None, folds: int) -> dict[str, str]:

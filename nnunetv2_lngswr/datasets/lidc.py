@@ -62,18 +62,12 @@ def convert_lidc(
     ----------
     folder
         The download, with a subfolder per series.
-    raw_folder
-        nnUNet_raw.
-    target
-        The data set to write.
     annotations
         Folder with the XML files, if they are not in `folder`.
     options
         What is made of scans and readings.
-    overwrite
-        Convert anew what was converted with other settings.
-    progress
-        Show bars.
+    raw_folder, target, overwrite, progress
+        As `conversion.convert`.
 
     Raises
     ------

@@ -37,16 +37,10 @@ def convert_tnscui(
     ----------
     folder
         Holds image/, mask/ and a CSV file.
-    raw_folder
-        nnUNet_raw.
-    target
-        The data set to write.
     options
         How images and masks are read.
-    overwrite
-        Convert anew what was converted with other settings.
-    progress
-        Show a bar.
+    raw_folder, target, overwrite, progress
+        As `conversion.convert`.
 
     Raises
     ------
