@@ -62,6 +62,7 @@ def test_the_strong_attack_is_apgd_dice_of_the_registry(make, validated_on, dime
         trainer._ball(batch["data"], batch["keys"], 0.05),
         generator=torch.Generator().manual_seed(0),
         steps=4,
+        radius_schedule=False,
     )
     fgsm, strong, clean = validated_on
     assert torch.equal(strong, expected.perturbed) and torch.equal(clean, batch["data"])
@@ -96,6 +97,7 @@ def test_regions_and_ignored_voxels_are_those_of_the_registrys_attack(
         trainer._ball(batch["data"], batch["keys"], 0.05),
         generator=torch.Generator().manual_seed(0),
         steps=5,
+        radius_schedule=False,
     )
     assert torch.equal(validated_on[1], expected.perturbed)
 
