@@ -2,8 +2,7 @@
 
 PGD on CE goes on raising what is wrong already and overstates how robust a network is, by up to 17
 points of Dice. So the strong attack of the curve is Auto-PGD on soft Dice (`attacks.apgd_dice`) in
-as few steps. In so few, larger radii first find no more and cost two gradients: it has one stage.
-FGSM stands beside it, since catastrophic overfitting is seen by both.
+as few steps. FGSM stands beside it, since catastrophic overfitting is seen by both.
 """
 
 from __future__ import annotations
@@ -69,10 +68,9 @@ def _worst_found(
     generator: torch.Generator,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
-    """The samples of lowest Dice that an Auto-PGD came across."""
+    """The samples of lowest Dice that an attack of the registry came across."""
     model = BatchModel(network, autocast=autocast)
-    options = {"generator": generator, "steps": steps, "radius_schedule": False}
-    return run_attack(attack, model, x, target, ball, **options).perturbed
+    return run_attack(attack, model, x, target, ball, generator=generator, steps=steps).perturbed
 
 
 def pseudo_dice(results: Sequence[Mapping[str, Any]], *, of_all_ranks: bool = False) -> float:
