@@ -17,12 +17,13 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_lngswr.attacks.suites import full_name, suites_among
 from nnunetv2_lngswr.attacks.terms import Norm, Unit
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.values import shown
 
-ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
+ATTACKS = ("worst",)
 EPSILONS = ("1/255", "2/255", "4/255", "8/255")
 EPSILONS_L2 = ("0.25/255", "0.5/255", "1/255", "2/255")
 LINF, L2 = Norm.LINF.value, Norm.L2.value
@@ -58,7 +59,8 @@ class Options:
     """
 
     attacks: Sequence[str] = ATTACKS
-    """Names of nnunetv2_lngswr.attacks. One of both norms runs in Linf, and in L2 with '_l2'
+    """Names of nnunetv2_lngswr.attacks. 'worst' is the newest standard suite, in every norm that
+    has budgets, with the noise control. An attack of both norms runs in Linf, and in L2 with '_l2'
     appended (segpgd_l2); `noise` runs in every norm that another attack runs in. worst_linf and
     worst_l2 are always derived, whether or not they are named."""
     epsilons: Sequence[Fraction | float | str] | None = None
@@ -71,7 +73,8 @@ class Options:
     units of the file, such as HU."""
     steps: int | None = None
     """Of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer), up to 100,000. None
-    takes each attack's own, and so do ssah and square, whose steps are other things."""
+    takes each attack's own, and so do ssah and square, whose steps are other things. Nothing of a
+    standard suite can be set."""
     steps_of: Mapping[str, int] | Sequence[tuple[str, int]] = ()
     """{attack: steps}, for one attack; each must be among `attacks`."""
     restarts: int | None = None
@@ -119,12 +122,21 @@ class Options:
         self._set_budgets()
         self._set_steps_of()
         self._check_numbers()
+        self._check_suite()
         self._check_texts()
         if not ({*self.attacks} - {*WORST} or {*self.corruptions} - {"none"}):
             raise UserError(
                 "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
                 "from others) or --corruptions"
             )
+
+    @property
+    def suite(self) -> str | None:
+        """The standard suite that is run, such as 'worst-v1'; None where attacks are named alone.
+
+        It decides which reports may be compared.
+        """
+        return next(iter(suites_among(self.attacks)), None)
 
     def budgets(self, norm: str) -> tuple[Fraction, ...]:
         """Of one norm, rising."""
@@ -153,6 +165,7 @@ class Options:
     def _set_names(self) -> None:
         for name in ("attacks", "corruptions"):
             self._set(name, _names(name, getattr(self, name)))
+        self._set("attacks", tuple(dict.fromkeys(map(full_name, self.attacks))))
         if self.surrogate is None:
             return
         if not isinstance(self.surrogate, (str, Path)):
@@ -200,6 +213,16 @@ class Options:
                 )
             check_integer(f"steps of {name}", value, *LIMITS["steps"])
         self._set("steps_of", tuple(sorted(steps_of.items())))
+
+    def _check_suite(self) -> None:
+        others = [a for a in self.attacks if not suites_among([a]) and a not in ("noise", *WORST)]
+        given = [] if others else [n for n in ("steps", "restarts") if getattr(self, n) is not None]
+        given += [f"steps of {name}" for name in suites_among(dict(self.steps_of))]
+        if self.suite and given:
+            raise UserError(
+                f"{' and '.join(given)} cannot be set: {self.suite} is fixed, so that its numbers "
+                "can be compared; name the attack to set, such as --attacks apgd_dice --steps 10"
+            )
 
     def _check_numbers(self) -> None:
         for name, limits in LIMITS.items():
