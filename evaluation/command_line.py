@@ -194,13 +194,13 @@ def _add_attacks_and_budgets(group: argparse._ArgumentGroup) -> None:
         "--epsilons",
         nargs="*",
         metavar="E",
-        help=f"Linf budgets, such as 4/255; default: {' '.join(EPSILONS)} of the range",
+        help=f"Linf budgets, such as 4/255, or none; default: {' '.join(EPSILONS)} of the range",
     )
     add(
         "--epsilons-l2",
         nargs="*",
         metavar="E",
-        help="L2 budgets, root mean square per voxel; "
+        help="L2 budgets, root mean square per voxel, or none; "
         f"default: {' '.join(EPSILONS_L2)} of the range",
     )
     add(

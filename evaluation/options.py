@@ -67,7 +67,8 @@ class Options:
     """Linf budgets in `epsilon_unit`: numbers, Fractions or texts such as '8/255'. None: EPSILONS
     for the unit range, which the defaults exist for; none for other units."""
     epsilons_l2: Sequence[Fraction | float | str] | None = None
-    """L2 budgets, root mean square per voxel, as `epsilons`. None: as there, from EPSILONS_L2."""
+    """L2 budgets, root mean square per voxel, as `epsilons`. None: as there, from EPSILONS_L2;
+    'none' or an empty list, here and there: none."""
     epsilon_unit: str = "range"
     """'range': of each channel after preprocessing; 'normalized': preprocessed units; 'original':
     units of the file, such as HU."""
@@ -182,6 +183,7 @@ class Options:
                 given = default if in_range else ()
             if isinstance(given, str) or not isinstance(given, Iterable):
                 given = (given,)
+            given = () if (given := tuple(given)) == ("none",) else given
             budgets = tuple(sorted({parse_budget(e) for e in given}))
             for low, high in zip(budgets, budgets[1:]):
                 if budget_text(low) == budget_text(high):
