@@ -26,7 +26,7 @@ def test_budgets_are_exact():
 
 
 def test_a_record_keeps_the_names_of_all_versions():
-    given = Options(corruptions=["gamma"], steps_of={"ssah": 3}, seed=2)
+    given = Options(attacks=["ssah"], corruptions=["gamma"], steps_of={"ssah": 3}, seed=2)
     record = given.record()
     assert record["shifts"] == ["gamma"] and "corruptions" not in record
     assert list(record)[7:10] == ["seed", "shifts", "surrogate"]  # its place too
@@ -121,7 +121,8 @@ def test_every_option_is_tried_with_wrong_values():
 
 def test_the_bounds_themselves_are_taken():
     for least_or_most in (0, 1):
-        Options(**{name: limits[least_or_most] for name, limits in LIMITS.items()})
+        limits_there = {name: limits[least_or_most] for name, limits in LIMITS.items()}
+        Options(attacks=["apgd_dice"], **limits_there)
     for step in (0.05, 1):
         Options(tile_step_size=step, nsd_tolerance=0, folds=[0, "1", "all"])
     for wrong in (True, 0, "2", 10**22):
