@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SETTINGS_VERSION = 1
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
 _NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "trust_checkpoint")
+_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "graph_memory", "trust_checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
