@@ -149,20 +149,23 @@ def times(
         if repeat:  # the first round warms up
             for key, value in zip(seconds, (predicted, forward, step, repeated)):
                 seconds[key].append(value)
-    medians = {k: statistics.median(v) for k, v in seconds.items()}
+    return {**_medians(seconds), "repeats": repeats, "windows": window.window_count(x)}
+
+
+def _medians(seconds: dict[str, list[float]]) -> dict:
+    """Of the times, and of their ratios turn by turn."""
 
     def ratios(over: str, under: str) -> list[float]:
         return [a / b for a, b in zip(seconds[over], seconds[under])]
 
     of_prediction = ratios("step_s", "predictor_s")
+    repeated = ratios("repeated_step_s", "predictor_s")
     return {
-        **medians,
+        **{name: statistics.median(values) for name, values in seconds.items()},
         "step_over_logits": statistics.median(ratios("step_s", "logits_s")),
         "step_over_predictor": statistics.median(of_prediction),
         "step_over_predictor_range": [min(of_prediction), max(of_prediction)],
-        "repeated_step_over_predictor": statistics.median(ratios("repeated_step_s", "predictor_s")),
-        "repeats": repeats,
-        "windows": window.window_count(x),
+        "repeated_step_over_predictor": statistics.median(repeated),
     }
 
 
