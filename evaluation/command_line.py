@@ -293,6 +293,14 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
         "default: 8 (2D) or 1 (3D)",
     )
     add(
+        "--graph-memory",
+        type=int,
+        default=_DEFAULTS.graph_memory,
+        metavar="MIB",
+        help="what a gradient may spend on keeping windows' graphs, instead of forwarding them "
+        "twice; workers share it; changes no result; default: %(default)s",
+    )
+    add(
         "--autocast",
         action="store_true",
         help="attack in mixed precision, as nnU-Net predicts on CUDA: faster there; losses stay in "

@@ -37,6 +37,7 @@ LIMITS = {
     "steps": (1, 100_000),
     "restarts": (1, 10_000),
     "window_batch_size": (1, 100_000),
+    "graph_memory": (0, 10**9),
     "max_cases": (1, 10**9),
     "seed": (0, 2**128 - 1),
 }
@@ -101,6 +102,9 @@ class Options:
     window_batch_size: int | None = None
     """Windows, mirrored copies included, per network call. None: 8 for 2D configurations, 1 for
     3D."""
+    graph_memory: int = 2048
+    """MiB that a gradient may spend on keeping the graphs of windows, so that it need not forward
+    them twice; workers share it. Changes time and memory, no result."""
     autocast: bool = False
     """Attack in fp16 where autocast allows it, as nnU-Net predicts on CUDA; what the attacks find
     is scored as always."""
@@ -229,7 +233,7 @@ class Options:
     def _check_numbers(self) -> None:
         for name, limits in LIMITS.items():
             value = getattr(self, name)
-            if value is not None or name == "seed":
+            if value is not None or name in ("seed", "graph_memory"):
                 check_integer(name, value, *limits)
         step, tolerance = self.tile_step_size, self.nsd_tolerance
         if not (_is_number(step) and 0 < step <= 1):

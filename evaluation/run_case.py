@@ -99,6 +99,7 @@ def sliding_window(model: SegmentationModel, options: Options) -> SlidingWindow:
     """What the attacks of an evaluation go through."""
     return model.sliding_window(
         window_batch_size=options.window_batch_size,
+        graph_bytes=options.graph_memory * 2**20,
         autocast=torch.float16 if options.autocast else None,
     )
 

@@ -39,7 +39,7 @@ BEST_ITERATE, BEST_ITERATE_BEFORE = "dice", "loss"
 """By what attacks choose the iterate that they return, now and when settings did not say so."""
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
 _NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "trust_checkpoint")
+_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "graph_memory", "trust_checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
