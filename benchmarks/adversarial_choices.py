@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ def measure(args: argparse.Namespace) -> dict:
     """Both figures, from `args.batches` augmented batches."""
     import torch
 
+    from nnunetv2_lngswr.training.adversarial_batch import craft
     from nnunetv2_lngswr.training.bounds import patch_bounds
 
     torch.set_num_threads(args.threads)
@@ -68,6 +70,8 @@ def measure(args: argparse.Namespace) -> dict:
     loader, _ = trainer.get_dataloaders()
     generator = torch.Generator(args.device).manual_seed(0)
     at = trainer.settings.adversarial
+    steps = {"steps": at.attack_steps, "relative_step_size": at.relative_step_size}
+    attack = partial(craft, **steps, generator=generator, loss=at.loss)
     shares, clean, attacked = [], [], []
     for _ in range(args.batches):
         batch = trainer._on_device(next(loader))
@@ -78,8 +82,7 @@ def measure(args: argparse.Namespace) -> dict:
         shares += share.flatten().tolist()
         clean.append(x)
         everyone = torch.arange(len(x))
-        how = (at.epsilon, generator, at.attack_steps, at.relative_step_size)
-        attacked.append(trainer._craft(batch, everyone, *how))
+        attacked.append(trainer._craft(batch, everyone, at.epsilon_fraction, attack))
 
     half = args.batches // 2
     of_clean, of_attacked = gains(trainer, clean), gains(trainer, attacked)

@@ -2,12 +2,13 @@
 against the number of windows.
 
     python benchmarks/attack_cost.py [-o FILE] [--dimensions 2 3] [--device cpu|cuda] \\
-        [--repeats 9] [--window-batch-size 1]
+        [--repeats 9] [--window-batch-size 1] [--mirroring]
 
 Prints JSON (and writes it to -o). Time: nnU-Net's own predictor (`predictor_s`), our logits without
-a graph (`logits_s`) and one PGD step (`step_s`) take turns, so that a busy machine touches all
-alike; medians and the medians of the ratios taken turn by turn; networks and cases are those of
-real low-resolution plans. Memory: one case tiled into 4 and into 64 windows, peak of a step in MiB
+a graph (`logits_s`), one PGD step (`step_s`) and one that keeps no graphs (`repeated_step_s`) take
+turns, so that a busy machine touches all alike; medians and the medians of the ratios taken turn by
+turn; networks and cases are those of real low-resolution plans. Memory: one case tiled into 4 and
+into 64 windows, without kept graphs and with room for those of four windows, peak of a step in MiB
 (CUDA: allocator peak; CPU: bytes held for backward plus the growth of the process's peak, each
 tiling in its own process).
 """
@@ -35,9 +36,11 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from benchmarks.saving import command_line, first_paragraph
+from evaluation.model.graph_memory import GRAPH_BYTES, bytes_of_graph
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import Bounds, LabelSpace, SegmentationTarget, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.losses import cross_entropy
+from nnunetv2_lngswr.attacks.models import frozen
 from nnunetv2_lngswr.experiments.overhead import RETURN_MEMORY, conditions, memory_mib
 from nnunetv2_lngswr.utils.files import write_file
 
@@ -96,64 +99,88 @@ def synchronised(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def times(dimension: int, device: torch.device, repeats: int, window_batch_size: int) -> dict:
+def times(
+    dimension: int,
+    device: torch.device,
+    repeats: int,
+    window_batch_size: int,
+    mirror_axes: tuple[int, ...],
+) -> dict:
     """Seconds of a prediction, of our logits and of a step, and their ratios."""
     network = build(FEATURES[dimension], dimension, device)
     x, target = problem(CASE[dimension], device)
-    window = SlidingWindow(
-        [network],
-        patch_size=PATCH[dimension],
-        window_batch_size=window_batch_size,
-        autocast=torch.float16 if device.type == "cuda" else None,
+    window, repeating = (
+        SlidingWindow(
+            [network],
+            patch_size=PATCH[dimension],
+            mirror_axes=mirror_axes,
+            window_batch_size=window_batch_size,
+            graph_bytes=graph_bytes,
+            autocast=torch.float16 if device.type == "cuda" else None,
+        )
+        for graph_bytes in (GRAPH_BYTES, 0)
     )
     ball = ThreatModel(norm="linf", epsilon=8 / 255).ball(Bounds.of(x))
-    predictor = _predictor(network, PATCH[dimension], device)
+    predictor = _predictor(network, PATCH[dimension], device, mirror_axes)
     steps = 4
 
     def predict() -> None:
         predictor.predict_logits_from_preprocessed_data(x[0].cpu())
 
-    def attack() -> None:
+    def attack(model: SlidingWindow) -> None:
         generator = torch.Generator().manual_seed(0)
-        run_attack("pgd_linf", window, x, target, ball, generator=generator, steps=steps)
+        run_attack("pgd_linf", model, x, target, ball, generator=generator, steps=steps)
+
+    def seconds_of_step(model: SlidingWindow, forward: float) -> float:
+        # an attack of T steps is T gradients and one forward pass
+        return (elapsed(lambda: attack(model)) - forward) / steps
 
     def elapsed(run: Callable[[], Any]) -> float:
         start = synchronised(device)
         run()
         return synchronised(device) - start
 
-    seconds: dict[str, list[float]] = {"predictor_s": [], "logits_s": [], "step_s": []}
+    names = ("predictor_s", "logits_s", "step_s", "repeated_step_s")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(repeats + 1):
         predicted = elapsed(predict)
         forward = elapsed(lambda: window.logits(x))
-        # an attack of T steps is T gradients and one forward pass
-        step = (elapsed(attack) - forward) / steps
+        step, repeated = (seconds_of_step(model, forward) for model in (window, repeating))
         if repeat:  # the first round warms up
-            for key, value in zip(seconds, (predicted, forward, step)):
+            for key, value in zip(seconds, (predicted, forward, step, repeated)):
                 seconds[key].append(value)
-    medians = {k: statistics.median(v) for k, v in seconds.items()}
-    ratios = {
-        key: [a / b for a, b in zip(seconds["step_s"], seconds[key])]
-        for key in ("logits_s", "predictor_s")
-    }
+    return {**_medians(seconds), "repeats": repeats, "windows": window.window_count(x)}
+
+
+def _medians(seconds: dict[str, list[float]]) -> dict:
+    """Of the times, and of their ratios turn by turn."""
+
+    def ratios(over: str, under: str) -> list[float]:
+        return [a / b for a, b in zip(seconds[over], seconds[under])]
+
+    of_prediction = ratios("step_s", "predictor_s")
+    repeated = ratios("repeated_step_s", "predictor_s")
     return {
-        **medians,
-        "step_over_logits": statistics.median(ratios["logits_s"]),
-        "step_over_predictor": statistics.median(ratios["predictor_s"]),
-        "step_over_predictor_range": [min(ratios["predictor_s"]), max(ratios["predictor_s"])],
-        "repeats": repeats,
-        "windows": window.window_count(x),
+        **{name: statistics.median(values) for name, values in seconds.items()},
+        "step_over_logits": statistics.median(ratios("step_s", "logits_s")),
+        "step_over_predictor": statistics.median(of_prediction),
+        "step_over_predictor_range": [min(of_prediction), max(of_prediction)],
+        "repeated_step_over_predictor": statistics.median(repeated),
     }
 
 
-def memory(dimension: int, device: torch.device, windows: int) -> dict:
-    """Peak of one step in this process, which must be fresh."""
+def memory(dimension: int, device: torch.device, windows: int, kept: int) -> dict:
+    """Peak of one step in this process, which must be fresh; `kept`: windows whose graphs are."""
     network = build(MEMORY_FEATURES[dimension], dimension, device)
     x, target = problem(MEMORY_CASE[dimension], device)
+    first = x[(..., *map(slice, MEMORY_PATCH[dimension]))].reshape(1, 1, *MEMORY_PATCH[dimension])
+    with frozen([network]):
+        graph_bytes = kept * bytes_of_graph(network, first)
     window = SlidingWindow(
         [network],
         patch_size=MEMORY_PATCH[dimension],
         tile_step_size=MEMORY_STEPS[dimension][windows],
+        graph_bytes=graph_bytes,
     )
     assert window.window_count(x) == windows
     live = peak = 0
@@ -170,33 +197,39 @@ def memory(dimension: int, device: torch.device, windows: int) -> dict:
             live -= self.size
 
     before = memory_mib("VmHWM")
+    found = {"windows": windows, "kept": kept, "kept_mib": graph_bytes / 2**20}
+    # the first gradient measures a window by hooks of its own, which hide it from ours
+    window.value_and_gradient(x, lambda z: cross_entropy(z, target))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
         return {
-            "windows": windows,
+            **found,
             "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20,
         }
     with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
         window.value_and_gradient(x, lambda z: cross_entropy(z, target))
     after = memory_mib("VmHWM")
     return {
-        "windows": windows,
+        **found,
         "graph_peak_mib": peak / 2**20,
         "process_peak_growth_mib": after - before,
     }
 
 
-def _predictor(network, patch_size, device: torch.device) -> nnUNetPredictor:
+def _predictor(
+    network, patch_size, device: torch.device, mirror_axes: tuple[int, ...]
+) -> nnUNetPredictor:
     with contextlib.redirect_stdout(io.StringIO()):  # it prints advice on CPU
         predictor = nnUNetPredictor(
             device=device,
-            use_mirroring=False,
+            use_mirroring=bool(mirror_axes),
             allow_tqdm=False,
             perform_everything_on_device=device.type == "cuda",
         )
     predictor.network, predictor.list_of_parameters = network, [network.state_dict()]
     predictor.configuration_manager = SimpleNamespace(patch_size=list(patch_size))
+    predictor.allowed_mirroring_axes = mirror_axes or None
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=2)
     return predictor
 
@@ -209,7 +242,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's")
     parser.add_argument("--window-batch-size", type=int, default=1)
-    parser.add_argument("--memory-of", type=int, choices=(4, 64), help=argparse.SUPPRESS)
+    parser.add_argument("--mirroring", action="store_true", help="along all axes, both sides")
+    parser.add_argument("--memory-of", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     device = torch.device(arguments.device)
     if device.type == "cuda":
@@ -217,20 +251,28 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
-        print(json.dumps(memory(arguments.dimensions[0], device, arguments.memory_of)))
+        print(json.dumps(memory(arguments.dimensions[0], device, *arguments.memory_of)))
         return
     result = {
         **conditions(command_line("attack_cost", argv), device.type, torch.get_num_threads()),
         "window_batch_size": arguments.window_batch_size,
+        "mirroring": arguments.mirroring,
     }
     for dimension in arguments.dimensions:
         result[f"{dimension}d"] = {
             "case": CASE[dimension],
             "patch": PATCH[dimension],
             "features": FEATURES[dimension],
-            "time": times(dimension, device, arguments.repeats, arguments.window_batch_size),
+            "time": times(
+                dimension,
+                device,
+                arguments.repeats,
+                arguments.window_batch_size,
+                tuple(range(dimension)) if arguments.mirroring else (),
+            ),
             "memory": [
-                _memory_in_a_process_of_its_own(dimension, arguments.device, windows)
+                _memory_in_a_process_of_its_own(dimension, arguments.device, windows, kept)
+                for kept in (0, 4)
                 for windows in (4, 64)
             ],
         }
@@ -240,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
         write_file(arguments.o, text)
 
 
-def _memory_in_a_process_of_its_own(dimension: int, device: str, windows: int) -> dict:
+def _memory_in_a_process_of_its_own(dimension: int, device: str, windows: int, kept: int) -> dict:
     command = [
         sys.executable,
         __file__,
@@ -250,6 +292,7 @@ def _memory_in_a_process_of_its_own(dimension: int, device: str, windows: int) -
         device,
         "--memory-of",
         str(windows),
+        str(kept),
     ]
     child = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, **RETURN_MEMORY}

@@ -2,10 +2,10 @@
 as the control, on a reference.
 
     python benchmarks/masked_gradients.py -m MODEL_FOLDER --reference VANILLA_FOLDER -f FOLD \\
-        [--max-cases 8] [-o OUT.json] [--picture OUT.png]
+        [--max-cases 8] [--attack apgd_dice] [-o OUT.json] [--picture OUT.png]
 
 Everything goes through the sliding window that the model deploys and the project's attacks, by
-evaluation.run_case: Linf, epsilon as a fraction of the case's range, loss CE; Dice of the
+evaluation.run_case: Linf, epsilon as a fraction of the case's range; Dice of the
 segmentation that nnU-Net would export, mean over the cases. Checklist: Carlini et al. 2019, "On
 evaluating adversarial robustness", section 5; signs of obfuscated gradients: Athalye, Carlini &
 Wagner 2018, section 3.1. Rules, on means over cases, with TOLERANCE for chance:
@@ -144,10 +144,15 @@ def main(argv: list[str] | None = None) -> None:
         help="budget of all checks but the radius; default: %(default)s of the range",
     )
     add(
+        "--attack",
+        default=default.attack,
+        help="the white-box attack of all checks; default: %(default)s",
+    )
+    add(
         "--steps",
         type=int,
         default=default.attack_steps,
-        help="of PGD where they are not swept; default: %(default)s",
+        help="of the attack where they are not swept; default: %(default)s",
     )
     add("--step-sweep", type=int, nargs="+", default=default.step_sweep, metavar="N")
     add(
@@ -193,6 +198,7 @@ def _run(
     torch.set_num_threads(args.threads)
     protocol = Protocol(
         epsilon=parse_budget(args.epsilon),
+        attack=args.attack,
         attack_steps=args.steps,
         step_sweep=tuple(args.step_sweep),
         radii=tuple(parse_budget(r) for r in args.radii),

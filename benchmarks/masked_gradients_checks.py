@@ -25,7 +25,7 @@ from evaluation.options import Options
 from evaluation.protocol import EvaluationRun
 from evaluation.rows import MEAN_LABEL
 from evaluation.run_case import run_case
-from nnunetv2_lngswr.attacks import Norm, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks import Norm, ThreatModel, get_attack, run_attack
 from nnunetv2_lngswr.attacks.geometry import (
     clip,
     project_onto_ball,
@@ -52,10 +52,12 @@ class Protocol:
 
     epsilon: Fraction = Fraction(8, 255)
     """Of all checks but the radius."""
+    attack: str = "pgd_linf"
+    """The white-box attack of all checks; transferred perturbations are PGD's."""
     attack_steps: int = 10
-    """Of PGD wherever its steps are not swept, and of transfer."""
+    """Of the attack wherever its steps are not swept, and of transfer."""
     step_sweep: tuple[int, ...] = (1, 2, 5, 10, 20, 50)
-    """Steps of PGD in the check of that name."""
+    """Steps of the attack in the check of that name."""
     radii: tuple[Fraction, ...] = (
         Fraction(4, 255),
         Fraction(16, 255),
@@ -73,6 +75,9 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.grid < 3 or self.grid % 2 == 0:
             raise ValueError(f"grid must be odd and at least 3, got {self.grid}")
+        spec = get_attack(self.attack)
+        if "steps" not in spec.tunable or not spec.uses_gradients or spec.own_steps:
+            raise ValueError(f"attack must ascend a loss in steps, got {self.attack}")
         if not self.epsilon > 0 or not self.step_sweep:
             raise ValueError(
                 "epsilon must be > 0 and step_sweep hold a number of steps, "
@@ -87,9 +92,9 @@ class Protocol:
         sweep = sorted({*self.step_sweep, self.attack_steps})
         return [
             EvaluationRun(kind="clean", name="clean"),
-            *(_attack("pgd_linf", self.epsilon, steps) for steps in sweep),
+            *(_attack(self.attack, self.epsilon, steps) for steps in sweep),
             *(
-                _attack("pgd_linf", radius, self.attack_steps)
+                _attack(self.attack, radius, self.attack_steps)
                 for radius in sorted({*self.radii} - {self.epsilon})
             ),
             _attack("transfer", self.epsilon, self.attack_steps),
@@ -112,7 +117,6 @@ class Protocol:
         return {
             **values,
             "norm": Norm.LINF.value,
-            "loss": "ce",
             "unit": "range",
             "mirroring": False,
             "rules": rules,
@@ -210,7 +214,7 @@ def loss_surface(model: SegmentationModel, case: Case, protocol: Protocol) -> di
     seed = EvaluationRun(kind="attack", name="surface").seed(protocol.seed, case.identifier)
     generator = torch.Generator().manual_seed(seed)
     found = run_attack(
-        "pgd_linf", window, x, target, ball, generator=generator, steps=protocol.attack_steps
+        protocol.attack, window, x, target, ball, generator=generator, steps=protocol.attack_steps
     )
     random = project_onto_ball(x + ball.epsilon * random_direction(x, ball, generator), x, ball) - x
 

@@ -26,15 +26,15 @@ def tables(
     def cell(f: Mapping[str, float]) -> str:
         return f"{percent(f['dice'])} [{percent(f['low'])}, {percent(f['high'])}]"
 
-    e, n = budget_text(protocol.epsilon), protocol.attack_steps
+    e, n, a = budget_text(protocol.epsilon), protocol.attack_steps, protocol.attack
     lines = [
         ("clean", "clean", None),
-        (f"PGD-{n} {e}, white box", "white_box", None),
+        (f"{a}-{n} {e}, white box", "white_box", None),
         (f"PGD-{n} {e}, made on the other model", "transfer", None),
         (f"square {e}, {protocol.queries} queries", "square", None),
         (f"random signs {e}", "noise", None),
-        *((f"PGD-{k} {e}", "steps", k) for k in next(iter(figures.values()))["steps"]),
-        *((f"PGD-{n} {r}", "radii", r) for r in next(iter(figures.values()))["radii"]),
+        *((f"{a}-{k} {e}", "steps", k) for k in next(iter(figures.values()))["steps"]),
+        *((f"{a}-{n} {r}", "radii", r) for r in next(iter(figures.values()))["radii"]),
     ]
     body = [
         [name, *(cell(f[key] if sub is None else f[key][sub]) for f in figures.values())]
@@ -83,11 +83,11 @@ def _draw_sweeps(
             axis.set_xticks(at, list(curve), fontsize=8)
         axes[0].axhline(100 * f["clean"]["dice"], color=colour, linestyle=":", linewidth=1)
     axes[0].set(
-        xlabel=f"steps of PGD at {budget_text(protocol.epsilon)}; dotted: clean",
+        xlabel=f"steps of {protocol.attack} at {budget_text(protocol.epsilon)}; dotted: clean",
         ylabel="foreground Dice (%)",
         title="Step sweep",
     )
-    axes[1].set(xlabel=f"epsilon, PGD-{protocol.attack_steps}", title="Radius sweep")
+    axes[1].set(xlabel=f"epsilon, {protocol.attack}-{protocol.attack_steps}", title="Radius sweep")
     for axis in axes:
         axis.set_ylim(-2, 102)
         axis.grid(axis="y", color="#E5E5E5")
@@ -115,7 +115,7 @@ def _draw_surfaces(axes: Sequence[Axes], surfaces: Mapping[str, np.ndarray], pro
             )
         axis.set(
             xlabel="random direction, in epsilon",
-            ylabel="PGD direction, in epsilon",
+            ylabel="direction of the attack, in epsilon",
             title=f"Loss, {title}",
         )
     return shown

@@ -37,18 +37,20 @@ def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[st
     surface = np.array([c["surface"]["loss"] for c in cases], float)
     return {
         "clean": dice("clean"),
-        "white_box": dice("pgd_linf", e, steps),
+        "white_box": dice(protocol.attack, e, steps),
         "transfer": dice("transfer", e, steps),
         "square": dice("square", e, protocol.queries),
         "noise": dice("noise", e),
         "steps": {
             str(n): {
-                **dice("pgd_linf", e, n),
-                "loss": mean([_row(c, "pgd_linf", text, n)["loss"] for c in cases]),
+                **dice(protocol.attack, e, n),
+                "loss": mean([_row(c, protocol.attack, text, n)["loss"] for c in cases]),
             }
             for n in sweep
         },
-        "radii": {budget_text(r): dice("pgd_linf", r, steps) for r in sorted({*protocol.radii, e})},
+        "radii": {
+            budget_text(r): dice(protocol.attack, r, steps) for r in sorted({*protocol.radii, e})
+        },
         "surface": {"loss": surface.mean(0).tolist(), "gradient_error": _gradient_error(cases)},
         "adaptive": {
             "gains": cases[0]["adaptive"]["gains"],

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.corruption_table import corruption_names
-from evaluation.options import ATTACKS, EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
+from evaluation.options import EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.attacks.registry import attack_names
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.option_types import given_text
@@ -81,7 +81,7 @@ def print_estimate(found: Mapping[str, Any]) -> None:
     print(f"{len(found['runs'])} runs per case: {', '.join(found['runs'])}")
     if found["finished"]:
         print(f"{len(found['finished'])} cases are finished already")
-    for name, why in {**found["attacks_left_out"], **found["shifts_left_out"]}.items():
+    for name, why in found["shifts_left_out"].items():
         print(f"left out: {name} ({why})")
     print(
         f"first case on {found['device']}: a prediction takes {found['prediction_seconds']:.2f} s, "
@@ -181,26 +181,26 @@ def _add_how_it_predicts(parser: argparse.ArgumentParser) -> None:
 
 def _add_attacks_and_budgets(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    by_name = [name for name in attack_names() if name not in ATTACKS]
     add(
         "--attacks",
         nargs="*",
         default=_DEFAULTS.attacks,
         metavar="NAME",
-        help=f"default: {' '.join(ATTACKS)}; also {', '.join(by_name)}, torchattacks:NAME; NAME_l2 "
-        "runs one in L2; worst_linf and worst_l2 are always reported",
+        help="default: worst, the newest standard suite, in every norm that has budgets, beside "
+        f"noise; also {', '.join(attack_names())}, torchattacks:NAME; NAME_l2 runs one in L2; "
+        "worst_linf and worst_l2 are always reported",
     )
     add(
         "--epsilons",
         nargs="*",
         metavar="E",
-        help=f"Linf budgets, such as 4/255; default: {' '.join(EPSILONS)} of the range",
+        help=f"Linf budgets, such as 4/255, or none; default: {' '.join(EPSILONS)} of the range",
     )
     add(
         "--epsilons-l2",
         nargs="*",
         metavar="E",
-        help="L2 budgets, root mean square per voxel; "
+        help="L2 budgets, root mean square per voxel, or none; "
         f"default: {' '.join(EPSILONS_L2)} of the range",
     )
     add(
@@ -219,7 +219,7 @@ def _add_steps_and_surrogate(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="N",
         help="of pgd, segpgd, cospgd, apgd and transfer; NAME=N for one attack, also ssah and "
-        "square; default: each attack's own",
+        "square; default: each attack's own; a standard suite has fixed ones",
     )
     add(
         "--restarts",
@@ -291,6 +291,14 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="windows (mirrored copies included) per network call: memory against speed; "
         "default: 8 (2D) or 1 (3D)",
+    )
+    add(
+        "--graph-memory",
+        type=int,
+        default=_DEFAULTS.graph_memory,
+        metavar="MIB",
+        help="what a gradient may spend on keeping windows' graphs, instead of forwarding them "
+        "twice; workers share it; changes no result; default: %(default)s",
     )
     add(
         "--autocast",

@@ -29,7 +29,7 @@ def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
     started = time.perf_counter()
     window.value_and_gradient(x, lambda z: cross_entropy(z, target))[1].cpu()
     gradient = time.perf_counter() - started
-    runs, corruptions_left_out, attacks_left_out = session.planned
+    runs, corruptions_left_out = session.planned
     per_case = preprocessing + sum(
         prediction * (1 + r.forwards) + gradient * r.gradients for r in runs
     )
@@ -39,7 +39,6 @@ def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
         "finished": list(finished),
         "runs": [r.title for r in runs],
         "shifts_left_out": corruptions_left_out,
-        "attacks_left_out": attacks_left_out,
         "prediction_seconds": prediction,
         "gradient_seconds": gradient,
         "seconds_per_case": per_case,

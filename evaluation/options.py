@@ -17,12 +17,13 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_lngswr.attacks.suites import full_name, suites_among
 from nnunetv2_lngswr.attacks.terms import Norm, Unit
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.values import shown
 
-ATTACKS = ("noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah")
+ATTACKS = ("worst",)
 EPSILONS = ("1/255", "2/255", "4/255", "8/255")
 EPSILONS_L2 = ("0.25/255", "0.5/255", "1/255", "2/255")
 LINF, L2 = Norm.LINF.value, Norm.L2.value
@@ -36,6 +37,7 @@ LIMITS = {
     "steps": (1, 100_000),
     "restarts": (1, 10_000),
     "window_batch_size": (1, 100_000),
+    "graph_memory": (0, 10**9),
     "max_cases": (1, 10**9),
     "seed": (0, 2**128 - 1),
 }
@@ -58,20 +60,23 @@ class Options:
     """
 
     attacks: Sequence[str] = ATTACKS
-    """Names of nnunetv2_lngswr.attacks. One of both norms runs in Linf, and in L2 with '_l2'
+    """Names of nnunetv2_lngswr.attacks. 'worst' is the newest standard suite, in every norm that
+    has budgets, with the noise control. An attack of both norms runs in Linf, and in L2 with '_l2'
     appended (segpgd_l2); `noise` runs in every norm that another attack runs in. worst_linf and
     worst_l2 are always derived, whether or not they are named."""
     epsilons: Sequence[Fraction | float | str] | None = None
     """Linf budgets in `epsilon_unit`: numbers, Fractions or texts such as '8/255'. None: EPSILONS
     for the unit range, which the defaults exist for; none for other units."""
     epsilons_l2: Sequence[Fraction | float | str] | None = None
-    """L2 budgets, root mean square per voxel, as `epsilons`. None: as there, from EPSILONS_L2."""
+    """L2 budgets, root mean square per voxel, as `epsilons`. None: as there, from EPSILONS_L2;
+    'none' or an empty list, here and there: none."""
     epsilon_unit: str = "range"
     """'range': of each channel after preprocessing; 'normalized': preprocessed units; 'original':
     units of the file, such as HU."""
     steps: int | None = None
     """Of the attacks that ascend a loss (pgd, segpgd, cospgd, apgd, transfer), up to 100,000. None
-    takes each attack's own, and so do ssah and square, whose steps are other things."""
+    takes each attack's own, and so do ssah and square, whose steps are other things. Nothing of a
+    standard suite can be set."""
     steps_of: Mapping[str, int] | Sequence[tuple[str, int]] = ()
     """{attack: steps}, for one attack; each must be among `attacks`."""
     restarts: int | None = None
@@ -97,6 +102,9 @@ class Options:
     window_batch_size: int | None = None
     """Windows, mirrored copies included, per network call. None: 8 for 2D configurations, 1 for
     3D."""
+    graph_memory: int = 2048
+    """MiB that a gradient may spend on keeping the graphs of windows, so that it need not forward
+    them twice; workers share it. Changes time and memory, no result."""
     autocast: bool = False
     """Attack in fp16 where autocast allows it, as nnU-Net predicts on CUDA; what the attacks find
     is scored as always."""
@@ -119,12 +127,21 @@ class Options:
         self._set_budgets()
         self._set_steps_of()
         self._check_numbers()
+        self._check_suite()
         self._check_texts()
         if not ({*self.attacks} - {*WORST} or {*self.corruptions} - {"none"}):
             raise UserError(
                 "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
                 "from others) or --corruptions"
             )
+
+    @property
+    def suite(self) -> str | None:
+        """The standard suite that is run, such as 'worst-v1'; None where attacks are named alone.
+
+        It decides which reports may be compared.
+        """
+        return next(iter(suites_among(self.attacks)), None)
 
     def budgets(self, norm: str) -> tuple[Fraction, ...]:
         """Of one norm, rising."""
@@ -153,6 +170,7 @@ class Options:
     def _set_names(self) -> None:
         for name in ("attacks", "corruptions"):
             self._set(name, _names(name, getattr(self, name)))
+        self._set("attacks", tuple(dict.fromkeys(map(full_name, self.attacks))))
         if self.surrogate is None:
             return
         if not isinstance(self.surrogate, (str, Path)):
@@ -169,6 +187,7 @@ class Options:
                 given = default if in_range else ()
             if isinstance(given, str) or not isinstance(given, Iterable):
                 given = (given,)
+            given = () if (given := tuple(given)) == ("none",) else given
             budgets = tuple(sorted({parse_budget(e) for e in given}))
             for low, high in zip(budgets, budgets[1:]):
                 if budget_text(low) == budget_text(high):
@@ -201,10 +220,20 @@ class Options:
             check_integer(f"steps of {name}", value, *LIMITS["steps"])
         self._set("steps_of", tuple(sorted(steps_of.items())))
 
+    def _check_suite(self) -> None:
+        others = [a for a in self.attacks if not suites_among([a]) and a not in ("noise", *WORST)]
+        given = [] if others else [n for n in ("steps", "restarts") if getattr(self, n) is not None]
+        given += [f"steps of {name}" for name in suites_among(dict(self.steps_of))]
+        if self.suite and given:
+            raise UserError(
+                f"{' and '.join(given)} cannot be set: {self.suite} is fixed, so that its numbers "
+                "can be compared; name the attack to set, such as --attacks apgd_dice --steps 10"
+            )
+
     def _check_numbers(self) -> None:
         for name, limits in LIMITS.items():
             value = getattr(self, name)
-            if value is not None or name == "seed":
+            if value is not None or name in ("seed", "graph_memory"):
                 check_integer(name, value, *limits)
         step, tolerance = self.tile_step_size, self.nsd_tolerance
         if not (_is_number(step) and 0 < step <= 1):

@@ -19,7 +19,8 @@ from evaluation.corruption_table import (
     get_corruption,
     inapplicable,
 )
-from evaluation.options import ATTACKS, L2, LINF, WORST, Options
+from evaluation.options import L2, LINF, WORST, Options
+from nnunetv2_lngswr.attacks.suites import SUITES
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
 from nnunetv2_lngswr.utils.epsilon import budget_text
 from nnunetv2_lngswr.utils.errors import UserError
@@ -84,14 +85,12 @@ class EvaluationRun:
 
 
 class PlannedRuns(NamedTuple):
-    """What is run and what of the defaults is not."""
+    """What is run and what of 'all' is not."""
 
     runs: list[EvaluationRun]
     """In the order of the report."""
     corruptions_left_out: dict[str, str]
     """{corruption: why}."""
-    attacks_left_out: dict[str, str]
-    """{attack: why}."""
 
 
 def check_names(options: Options) -> None:
@@ -117,7 +116,7 @@ def plan_runs(
     regions: bool = False,
     has_encoder: bool = True,
 ) -> PlannedRuns:
-    """The runs for a model. What does not apply to it is left out of the defaults.
+    """The runs for a model. Corruptions that do not apply to it are left out of 'all'.
 
     Parameters
     ----------
@@ -139,11 +138,8 @@ def plan_runs(
         does not apply.
     """
     check_names(options)
-    resolved, attacks_left_out = [], {}
-    for name in options.attacks:
-        if name in WORST:
-            continue
-        attack = _resolve(name)
+    attacks = [_resolve(name) for name in _expanded(options)]
+    for attack in attacks:
         why = _why_not(
             attack.spec,
             options.epsilon_unit,
@@ -151,15 +147,24 @@ def plan_runs(
             regions=regions,
             has_encoder=has_encoder,
         )
-        if not why:
-            resolved.append(attack)
-        elif options.attacks == ATTACKS:
-            attacks_left_out[name] = why
-        else:
-            raise UserError(f"attack {name} {why}")
-    clean, attacks = EvaluationRun(kind="clean", name="clean"), _all_attack_runs(options, resolved)
+        if why:
+            raise UserError(f"attack {attack.name} {why}")
+    clean, attacked = EvaluationRun(kind="clean", name="clean"), _all_attack_runs(options, attacks)
     corruptions, left_out = _corruption_runs(options, ct=ct, two_dimensional=two_dimensional)
-    return PlannedRuns([clean, *attacks, *corruptions], left_out, attacks_left_out)
+    return PlannedRuns([clean, *attacked, *corruptions], left_out)
+
+
+def _expanded(options: Options) -> list[str]:
+    """The attacks to run, each once: a suite is its noise control and itself in every norm that
+    has budgets."""
+    names = []
+    for name in options.attacks:
+        if name in SUITES:
+            norms = [norm for norm in (LINF, L2) if options.budgets(norm)] or [LINF]
+            names += ["noise", *(name if norm == LINF else f"{name}_{norm}" for norm in norms)]
+        elif name not in WORST:
+            names.append(name)
+    return list(dict.fromkeys(names))
 
 
 class _Attack(NamedTuple):
@@ -258,7 +263,7 @@ def _evaluations(spec: AttackSpec, arguments: Mapping[str, Any]) -> tuple[int, i
         for f in (pgd, spec.function)
         for k, p in inspect.signature(f).parameters.items()
     }
-    count = 1
+    count = spec.gradients or 1
     for name in set(spec.tunable) & {"steps", "restarts"}:
         count *= arguments.get(name, defaults[name])
     return (1, count) if spec.uses_gradients else (count, 0)

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from evaluation.case_result import EXAMPLE_ARRAYS, CaseResult
 from evaluation.claims import MUTEX, Claim, Claims
+from evaluation.differences import differences
 from evaluation.file_hashes import FileHashes
 from evaluation.inputs import CaseFiles
 from nnunetv2_lngswr.utils.errors import UserError
@@ -27,6 +28,7 @@ from nnunetv2_lngswr.utils.files import read_json, remove_leftovers, write_file
 from nnunetv2_lngswr.utils.output_folder import output_folder
 
 _SETTINGS = "settings_sha256"
+_BEST_ITERATE = "best_iterate"
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
 
 
@@ -98,9 +100,14 @@ class ResultsFolder:
         if not self.settings_file.is_file():
             return False
         try:
-            return read_json(self.settings_file) == _as_json(settings)
+            before = read_json(self.settings_file)
         except UserError:  # damaged
             return False
+        now = _as_json(settings)
+        if _BEST_ITERATE not in before and (self.path / "summary.json").is_file():
+            # of an earlier version, which took other iterates: read, but never gone on with
+            now.pop(_BEST_ITERATE, None)
+        return before == now
 
     def open(self, settings: Mapping[str, Any]) -> None:
         """Make OUT hold these settings; results of other settings are removed.
@@ -312,38 +319,6 @@ class ResultsFolder:
 
     def _part(self, files: CaseFiles) -> Path:
         return self.parts / f"{files.key}.json"
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """'key: was A, is B' for every leaf that differs; long lists by what is only on one side."""
-    found = []
-    for key in dict.fromkeys([*before, *now]):
-        a, b = before.get(key), now.get(key)
-        if a == b:
-            continue
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif isinstance(a, list) and isinstance(b, list) and len(a) + len(b) > 12:
-            found.append(f"{prefix}{key}: {_difference_of_lists(a, b)}")
-        else:
-            found.append(f"{prefix}{key}: was {_short(a)}, is {_short(b)}")
-    return found
-
-
-def _difference_of_lists(before: list, now: list) -> str:
-    gone, new = [v for v in before if v not in now], [v for v in now if v not in before]
-    sides = [f"{word} {_first(v)}" for word, v in (("without", gone), ("with new", new)) if v]
-    what = " and ".join(sides) or "in another order"
-    return f"{len(before)} before, {len(now)} now, {what}"
-
-
-def _first(values: list, count: int = 3) -> str:
-    return ", ".join(map(str, values[:count])) + (" ..." if len(values) > count else "")
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _as_json(settings: Mapping[str, Any]) -> Any:

@@ -137,7 +137,7 @@ def estimate(
     -------
     dict
         'cases', 'share' and 'finished': keys of all cases, this part's, and those in OUT; 'runs':
-        titles; 'shifts_left_out', 'attacks_left_out': {name: why}; 'prediction_seconds',
+        titles; 'shifts_left_out': {name: why}; 'prediction_seconds',
         'gradient_seconds', 'seconds_per_case', 'seconds', 'peak_memory_bytes', 'device'.
 
     Raises

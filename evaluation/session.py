@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from evaluation.model.folder import SegmentationModel
 
 SETTINGS_VERSION = 1
+BEST_ITERATE, BEST_ITERATE_BEFORE = "dice", "loss"
+"""By what attacks choose the iterate that they return, now and when settings did not say so."""
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
 _NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "trust_checkpoint")
+_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "graph_memory", "trust_checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +239,7 @@ def _settings(
         "plans_sha256": model_files.sha256[inputs.model_folder / "plans.json"],
         "surrogate": hashes(options.surrogate, surrogate_folds),
         "device": model.device.type,
+        "best_iterate": BEST_ITERATE,
         "options": {k: v for k, v in options.record().items() if k not in _OPTIONS_NOT_IN_SETTINGS},
         "cases": [c.key for c in cases],
     }

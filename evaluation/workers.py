@@ -121,12 +121,13 @@ def count_workers(asked: int | None, session: Session, todo: Sequence[CaseFiles]
 def run_in_workers(
     workers: int, session: Session, todo: Sequence[CaseFiles], out: ResultsFolder, *, progress: bool
 ) -> None:
-    """Run cases in `workers` processes, which share the CPU threads.
+    """Run cases in `workers` processes, which share the CPU threads and the memory for graphs.
 
     Where one fails, all are ended, and what it failed of is raised.
     """
     out.discard(todo)
     environment, told = _environment_of_workers(workers), call_of(session, out)
+    told["options"]["graph_memory"] //= workers
     desc = f"{workers} workers"
     with (
         ExitStack() as stack,

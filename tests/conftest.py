@@ -12,6 +12,9 @@ def interrupts():
     # a background job of a script is started with SIGINT ignored, and so would be the processes
     # that tests interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # under nohup SIGHUP is ignored, and would be by them; a handler is not handed on
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True, scope="session")

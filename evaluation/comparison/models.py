@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
+from evaluation.differences import differences
 from evaluation.protocol import CORRUPTION
-from evaluation.results_folder import differences
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
+from evaluation.session import BEST_ITERATE_BEFORE
 from nnunetv2_lngswr.utils.errors import UserError
 
 # what must agree, or the difference between folders would not be one between models
@@ -209,6 +210,8 @@ def _settings(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
         **{key: options.get(key) for key in SAME_OPTIONS},
         # folders from before it existed have none
         "autocast": bool(options.get("autocast")),
+        "suite": model.summary.get("suite"),
+        "best iterate": model.summary.get("best_iterate", BEST_ITERATE_BEFORE),
         "labels": [f"{key} {name}" for key, name in labels],
     }
 

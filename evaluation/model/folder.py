@@ -22,6 +22,7 @@ import nnunetv2_lngswr
 from evaluation.model import readers
 from evaluation.model.case import Case, CaseImages, CasePreprocessor
 from evaluation.model.folds import Fold, find_folds
+from evaluation.model.graph_memory import GRAPH_BYTES
 from evaluation.model.inference import Inference
 from evaluation.model.networks import load_folds
 from evaluation.model.perturbed_files import write_perturbed
@@ -227,6 +228,7 @@ class SegmentationModel:
         self,
         *,
         window_batch_size: int | None = None,
+        graph_bytes: int = GRAPH_BYTES,
         autocast: torch.dtype | None = None,
         folds: Sequence[Fold] | None = None,
     ) -> SlidingWindow:
@@ -236,7 +238,7 @@ class SegmentationModel:
         ----------
         window_batch_size
             None: 8 windows of a slice or one 3D window per network call.
-        autocast
+        graph_bytes, autocast
             As SlidingWindow.
         folds
             Some of those loaded; None for all.
@@ -256,6 +258,7 @@ class SegmentationModel:
             tile_step_size=self.tile_step_size,
             mirror_axes=self.mirror_axes,
             window_batch_size=window_batch_size or (8 if len(self.patch_size) == 2 else 1),
+            graph_bytes=graph_bytes,
             autocast=autocast,
             device=self.device,
         )

@@ -10,9 +10,12 @@ window batch only:
     3. per window batch and fold: forward with a graph, backward with the cotangent w_t g_t / sum w,
        add into dL/dx.
 
-A case whose windows and mirrored copies fit into one window batch needs no second pass, which saves
-a third of the time. Tiling, weights and padding are nnU-Net's (tiling.py); only the sums run in the
-precision of x instead of float16. Features (of SSAH) are always computed in the precision of x.
+The first network calls keep their graphs from step 1, as many as `graph_bytes` holds, and only the
+others are forwarded twice: a small case costs one forward and one backward, a large one almost two
+forwards and one backward, and memory is bounded whatever the number of windows.
+
+Tiling, weights and padding are nnU-Net's (tiling.py); only the sums run in the precision of x
+instead of float16. Features (of SSAH) are always computed in the precision of x.
 
 Shapes: x (B, C, *spatial), z (B, K, *spatial). The patch may have one axis fewer than `spatial` (2D
 configurations). B cases of one shape share window batches.
@@ -21,18 +24,21 @@ configurations). B cases of one shape share window batches.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
-from evaluation.model.tiling import Flip, Tiling, Window, flips_of, gaussian_weights, tile
+from evaluation.model.graph_memory import GRAPH_BYTES, Graph, bytes_of_graph
+from evaluation.model.tiling import Batch, Tiling, flips_of, gaussian_weights, mirrored, tile
 from nnunetv2_lngswr.attacks.losses import LogitLoss, per_case
 from nnunetv2_lngswr.attacks.models import bottleneck, frozen, scaled_gradient
 from nnunetv2_lngswr.utils.errors import UserError
 
-Batch = list[tuple[Window, Flip]]
+Call = tuple[nn.Module, Batch]
+"""A network call: the fold's network and its batch of mirrored windows."""
 
 
 class SlidingWindow:
@@ -52,7 +58,10 @@ class SlidingWindow:
     mirror_axes
         Axes of the patch to mirror (nnU-Net's allowed_mirroring_axes); None for none.
     window_batch_size
-        Windows, mirrored copies included, per network call: the one knob for memory against speed.
+        Windows, mirrored copies included, per network call.
+    graph_bytes
+        What the graphs of network calls may take together until the loss is known, as
+        `bytes_of_graph` measures one window; 0 keeps none. A case of one call always keeps its own.
     autocast
         Type of mixed precision, None for that of x (nnU-Net predicts with torch.float16 on CUDA).
         Gradients then carry its rounding; losses are computed in the type of x.
@@ -73,6 +82,7 @@ class SlidingWindow:
         tile_step_size: float = 0.5,
         mirror_axes: Sequence[int] | None = None,
         window_batch_size: int = 1,
+        graph_bytes: int = GRAPH_BYTES,
         autocast: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -82,6 +92,8 @@ class SlidingWindow:
             raise UserError(f"tile_step_size must be in (0, 1], got {tile_step_size}")
         if window_batch_size < 1:
             raise UserError(f"window_batch_size must be >= 1, got {window_batch_size}")
+        if graph_bytes < 0:
+            raise UserError(f"graph_bytes must be >= 0, got {graph_bytes}")
         if mirror_axes is not None and any(not 0 <= a < len(patch_size) for a in mirror_axes):
             raise UserError(
                 f"mirror_axes must be axes of the patch {tuple(patch_size)}, "
@@ -92,6 +104,8 @@ class SlidingWindow:
         self.tile_step_size = tile_step_size
         self.mirror_axes = tuple(mirror_axes or ())
         self.window_batch_size = window_batch_size
+        self.graph_bytes = graph_bytes
+        self._bytes_of_window: dict[torch.dtype, int] = {}
         self.device = torch.device(device) if device is not None else _device_of(self.networks[0])
         self.autocast = autocast
         self._gaussian = gaussian_weights(self.patch_size, self.device)
@@ -123,18 +137,17 @@ class SlidingWindow:
         with frozen(self.networks):
             tiling = self._tile(x)
             calls = list(self._calls(tiling))
-            if len(calls) == 1:
-                return self._in_one_pass(tiling, *calls[0], x, loss)
-            padded_z = self._sum_of_windows(tiling)
+            if len(calls) == tiling.windows_per_case == len(self._flips) == 1:
+                return self._of_a_plain_batch(tiling, *calls[0], x, loss)
+            kept = self._kept_graphs(tiling, calls)
+            graphs, padded_z = self._first_pass(tiling, calls, kept)
             z = padded_z[tiling.crop].to(x.device)
             value, cotangent = _loss_and_cotangent(loss, z)
             per_logit = self._per_window_logit(tiling, cotangent)
             gradient = torch.zeros_like(tiling.x)
             for network, batch in calls:
-                leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
-                with torch.enable_grad(), self._precision():
-                    out = network(leaf)
-                self._backpropagate(out, leaf, batch, per_logit, gradient)
+                graph = graphs.popleft() if graphs else self._graph(tiling, network, batch)
+                self._backpropagate(graph, batch, per_logit, gradient)
             return value, gradient[tiling.crop].to(x.device), z
 
     # --- windows as features, for ssah ---
@@ -150,7 +163,9 @@ class SlidingWindow:
     def crop_windows(self, volume: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
         """(B, A, *spatial) -> (n, A, *patch), padding filled with 0."""
         tiling = self._tile(volume)
-        return _stack([tiling.x[tiling.windows[i]] for i in windows.tolist()]).to(volume.device)
+        return torch.stack([tiling.x[tiling.windows[i]] for i in windows.tolist()]).to(
+            volume.device
+        )
 
     def features(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(window indices (n,), bottleneck features (n, F, *low)) of the first fold, unmirrored."""
@@ -158,7 +173,7 @@ class SlidingWindow:
         for indices in self._index_batches(tiling):
             with frozen(self.networks[:1]), torch.no_grad():
                 features = bottleneck(
-                    self.networks[0], _stack([tiling.x[tiling.windows[i]] for i in indices])
+                    self.networks[0], torch.stack([tiling.x[tiling.windows[i]] for i in indices])
                 )
             yield torch.tensor(indices, device=x.device), features.to(x)
 
@@ -187,7 +202,7 @@ class SlidingWindow:
             value = x.new_zeros(len(x))
             for indices in self._index_batches(tiling):
                 batch = [tiling.windows[i] for i in indices]
-                leaf = _stack([tiling.x[w] for w in batch]).requires_grad_()
+                leaf = torch.stack([tiling.x[w] for w in batch]).requires_grad_()
                 with torch.enable_grad():
                     losses = loss(
                         torch.tensor(indices, device=x.device),
@@ -210,8 +225,7 @@ class SlidingWindow:
         for start in range(0, len(order), self.window_batch_size):
             yield list(order[start : start + self.window_batch_size])
 
-    def _calls(self, tiling: Tiling) -> Iterator[tuple[nn.Module, Batch]]:
-        """Every network call of the cases: the fold's network and its batch of mirrored windows."""
+    def _calls(self, tiling: Tiling) -> Iterator[Call]:
         pairs = list(itertools.product(tiling.windows, self._flips))
         for network in self.networks:
             for start in range(0, len(pairs), self.window_batch_size):
@@ -222,15 +236,44 @@ class SlidingWindow:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
 
-    @torch.no_grad()
     def _sum_of_windows(self, tiling: Tiling) -> torch.Tensor:
-        total = None
-        for network, batch in self._calls(tiling):
-            with self._precision():
-                out = network(_stack([tiling.x[w].flip(f) for w, f in batch]))
+        return self._first_pass(tiling, list(self._calls(tiling)), kept=0)[1]
+
+    def _first_pass(
+        self, tiling: Tiling, calls: list[Call], kept: int
+    ) -> tuple[deque[Graph], torch.Tensor]:
+        """Graphs of the first `kept` calls, and z on the padded cases."""
+        graphs, total = deque(), None
+        for number, (network, batch) in enumerate(calls):
+            if number < kept:
+                graph = self._graph(tiling, network, batch)
+                graphs.append(graph)
+                out = graph.out.detach()
+            else:
+                with torch.no_grad(), self._precision():
+                    out = network(mirrored(tiling, batch))
             total = self._add_windows(tiling, total, out, batch)
         assert total is not None  # a case has a window
-        return self._divided(tiling, total)
+        return graphs, self._divided(tiling, total)
+
+    def _graph(self, tiling: Tiling, network: nn.Module, batch: Batch) -> Graph:
+        leaf = mirrored(tiling, batch).requires_grad_()
+        with torch.enable_grad(), self._precision():
+            return Graph(leaf, network(leaf))
+
+    def _kept_graphs(self, tiling: Tiling, calls: list[Call]) -> int:
+        """How many calls, from the first, keep their graphs until the loss is known."""
+        if len(calls) == 1:
+            return 1
+        if self.graph_bytes == 0:
+            return 0
+        if tiling.x.dtype not in self._bytes_of_window:
+            network, batch = calls[0]
+            with self._precision():
+                size = bytes_of_graph(network, mirrored(tiling, batch[:1]))
+            self._bytes_of_window[tiling.x.dtype] = size
+        windows = self.graph_bytes // self._bytes_of_window[tiling.x.dtype]
+        return sum(n <= windows for n in itertools.accumulate(len(batch) for _, batch in calls))
 
     def _add_windows(
         self, tiling: Tiling, total: torch.Tensor | None, out: torch.Tensor, batch: Batch
@@ -258,48 +301,32 @@ class SlidingWindow:
         return self._divided(tiling, padded)
 
     def _backpropagate(
-        self,
-        out: torch.Tensor,
-        leaf: torch.Tensor,
-        batch: Batch,
-        per_logit: torch.Tensor,
-        gradient: torch.Tensor,
+        self, graph: Graph, batch: Batch, per_logit: torch.Tensor, gradient: torch.Tensor
     ) -> None:
-        """Adds dL/dx of one network call into `gradient`."""
-        cotangent = _stack([(per_logit[w] * self._gaussian).flip(f) for w, f in batch])
-        for (w, f), b in zip(batch, self._gradient(out, leaf, cotangent)):
+        """Adds dL/dx of one network call into `gradient`, and frees its graph."""
+        cotangent = torch.stack([(per_logit[w] * self._gaussian).flip(f) for w, f in batch])
+        for (w, f), b in zip(batch, self._gradient(graph, cotangent)):
             gradient[w] += b.flip(f)
 
-    def _gradient(
-        self, out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor
-    ) -> torch.Tensor:
+    def _gradient(self, graph: Graph, cotangent: torch.Tensor) -> torch.Tensor:
         """d<cotangent, out>/d leaf."""
         if self.autocast is None:
-            return torch.autograd.grad(out, leaf, cotangent.to(out))[0]
-        return scaled_gradient(out, leaf, cotangent)
+            return torch.autograd.grad(graph.out, graph.leaf, cotangent.to(graph.out))[0]
+        return scaled_gradient(graph.out, graph.leaf, cotangent)
 
-    def _in_one_pass(
+    def _of_a_plain_batch(
         self, tiling: Tiling, network: nn.Module, batch: Batch, x: torch.Tensor, loss: LogitLoss
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        leaf = _stack([tiling.x[w].flip(f) for w, f in batch]).requires_grad_()
-        with torch.enable_grad(), self._precision():
-            out = network(leaf)
-        if tiling.windows_per_case == len(self._flips) == 1:
-            # the weights cancel, and the result is that of a plain batch to the last bit; a 2D case
-            # of one slice only needs its axis back
-            shape = (len(x), -1, *tiling.x.shape[2:])
-            z = out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
-            value, cotangent = _loss_and_cotangent(loss, z)
-            padded = torch.zeros_like(out, dtype=x.dtype).reshape(shape)
-            padded[tiling.crop] = cotangent.to(padded)
-            back = self._gradient(out, leaf, padded.reshape(out.shape))
-            return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
-        total = self._add_windows(tiling, None, out.detach(), batch)
-        z = self._divided(tiling, total)[tiling.crop].to(x.device)
+        """Where every case is one window: the weights cancel, to the last bit."""
+        graph = self._graph(tiling, network, batch)
+        # a 2D case of one slice only needs its axis back
+        shape = (len(x), -1, *tiling.x.shape[2:])
+        z = graph.out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
         value, cotangent = _loss_and_cotangent(loss, z)
-        gradient = torch.zeros_like(tiling.x)
-        self._backpropagate(out, leaf, batch, self._per_window_logit(tiling, cotangent), gradient)
-        return value, gradient[tiling.crop].to(x.device), z
+        padded = torch.zeros_like(graph.out, dtype=x.dtype).reshape(shape)
+        padded[tiling.crop] = cotangent.to(padded)
+        back = self._gradient(graph, padded.reshape(graph.out.shape))
+        return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
 
 
 def _loss_and_cotangent(loss: LogitLoss, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -308,11 +335,6 @@ def _loss_and_cotangent(loss: LogitLoss, z: torch.Tensor) -> tuple[torch.Tensor,
         value = per_case(loss(leaf))
         (cotangent,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), cotangent
-
-
-def _stack(windows: list[torch.Tensor]) -> torch.Tensor:
-    # unlike a slice, the stack is contiguous and its own memory, as nnU-Net feeds it
-    return torch.stack(windows)
 
 
 def _device_of(network: nn.Module) -> torch.device:

@@ -24,6 +24,8 @@ Window = tuple
 """Index into (B, C, *padded), the case's number first: one window (C, *patch)."""
 Flip = tuple[int, ...]
 """Axes of a window to mirror."""
+Batch = list[tuple[Window, Flip]]
+"""Windows, each with its mirroring, of one network call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +116,8 @@ def flips_of(mirror_axes: Sequence[int]) -> list[Flip]:
         for size in range(len(mirror_axes) + 1)
         for axes in itertools.combinations(mirror_axes, size)
     ]
+
+
+def mirrored(tiling: Tiling, batch: Batch) -> torch.Tensor:
+    """The batch's windows, (n, C, *patch): contiguous and memory of their own, as nnU-Net's."""
+    return torch.stack([tiling.x[w].flip(f) for w, f in batch])

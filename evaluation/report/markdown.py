@@ -41,6 +41,7 @@ SIZES_AS_REACHED = (
 WITHOUT_BUDGET = (
     "**Without a budget** (the size is an outcome; never compare it with a budget above it)"
 )
+MEMBERS = "Lowest Dice so far after each member of the suite, on the preprocessed grid"
 CORRUPTIONS = (
     "Seeded corruptions of the preprocessed case, clipped into its [min, max]; foreground Dice per "
     "severity. Changes of the whole file's brightness or contrast that z-scoring would undo in "
@@ -118,7 +119,7 @@ def _quote(summary: Summary) -> str:
     rows = _find(summary, "worst")
     if not rows:
         return ""
-    lines = ["## The numbers to quote", "", QUOTE, ""]
+    lines = ["## The numbers to quote", "", QUOTE, _suite(summary), ""]
     for norm, title in NORM_TITLES.items():
         chosen = [r for r in rows if r["norm"] == norm]
         if chosen:
@@ -128,6 +129,17 @@ def _quote(summary: Summary) -> str:
     lines.append(f"HD95 in {unit}, NSD at {tolerance:g} {unit}. {EMPTY_MASK_RULE}")
     lines.append(SIZES_AS_REACHED)
     return "\n".join(lines)
+
+
+def _suite(summary: Summary) -> str:
+    """Which numbers these may be compared with."""
+    suite = summary.get("suite")
+    if suite is None:
+        return (
+            "Suite: none, the attacks were named one by one; compare only with reports of the same "
+            "attacks and settings."
+        )
+    return f"Suite: **{suite}**; compare only with reports of the same suite."
 
 
 def _quote_table(rows: list[Record]) -> str:
@@ -171,7 +183,28 @@ def _attacks(summary: Summary) -> str:
         parts += [WITHOUT_BUDGET, "", markdown_table(columns, body), ""]
     if not parts:
         return ""
+    parts += _members(summary)
     return "\n".join(["## Attacks", "", *parts, *(f"- {line}" for line in summary["checks"])])
+
+
+def _members(summary: Summary) -> list[str]:
+    """What each member of the suite adds; an empty list without a suite."""
+    records = summary.get("suite_members")
+    if not records:
+        return []
+    names = list(records[0]["dice"])
+    body = [
+        [r["suite"], NORM_TITLES[r["norm"]], r["epsilon_text"]]
+        + [percent_text(r["dice"][name]) for name in names]
+        for r in records
+    ]
+    table = markdown_table(["suite", "norm", "epsilon", *names], body)
+    return [
+        "Lowest Dice so far after each member of the suite, on the preprocessed grid",
+        "",
+        table,
+        "",
+    ]
 
 
 def _budget_table(rows: list[Record]) -> str:

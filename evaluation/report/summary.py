@@ -13,7 +13,8 @@ from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION, EvaluationRun
 from evaluation.report import records, strength
 from evaluation.report.checks import checks
-from evaluation.session import Session
+from evaluation.report.members import dice_after_members
+from evaluation.session import BEST_ITERATE, BEST_ITERATE_BEFORE, Session
 
 Part = Mapping[str, Any]
 
@@ -49,10 +50,13 @@ def build_summary(
             "bounds": "[min, max] of the clean case per channel",
         },
         "options": options.record(),
+        "suite": options.suite,
+        "best_iterate": _best_iterate(parts),
         "metrics": _metrics(session),
         "surrogate": session.settings["surrogate"],
         "cases": [c.identifier for c in session.cases],
         "attacks": records.attack_settings(rows),
+        "suite_members": dice_after_members(rows),
         "results": results,
         "checks": [*checks(results), *strength.checks(rows)],
         "shifts_left_out": planned.corruptions_left_out,
@@ -105,6 +109,11 @@ def _metrics(session: Session) -> dict[str, Any]:
     }
 
 
+def _best_iterate(parts: Sequence[Part]) -> str:
+    """By what attacks chose theirs; parts of before it was Dice carry no hash of settings."""
+    return BEST_ITERATE if all("settings_sha256" in p for p in parts) else BEST_ITERATE_BEFORE
+
+
 def _notes(
     session: Session, parts: Sequence[Part], environments: Sequence[Mapping[str, str]]
 ) -> list[str]:
@@ -117,8 +126,6 @@ def _notes(
             f"at most {max(roundtrip):.2g} of the range (z-scoring takes mean and sd anew from the "
             "perturbed image; inf: the nonzero crop changed)"
         )
-    for name, why in session.planned.attacks_left_out.items():
-        notes.append(f"attack {name} was left out: it {why}")
     if session.model.is_cascade:
         notes.append(
             "cascade: the previous stage's segmentation is an input that stays fixed; "

@@ -78,7 +78,7 @@ class AttackResult:
         """
         lowest = self.best_dice_history
         if len(lowest) < 3:
-            return torch.full_like(self.dice, float("nan"))
+            return torch.where(lowest[-1] == 0, 0.0, float("nan"))
         quarter = max(round(len(lowest) / 4), 1)
         return torch.where(lowest[-1] == 0, 0.0, lowest[-1 - quarter] - lowest[-1])
 

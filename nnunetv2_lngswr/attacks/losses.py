@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -114,6 +114,11 @@ class SegmentationTarget:
     def foreground(self) -> torch.Tensor:
         """(B, 1, *spatial) bool, counted voxels of any foreground label."""
         return self.foreground_heads.any(1, keepdim=True) & self.mask
+
+    def cases(self, where: torch.Tensor) -> SegmentationTarget:
+        """Of these cases alone, by their indices (n,)."""
+        where = where.to(self.mask.device)
+        return replace(self, one_hot=self.one_hot[where], mask=self.mask[where])
 
     def to(self, device: torch.device | str) -> SegmentationTarget:
         """The same on a device."""

@@ -150,6 +150,17 @@ class Bounds:
             file_scale=file_scale,
         )
 
+    def cases(self, where: torch.Tensor) -> Bounds:
+        """Of these cases alone, by their indices (n,)."""
+        where = where.to(self.minimum.device)
+        scale = self.file_scale
+        return replace(
+            self,
+            minimum=self.minimum[where],
+            maximum=self.maximum[where],
+            file_scale=None if scale is None else scale[where.to(scale.device)],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ball:
@@ -167,6 +178,11 @@ class Ball:
     def enlarged(self, factor: float) -> Ball:
         """The same ball with `factor` times the epsilon (the radius schedule of APGD)."""
         return replace(self, epsilon=self.epsilon * factor)
+
+    def cases(self, where: torch.Tensor) -> Ball:
+        """Of these cases alone, by their indices (n,)."""
+        scale = self.scale[where.to(self.scale.device)]
+        return replace(self, scale=scale, bounds=self.bounds.cases(where))
 
 
 def _per_channel(file_scale: torch.Tensor, x: torch.Tensor, image_channels: int) -> torch.Tensor:

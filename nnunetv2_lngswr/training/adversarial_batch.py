@@ -16,6 +16,7 @@ Shapes: x (B, C, *spatial), preprocessed units; one ball per sample (attacks.thr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ from nnunetv2_lngswr.attacks.models import BatchModel
 from nnunetv2_lngswr.attacks.pgd import last_iterate
 from nnunetv2_lngswr.attacks.threat_model import Ball
 from nnunetv2_lngswr.utils.errors import UserError
+
+Attack = Callable[..., Tensor]
+"""(network, x, target, ball, *, autocast) -> attacked samples, as `craft` with all else given."""
 
 
 def craft(
@@ -152,3 +156,15 @@ def attacked_samples(
 
     clean = clean_until(step + 1) - clean_until(step)
     return torch.randperm(batch_size, generator=generator)[clean:].sort().values
+
+
+def at_every_resolution(
+    function: Callable[[Tensor], Tensor], target: Tensor | list[Tensor]
+) -> Tensor | list[Tensor]:
+    """`function` of nnU-Net's target, or of each of those of deep supervision."""
+    return [function(t) for t in target] if isinstance(target, list) else function(target)
+
+
+def full_resolution(target: Tensor | list[Tensor]) -> Tensor:
+    """Of the targets of deep supervision the first, or nnU-Net's only one."""
+    return target[0] if isinstance(target, list) else target

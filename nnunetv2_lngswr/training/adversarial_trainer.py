@@ -3,18 +3,20 @@
 A step crafts its samples (`adversarial_batch`) and then is nnU-Net's own train step: its deep
 supervision, mixed precision, clipping and optimiser. LNG-SWR's prior is measured on all of it.
 
-Each epoch the first validation batches are attacked too, by FGSM with random start and by PGD. From
-their pseudo Dice come the robust curve, the criterion of checkpoint_best and the detection of
-catastrophic overfitting. All of it is kept in nnU-Net's logger, one value per epoch, so that it
-travels in checkpoints, and a continued run knows whether it has fallen back to PGD-2.
+Each epoch the first validation batches are attacked too, by FGSM with random start and by a strong
+attack (`robust_curve`). From their pseudo Dice come the robust curve, the criterion of
+checkpoint_best and the detection of catastrophic overfitting. All of it is kept in nnU-Net's
+logger, one value per epoch, so that it travels in checkpoints, and a continued run knows whether it
+has fallen back to PGD-2, and which attack its curve is drawn by.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.terms import Norm
 from nnunetv2_lngswr.attacks.threat_model import Ball, ThreatModel
 from nnunetv2_lngswr.training.adversarial_batch import (
+    Attack,
+    at_every_resolution,
     attacked_samples,
     batch_target,
     craft,
+    full_resolution,
     select,
 )
 from nnunetv2_lngswr.training.bounds import CaseRanges, patch_bounds
@@ -36,7 +41,13 @@ from nnunetv2_lngswr.training.consistency import ConsistencyLoss
 from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.history import RobustCurveLogger, plot_robust_curve
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
-from nnunetv2_lngswr.training.robust_curve import moving_average, overfits, pseudo_dice
+from nnunetv2_lngswr.training.robust_curve import (
+    STRONG,
+    curve_attacks,
+    moving_average,
+    overfits,
+    pseudo_dice,
+)
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
 from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, ATConfig
 from nnunetv2_lngswr.utils.seeds import stream_seed
@@ -136,9 +147,9 @@ class AdversarialTrainer(PlansEntryTrainer):
 
     def _crafted_step(self, batch: dict) -> dict:
         x, samples = batch["data"], self._samples_to_attack(batch)
-        attacked = self._craft(
-            batch, samples, self._epsilon(), self._starts, self._attack_steps, self._step_size
-        )
+        ascent = {"steps": self._attack_steps, "relative_step_size": self._step_size}
+        attack = partial(craft, **ascent, generator=self._starts, loss=self._at.loss)
+        attacked = self._craft(batch, samples, self._epsilon(), attack)
         samples = samples.to(self.device)
         if not self._at.consistency:
             return super().train_step({**batch, "data": x.index_copy(0, samples, attacked)})
@@ -170,31 +181,19 @@ class AdversarialTrainer(PlansEntryTrainer):
             self._draws - 1, len(batch["data"]), self._at.clean_share, self._choice
         )
 
-    def _craft(
-        self,
-        batch: dict,
-        samples: Tensor,
-        epsilon: float,
-        generator: torch.Generator,
-        steps: int,
-        step_size: float,
-    ) -> Tensor:
+    def _craft(self, batch: dict, samples: Tensor, epsilon: float, attack: Attack) -> Tensor:
         """The attacked versions of some samples of a batch on the device, (len(samples), C,
         *spatial)."""
         here = samples.to(self.device)
         x = batch["data"][here]
         if not len(samples):
             return x
-        target = batch_target(_full_resolution(batch["target"]), self._space)
-        return craft(
+        target = batch_target(full_resolution(batch["target"]), self._space)
+        return attack(
             self._bare_network(),
             x,
             select(target, here),
             self._ball(x, [batch["keys"][i] for i in samples.tolist()], epsilon),
-            steps=steps,
-            relative_step_size=step_size,
-            generator=generator,
-            loss=self._at.loss,
             autocast=torch.float16 if self.device.type == "cuda" else None,
         )
 
@@ -210,7 +209,7 @@ class AdversarialTrainer(PlansEntryTrainer):
         return {
             **batch,
             "data": move(batch["data"]),
-            "target": _at_every_resolution(move, batch["target"]),
+            "target": at_every_resolution(move, batch["target"]),
         }
 
     @contextmanager
@@ -239,26 +238,36 @@ class AdversarialTrainer(PlansEntryTrainer):
         the same starts in every epoch."""
         results = {}
         everyone = torch.arange(len(batch["data"]))
-        epsilon, steps = self._at.epsilon_fraction, self._at.val_steps
-        for name, scheme, n in (("fgsm", "fgsm_rs", 1), ("pgd", "pgd", steps)):
-            size = relative_step_size(scheme, n)
+        for name, attack in curve_attacks(self._strong_attack, self._at).items():
             generator = torch.Generator(self.device).manual_seed(len(self._robust))
-            attacked = self._craft(batch, everyone, epsilon, generator, n, size)
+            attack = partial(attack, generator=generator)
+            attacked = self._craft(batch, everyone, self._at.epsilon_fraction, attack)
             # a copy: nnU-Net writes into the target where there is an ignore label
-            target = _at_every_resolution(torch.clone, batch["target"])
+            target = at_every_resolution(torch.clone, batch["target"])
             results[name] = super().validation_step({**batch, "data": attacked, "target": target})
         return results
 
+    @property
+    def _strong_attack(self) -> str:
+        """One draws the whole curve: a run that is continued from an old log stays with PGD."""
+        return self._logged["robust_attack"][0] if self._logged["robust_attack"] else STRONG
+
+    @property
+    def _strong_label(self) -> str:
+        return f"{self._strong_attack}-{self._at.val_steps}"
+
     def on_validation_epoch_end(self, val_outputs: list[dict]):
         super().on_validation_epoch_end(val_outputs)
-        fgsm, pgd = (
-            self._pseudo_dice([result[name] for result in self._robust]) for name in ("fgsm", "pgd")
+        fgsm, strong = (
+            self._pseudo_dice([result[name] for result in self._robust])
+            for name in ("fgsm", "strong")
         )
         earlier = self._logged["ema_robust_fg_dice"][: self.current_epoch]
-        average = moving_average(earlier, pgd)
+        average = moving_average(earlier, strong)
         clean, weight = self._logged["ema_fg_dice"][-1], self._at.robust_weight
         fallen_back = self._fallen_back
-        self._log("robust_fg_dice", pgd)
+        self._log("robust_attack", self._strong_attack)
+        self._log("robust_fg_dice", strong)
         self._log("ema_robust_fg_dice", average)
         self._log("fgsm_fg_dice", fgsm)
         self._log("selection", float((1 - weight) * clean + weight * average))
@@ -276,21 +285,21 @@ class AdversarialTrainer(PlansEntryTrainer):
         # less than this validation does
         if self.current_epoch < at.ramp_up * self.num_epochs:
             return False
-        fgsm, pgd = self._logged["fgsm_fg_dice"], self._logged["robust_fg_dice"]
-        if not overfits(fgsm, pgd, at.overfitting_margin):
+        fgsm, strong = self._logged["fgsm_fg_dice"], self._logged["robust_fg_dice"]
+        if not overfits(fgsm, strong, at.overfitting_margin):
             return False
-        best = int(np.nanargmax(pgd))
+        best = int(np.nanargmax(strong))
         reaction = '"fallback" is false: going on as before.'
         if at.fallback:
             reaction = f"Going on with PGD-{FALLBACK_STEPS}."
         self.print_to_log_file(
-            f"CATASTROPHIC OVERFITTING: pseudo Dice under PGD-{at.val_steps} fell from "
-            f"{pgd[best]:.3f} (epoch {best}) to {pgd[-1]:.3f} while under FGSM it went from "
+            f"CATASTROPHIC OVERFITTING: pseudo Dice under {self._strong_label} fell from "
+            f"{strong[best]:.3f} (epoch {best}) to {strong[-1]:.3f} while under FGSM it went from "
             f"{fgsm[best]:.3f} to {fgsm[-1]:.3f}. {reaction}"
         )
         return True
 
-    def _log(self, key: str, value: float) -> None:
+    def _log(self, key: str, value: float | str) -> None:
         self.logger.log(key, value, self.current_epoch)
 
     def _pseudo_dice(self, results: list[dict]) -> float:
@@ -307,7 +316,7 @@ class AdversarialTrainer(PlansEntryTrainer):
         best_before = max((v for v in earlier if not np.isnan(v)), default=-np.inf)
         is_best = not earlier or value > best_before
         self.print_to_log_file(
-            f"Robust pseudo dice (PGD-{at.val_steps}, epsilon {at.epsilon:.4f}) "
+            f"Robust pseudo dice ({self._strong_label}, epsilon {at.epsilon:.4f}) "
             f"{self._logged['robust_fg_dice'][-1]:.4f}, "
             f"FGSM {self._logged['fgsm_fg_dice'][-1]:.4f}, criterion {value:.4f}"
         )
@@ -337,13 +346,3 @@ class AdversarialTrainer(PlansEntryTrainer):
         # nnU-Net asks for the best by clean Dice alone
         if Path(filename).name != BEST or self._saving_best:
             super().save_checkpoint(filename)
-
-
-def _at_every_resolution(
-    function: Callable[[Tensor], Tensor], target: Tensor | list[Tensor]
-) -> Tensor | list[Tensor]:
-    return [function(t) for t in target] if isinstance(target, list) else function(target)
-
-
-def _full_resolution(target: Tensor | list[Tensor]) -> Tensor:
-    return target[0] if isinstance(target, list) else target

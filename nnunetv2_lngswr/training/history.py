@@ -24,18 +24,27 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from nnunetv2_lngswr.utils.files import atomic_path
 
-LOGGED = ("robust_fg_dice", "ema_robust_fg_dice", "fgsm_fg_dice", "selection", "at_fallback")
-"""Per epoch: pseudo Dice under PGD and its moving average, under FGSM, the criterion of
-checkpoint_best, and 1 once fallen back."""
+LOGGED = (
+    "robust_fg_dice",
+    "ema_robust_fg_dice",
+    "fgsm_fg_dice",
+    "selection",
+    "at_fallback",
+    "robust_attack",
+)
+"""Per epoch: pseudo Dice under the strong attack and its moving average, under FGSM, the criterion
+of checkpoint_best, 1 once fallen back, and the name of the strong attack."""
+PGD = "PGD"
+"""The strong attack of every curve before `robust_attack` was logged."""
 CURVES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mean_fg_dice", "clean", {"color": "C2", "ls": ":"}),
     ("ema_fg_dice", "clean (mov. avg.)", {"color": "C2"}),
     ("fgsm_fg_dice", "FGSM", {"color": "C1", "ls": ":"}),
-    ("robust_fg_dice", "PGD", {"color": "C3", "ls": ":"}),
-    ("ema_robust_fg_dice", "PGD (mov. avg.)", {"color": "C3"}),
+    ("robust_fg_dice", "{attack}", {"color": "C3", "ls": ":"}),
+    ("ema_robust_fg_dice", "{attack} (mov. avg.)", {"color": "C3"}),
     ("selection", "criterion of checkpoint_best", {"color": "0.2", "lw": 1}),
 )
-"""Of adversarial.png: key in the logger, label, style."""
+"""Of adversarial.png: key in the logger, label with the strong attack's name to come, style."""
 
 # --- gains and priors
 
@@ -125,6 +134,11 @@ class RobustCurveLogger(LocalLogger):
         super().__init__(verbose)
         self.my_fantastic_logging |= {key: [] for key in LOGGED}
 
+    def load_checkpoint(self, checkpoint: dict) -> None:
+        # nnU-Net's pictures need all lists to be of one length
+        of_pgd = [PGD] * len(checkpoint.get("robust_fg_dice", ()))
+        super().load_checkpoint({"robust_attack": of_pgd, **checkpoint})
+
     def plot_progress_png(self, output_folder: str) -> None:
         # nnU-Net makes, saves and closes the figure in one function
         with _before_arranging(lambda: add_robust_curve(plt.gcf(), self.my_fantastic_logging)):
@@ -148,7 +162,7 @@ def _before_arranging(draw: Callable[[], None]) -> Iterator[None]:
 
 
 def add_robust_curve(figure: Figure, logged: Mapping[str, list]) -> None:
-    """Add pseudo Dice under PGD and its moving average to the panel that has the clean ones.
+    """Add pseudo Dice under the strong attack and its moving average to the panel of the clean one.
 
     Parameters
     ----------
@@ -157,18 +171,19 @@ def add_robust_curve(figure: Figure, logged: Mapping[str, list]) -> None:
     logged
         The logger's values, with those of `LOGGED`.
     """
+    attack = logged["robust_attack"][-1]
     for panel in figure.axes:
         if panel.get_ylabel() == "pseudo dice":
             for key, label, style, width in (
-                ("robust_fg_dice", "robust pseudo dice", "dotted", 3),
-                ("ema_robust_fg_dice", "robust pseudo dice (mov. avg.)", "-", 4),
+                ("robust_fg_dice", f"robust pseudo dice ({attack})", "dotted", 3),
+                ("ema_robust_fg_dice", f"robust pseudo dice ({attack}, mov. avg.)", "-", 4),
             ):
                 panel.plot(logged[key], color="m", ls=style, label=label, linewidth=width)
             panel.legend(loc=(0.2, 1))
 
 
 def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
-    """Pseudo Dice over the epochs: clean, under FGSM and under PGD, and the criterion.
+    """Pseudo Dice over the epochs: clean, under FGSM and the strong attack, and the criterion.
 
     Marks the epoch of checkpoint_best, and the one from which a run that overfitted went on with
     PGD-2.
@@ -186,6 +201,7 @@ def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
         axes = figure.subplots()
         epochs = range(len(logged["selection"]))
         for key, label, style in CURVES:
+            label = label.format(attack=logged["robust_attack"][-1])
             axes.plot(epochs, logged[key][: len(epochs)], label=label, **style)
         if np.isfinite(logged["selection"]).any():
             best = int(np.nanargmax(logged["selection"]))

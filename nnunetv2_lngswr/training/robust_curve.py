@@ -1,15 +1,76 @@
-"""Numbers of the robust curve: pseudo Dice of attacked batches, its average, the detector."""
+"""The robust curve: the attacks that draw it, pseudo Dice under them, its average, the detector.
+
+PGD on CE goes on raising what is wrong already and overstates how robust a network is, by up to 17
+points of Dice. So the strong attack of the curve is Auto-PGD on soft Dice (`attacks.apgd_dice`) in
+as few steps. FGSM stands beside it, since catastrophic overfitting is seen by both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget
+from nnunetv2_lngswr.attacks.models import BatchModel
+from nnunetv2_lngswr.attacks.registry import run_attack
+from nnunetv2_lngswr.attacks.threat_model import Ball
+from nnunetv2_lngswr.training.adversarial_batch import Attack, craft
+from nnunetv2_lngswr.training.history import PGD
+from nnunetv2_lngswr.training.schedule import relative_step_size
+from nnunetv2_lngswr.training.settings import ATConfig
+
+STRONG = "apgd_dice"
+"""The strong attack of a new curve, a name of attacks.registry."""
 COUNTS = ("tp_hard", "fp_hard", "fn_hard")
 """nnU-Net's keys of true positives, false positives and false negatives per class."""
+
+
+def curve_attacks(strong: str, at: ATConfig) -> dict[str, Attack]:
+    """What draws the curve, each still to be given a generator.
+
+    Parameters
+    ----------
+    strong
+        `STRONG`, or `history.PGD` for a run whose curve began with that.
+    at
+        The steps of the strong attack are its `val_steps`. FGSM and PGD ascend its `loss`.
+
+    Returns
+    -------
+    "fgsm", with random start, and "strong"
+    """
+
+    def ascent(scheme: str, steps: int) -> Attack:
+        size = relative_step_size(scheme, steps)
+        return partial(craft, steps=steps, relative_step_size=size, loss=at.loss)
+
+    if strong == PGD:
+        strongest = ascent("pgd", at.val_steps)
+    else:
+        strongest = partial(_worst_found, strong, steps=at.val_steps)
+    return {"fgsm": ascent("fgsm_rs", 1), "strong": strongest}
+
+
+def _worst_found(
+    attack: str,
+    network: nn.Module,
+    x: Tensor,
+    target: SegmentationTarget,
+    ball: Ball,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    autocast: torch.dtype | None = None,
+) -> Tensor:
+    """The samples of lowest Dice that an attack of the registry came across."""
+    model = BatchModel(network, autocast=autocast)
+    return run_attack(attack, model, x, target, ball, generator=generator, steps=steps).perturbed
 
 
 def pseudo_dice(results: Sequence[Mapping[str, Any]], *, of_all_ranks: bool = False) -> float:
@@ -47,22 +108,22 @@ def moving_average(earlier: Sequence[float], value: float) -> float:
     return 0.9 * earlier[-1] + 0.1 * value
 
 
-def overfits(fgsm: Sequence[float], pgd: Sequence[float], margin: float) -> bool:
+def overfits(fgsm: Sequence[float], strong: Sequence[float], margin: float) -> bool:
     """Whether the newest epoch shows catastrophic overfitting (Wong et al. 2020).
 
-    Dice under PGD is more than `margin` below its best epoch's, while Dice under FGSM, on the same
-    batches, is at least what it was then.
+    Dice under the strong attack is more than `margin` below its best epoch's, while Dice under
+    FGSM, on the same batches, is at least what it was then.
 
     Parameters
     ----------
-    fgsm, pgd
+    fgsm, strong
         Pseudo Dice of each epoch, the newest last; nan counts for nothing.
     margin
         Pseudo Dice.
     """
-    if len(pgd) < 2 or np.isnan(pgd[:-1]).all():
+    if len(strong) < 2 or np.isnan(strong[:-1]).all():
         return False
-    if not np.isfinite((fgsm[-1], pgd[-1])).all():
+    if not np.isfinite((fgsm[-1], strong[-1])).all():
         return False
-    best = int(np.nanargmax(pgd[:-1]))
-    return bool(pgd[best] - pgd[-1] > margin and fgsm[-1] >= fgsm[best])
+    best = int(np.nanargmax(strong[:-1]))
+    return bool(strong[best] - strong[-1] > margin and fgsm[-1] >= fgsm[best])

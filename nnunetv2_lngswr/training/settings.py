@@ -119,14 +119,14 @@ class ATConfig:
     val_batches: int = 2
     """Validation batches of each epoch that are attacked too, for the robust curve."""
     val_steps: int = 5
-    """Steps of PGD there, at the full epsilon."""
+    """Steps of the strong attack there, `apgd_dice`, at the full epsilon."""
     robust_weight: float = 0.5
     """Of the robust pseudo Dice in the criterion of checkpoint_best; the clean one has the rest."""
     fallback: bool = True
     """Go on with PGD-2 once catastrophic overfitting is detected (see `robust_curve.overfits`),
     which is looked for in the single-step schemes, in the epochs after the ramp."""
     overfitting_margin: float = 0.1
-    """Pseudo Dice by which PGD must have fallen below its best to call it that."""
+    """Pseudo Dice by which the strong attack's must have fallen below its best to call it that."""
 
     def __post_init__(self) -> None:
         for name, known in (

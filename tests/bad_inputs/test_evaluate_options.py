@@ -115,6 +115,8 @@ NUMBERS = [
         ("--window-batch-size", "0", "window_batch_size", "0"),
         ("--window-batch-size", "-8", "window_batch_size", "-8"),
         ("--window-batch-size", "8.0", "window-batch-size", "8.0"),
+        ("--graph-memory", "-1", "graph_memory", "-1"),
+        ("--graph-memory", "2GiB", "graph-memory", "2GiB"),
     ]
 ]
 

@@ -80,6 +80,19 @@ BAD = {
         ["--attacks", "fgsm", "--steps", "ssah=5"],
         "ssah, which is not among the attacks",
     ),
+    "steps of the suite": (["--steps", "5"], "steps cannot be set: worst-v1 is fixed"),
+    "restarts of the suite": (
+        ["--attacks", "worst-v1", "noise", "--restarts", "5"],
+        "restarts cannot be set: worst-v1 is fixed",
+    ),
+    "steps of the suite by name": (
+        ["--attacks", "worst", "apgd", "--steps", "worst-v1=5"],
+        "steps of worst-v1 cannot be set",
+    ),
+    "suite of a version that is not there": (
+        ["--attacks", "worst-v9"],
+        "unknown suite 'worst-v9'; there are worst-v1",
+    ),
     "part": (["-num_parts", "2", "-part_id", "2"], "part_id must be in 0..1"),
     "part without number": (["-part_id", "1"], "num_parts must be >= 1"),
 }
@@ -138,9 +151,9 @@ def test_a_misspelt_option_attack_or_budget_needs_no_torch(words, status, said):
         ("--steps =5", "steps must be N or NAME=N, got '=5'"),
         ("--steps noise=", "steps must be N or NAME=N"),
         ("--steps \u00b2", "steps must be N or NAME=N"),
-        (f"--steps {'9' * 23}", "steps must be at most 100000"),
+        (f"--attacks apgd --steps {'9' * 23}", "steps must be at most 100000"),
         (f"--steps {'9' * 5000}", "steps must be N or NAME=N"),
-        (f"--steps fgsm={'9' * 23}", "steps of fgsm must be at most 100000"),
+        (f"--attacks fgsm --steps fgsm={'9' * 23}", "steps of fgsm must be at most 100000"),
         ("--steps 5 6", "steps are given twice: 5 6"),
         ("--steps apgd=5 apgd=6", "steps of apgd are given twice"),
         (f"--restarts {'9' * 23}", "restarts must be at most 10000"),

@@ -6,11 +6,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from evaluation import robust
+from evaluation import robust, run_case
+from evaluation.model.folder import SegmentationModel
+from evaluation.model.graph_memory import GRAPH_BYTES
 from evaluation.options import LIMITS, Options, with_new_names
 from nnunetv2_lngswr.utils.epsilon import budget_text
 from nnunetv2_lngswr.utils.errors import UserError
-from tests.evaluation.tiny import run, without_torch
+from tests.evaluation.tiny import cases_csv, run, without_torch
 
 
 def test_budgets_are_exact():
@@ -26,7 +28,7 @@ def test_budgets_are_exact():
 
 
 def test_a_record_keeps_the_names_of_all_versions():
-    given = Options(corruptions=["gamma"], steps_of={"ssah": 3}, seed=2)
+    given = Options(attacks=["ssah"], corruptions=["gamma"], steps_of={"ssah": 3}, seed=2)
     record = given.record()
     assert record["shifts"] == ["gamma"] and "corruptions" not in record
     assert list(record)[7:10] == ["seed", "shifts", "surrogate"]  # its place too
@@ -62,6 +64,22 @@ def test_evaluate_and_estimate_take_the_old_name(world, tmp_path):
     assert by_old_name.summary["options"]["shifts"] == ["none"]
 
 
+def test_memory_for_graphs_changes_no_result_so_a_folder_goes_on_with_another(world, tmp_path):
+    small = {"attacks": ["fgsm"], "epsilons": ["4/255"], "corruptions": [], "max_cases": 1}
+    settings, rows = [], []
+    for memory in (0, 1):
+        folder = run(world, tmp_path / str(memory), graph_memory=memory, **small).folder
+        settings.append((folder / "settings.json").read_bytes())
+        rows.append(cases_csv(folder))
+    assert settings[0] == settings[1] and rows[0] == rows[1]
+
+
+def test_memory_for_graphs_reaches_the_sliding_window(world):
+    model = SegmentationModel.from_folder(world[0])
+    for options, expected in ((Options(), GRAPH_BYTES), (Options(graph_memory=3), 3 * 2**20)):
+        assert run_case.sliding_window(model, options).graph_bytes == expected
+
+
 def test_every_setting_has_a_docstring():
     import ast
     import inspect
@@ -86,6 +104,7 @@ WRONG = {
     "max_cases": (True, "3", 0, MANY),
     "seed": (None, True, "0", 1.5, -1, 2**128),
     "window_batch_size": (True, 0, MANY),
+    "graph_memory": (None, True, -1, 0.5, MANY),
     "tile_step_size": (True, "0.5", None, NAN, INF, 0, 1e-9, 0.049),
     "nsd_tolerance": (True, "2", None, NAN, INF, -1),
     "epsilons": (True, object(), [None], [[1]], {"a": 1}, "x", ["1/255/2"], ["=5"], [NAN], "1e400"),
@@ -121,7 +140,8 @@ def test_every_option_is_tried_with_wrong_values():
 
 def test_the_bounds_themselves_are_taken():
     for least_or_most in (0, 1):
-        Options(**{name: limits[least_or_most] for name, limits in LIMITS.items()})
+        limits_there = {name: limits[least_or_most] for name, limits in LIMITS.items()}
+        Options(attacks=["apgd_dice"], **limits_there)
     for step in (0.05, 1):
         Options(tile_step_size=step, nsd_tolerance=0, folds=[0, "1", "all"])
     for wrong in (True, 0, "2", 10**22):

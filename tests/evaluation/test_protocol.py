@@ -55,14 +55,28 @@ def test_noise_is_the_control_in_every_norm_that_is_attacked():
     assert norms(["noise"]) == [("noise", "linf")]
 
 
-def test_what_does_not_apply_to_a_model_is_left_out_of_the_defaults_and_refused_by_name():
+def test_the_suite_runs_with_its_control_in_every_norm_that_has_budgets():
+    def runs(attacks, **more):
+        planned = protocol.plan_runs(
+            Options(attacks=attacks, corruptions=(), **more), ct=False, two_dimensional=True
+        )
+        return list(dict.fromkeys((r.name, r.norm) for r in planned.runs if r.kind == "attack"))
+
+    control = [("noise", "linf"), ("noise", "l2")]
+    suite = [("worst-v1", "linf"), ("worst-v1_l2", "l2")]
+    assert runs(["worst"]) == runs(["worst-v1"]) == runs(Options().attacks) == control + suite
+    assert runs(["worst"], epsilons_l2=[]) == [control[0], suite[0]]
+    assert runs(["worst"], epsilons=[]) == [control[1], suite[1]]
+    in_hu = {"epsilon_unit": "original", "epsilons": [4]}
+    assert runs(["worst"], **in_hu) == [control[0], suite[0]]
+    assert runs(["worst-v1_l2"]) == [suite[1]]
+    assert runs(["worst", "apgd", "noise"]) == control + suite + [("apgd", "linf")]
+    assert Options(attacks=["worst"]).suite == Options(attacks=["worst-v1_l2"]).suite == "worst-v1"
+    assert Options(attacks=["apgd", "worst_linf"]).suite is None
+
+
+def test_what_does_not_apply_to_a_model_is_refused_by_name():
     facts = {"ct": False, "two_dimensional": True}
-    runs, _, left_out = protocol.plan_runs(Options(corruptions=()), **facts, has_encoder=False)
-    assert (
-        list(left_out) == ["ssah"]
-        and "ssah" not in {r.name for r in runs}
-        and "pgd_linf" in {r.name for r in runs}
-    )
     with pytest.raises(ValueError, match="attack ssah needs a network with an .encoder"):
         protocol.plan_runs(Options(attacks=["ssah"]), **facts, has_encoder=False)
     if installed("torchattacks"):

@@ -4,7 +4,7 @@ import dataclasses
 import errno
 import json
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +69,21 @@ def test_workers_get_the_exact_options(world, tmp_path, monkeypatch):
             },
         )
     assert dataclasses.replace(Options.from_record(called[0]["options"]), device=None) == given
+
+
+def test_workers_share_the_memory_for_graphs(world, tmp_path, monkeypatch):
+    told = []
+
+    @contextmanager
+    def keep_what_is_told(code, call, environment):
+        told.append(call["options"]["graph_memory"])
+        yield SimpleNamespace(process=SimpleNamespace(poll=lambda: 0), error=lambda: None)
+
+    monkeypatch.setattr(workers, "started", keep_what_is_told)
+    monkeypatch.setattr(robust, "_write_report", lambda *others: {})
+    with suppress(Exception):  # nothing was done that could be merged
+        run(world, tmp_path / "out", workers=2, graph_memory=1001)
+    assert told == [500, 500]
 
 
 def test_workers_leave_torchruns_share_alone(world, tmp_path, monkeypatch):

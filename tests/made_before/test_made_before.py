@@ -155,6 +155,24 @@ def test_an_evaluation_today_has_the_same_rows_and_stronger_attacks(unpacked, tm
         assert float(now["dice"]) <= float(then["dice"]) + 1e-6, then
 
 
+def test_what_was_left_unfinished_then_is_refused_and_what_was_finished_says_by_what(made):
+    # then attacks returned the iterate of the highest loss: a table must not hold both
+    out = made / "out_vanilla"
+    assert run(made, "vanilla", out).finished
+    assert json.loads((out / "summary.json").read_text())["best_iterate"] == "loss"
+    (out / "summary.json").unlink()
+    sorted((out / "parts").glob("*.json"))[0].unlink()
+    with pytest.raises(ValueError, match="best_iterate: was null, is dice"):
+        run(made, "vanilla", out)
+
+
+def test_results_of_then_are_not_compared_with_those_of_today(unpacked, tmp_path):
+    assert run(unpacked, "vanilla", tmp_path / "out").finished
+    folders = [str(tmp_path / "out"), str(unpacked / "out_lngswr")]
+    with pytest.raises(ValueError, match="not comparable: best iterate: was dice, is loss"):
+        compare.compare(folders, tmp_path / "compared")
+
+
 def is_attacked(row: dict[str, str]) -> bool:
     """Whether an attack looked for the row's perturbation; noise is not looked for."""
     return row["kind"] == "worst" or (row["kind"] == "attack" and row["attack"] != "noise")

@@ -11,7 +11,6 @@ from nnunetv2_lngswr.trainers import (
     nnUNetTrainerLNGSWRAT,
     nnUNetTrainerVanilla,
 )
-from nnunetv2_lngswr.training import adversarial_trainer
 from tests.training.tiny_training import (
     ADVERSARIAL,
     FULL,
@@ -72,7 +71,7 @@ def test_the_gradient_scaler_changes_nothing_and_is_not_changed(make, trained_on
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(batches_plain, batches_scaled))
 
 
-def test_crafting_gets_the_network_without_the_wrappers_of_ddp_and_compile(make, monkeypatch):
+def test_attacks_get_the_network_without_the_wrappers_of_ddp_and_compile(make):
     class Wrapper(torch.nn.Module):  # as DistributedDataParallel, which needs a process group
         def __init__(self, module):
             super().__init__()
@@ -81,15 +80,8 @@ def test_crafting_gets_the_network_without_the_wrappers_of_ddp_and_compile(make,
     trainer = started(make(nnUNetTrainerAT, FULL))
     bare = trainer.network
     trainer.network = Wrapper(torch.compile(bare))
-    monkeypatch.setattr(adversarial_trainer, "craft", lambda network, *args, **kwargs: network)
-    found = trainer._craft(
-        trainer._on_device(next(trainer.dataloader_train)),
-        torch.arange(2),
-        0.05,
-        trainer._starts,
-        1,
-        1.25,
-    )
+    batch = trainer._on_device(next(trainer.dataloader_train))
+    found = trainer._craft(batch, torch.arange(2), 0.05, lambda network, *args, **kwargs: network)
     assert found is bare
 
 

@@ -8,6 +8,8 @@ from nnunetv2_lngswr.trainers import (
     nnUNetTrainerAT,
     nnUNetTrainerLNGSWRAT,
 )
+from nnunetv2_lngswr.training.adversarial_batch import craft
+from tests.training.crafting import SPACE
 from tests.training.tiny_training import (
     FULL,
     batches,
@@ -62,6 +64,24 @@ def test_the_attack_raises_the_loss(make, trained_on):
                 )
             )
     assert attacked > after_noise
+
+
+@pytest.mark.parametrize("loss", ["ce", "dice_ce", "scale_free_dice"])
+def test_the_attack_ascends_the_loss_of_the_settings(make, trained_on, loss):
+    trainer = started(make(nnUNetTrainerAT, {"loss": loss, **FULL}))
+    batch = next(trainer.dataloader_train)
+    x, target = batch["data"], SPACE.target(batch["target"][0][:, 0])
+    ball = trainer._ball(x, batch["keys"], 0.05)
+    start = trainer._starts.get_state()
+    expected = {}
+    for name in {"ce", loss}:
+        trainer._starts.set_state(start)
+        how = {"steps": 1, "relative_step_size": 1.25, "generator": trainer._starts}
+        expected[name] = craft(trainer._bare_network(), x, target, ball, **how, loss=name)
+    trainer._starts.set_state(start)
+    trainer.train_step(batch)
+    assert torch.equal(trained_on[-1]["data"], expected[loss])
+    assert loss == "ce" or not torch.equal(expected[loss], expected["ce"])
 
 
 def test_range_of_the_patch_is_smaller_than_the_cases(make, trained_on):

@@ -20,6 +20,7 @@ from tests.training.tiny_training import (
     FULL,
     SHORT,
     batches,
+    partly_ignored,
     started,
 )
 
@@ -45,14 +46,6 @@ def dice_of_epoch(monkeypatch):
         )
 
     return prescribe
-
-
-def partly_ignored(label):
-    """The ball's upper half becomes class 2, the right side is not annotated (3)."""
-    upper = np.arange(label.shape[-2])[:, None] < label.shape[-2] // 2
-    label = np.where((label == 1) & upper, 2, label).astype(np.uint8)
-    label[..., -8:] = 3
-    return label
 
 
 @pytest.mark.parametrize(
@@ -87,7 +80,7 @@ def test_clean_validation_is_the_plain_trainers_where_voxels_are_ignored(
         figures = trainer.validation_step({**batch, "target": [t.clone() for t in batch["target"]]})
         expected = nnUNetTrainer.validation_step(trainer, batch)
     assert all(np.array_equal(figures[key], expected[key]) for key in expected)
-    robust = trainer._robust[0]["pgd"]
+    robust = trainer._robust[0]["strong"]
     counted = [r["tp_hard"] + r["fn_hard"] for r in (robust, expected)]
     assert np.array_equal(*counted) and counted[0].sum() > 0
 
@@ -124,11 +117,12 @@ def test_training_logs_the_robust_curve_in_log_picture_and_checkpoint(make):
     } <= {p.name for p in folder.iterdir()}
     log = next(folder.glob("training_log*.txt")).read_text()
     assert (
-        "Robust pseudo dice (PGD-5, epsilon 0.0500)" in log
+        "Robust pseudo dice (apgd_dice-5, epsilon 0.0500)" in log
         and "New best criterion (0.5 clean + 0.5 robust)" in log
     )
     logged = load_checkpoint(folder / "checkpoint_final.pth")["logging"]
     assert all(len(logged[key]) == 2 for key in LOGGED)
+    assert logged["robust_attack"] == ["apgd_dice"] * 2
     assert logged["selection"][0] == pytest.approx(
         (logged["ema_fg_dice"][0] + logged["robust_fg_dice"][0]) / 2
     )
@@ -152,6 +146,7 @@ def test_progress_picture_has_the_robust_curve(make, monkeypatch, tmp_path):
     trainer.initialize()
     for values in trainer._logged.values():
         values.append(0.5)
+    trainer._logged["robust_attack"] = ["apgd_dice"]
     labels = []
     monkeypatch.setattr(
         Figure,
@@ -161,7 +156,11 @@ def test_progress_picture_has_the_robust_curve(make, monkeypatch, tmp_path):
         ),
     )
     trainer.logger.plot_progress_png(str(tmp_path))
-    assert {"pseudo dice", "robust pseudo dice", "robust pseudo dice (mov. avg.)"} <= set(labels)
+    assert {
+        "pseudo dice",
+        "robust pseudo dice (apgd_dice)",
+        "robust pseudo dice (apgd_dice, mov. avg.)",
+    } <= set(labels)
 
 
 def test_best_checkpoint_is_chosen_by_clean_and_robust_dice(make, dice_of_epoch):
@@ -209,9 +208,9 @@ def test_overfitting_falls_back_to_pgd_2_and_stays_there_when_continued(
     def in_training(epoch):
         return [s for e, s in gradients if e == epoch and s != trainer._at.val_steps][:2]
 
-    assert in_training(3) == [2, 2] and (in_training(1)[0] == 1)
+    assert in_training(3) == [2, 2] and in_training(1) == [1, 1][: 2 * steps_before]
     log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text()
-    said = "pseudo Dice under PGD-5 fell from 0.500 (epoch 1) to 0.000 while under FGSM"
+    said = "pseudo Dice under apgd_dice-5 fell from 0.500 (epoch 1) to 0.000 while under FGSM"
     assert f"CATASTROPHIC OVERFITTING: {said}" in log
     assert "Going on with PGD-2" in log
     continued = make(nnUNetTrainerAT, {"scheme": scheme, **FULL}, num_epochs=4)

@@ -8,9 +8,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import attach
+from nnunetv2_lngswr.training.robust_curve import STRONG, curve_attacks
+from nnunetv2_lngswr.training.settings import ATConfig
 from tests import model_folders
 from tests.model_folders import make_network
-from tests.training.crafting import crafted
+from tests.training.crafting import SPACE, ball_of, crafted
 
 
 def test_training_forward_compiles_as_one_graph_once():
@@ -43,6 +45,9 @@ def worker(rank, folder):
         # an unequal number of gradients: a collective in any of them would wait for ever, or mix up
         # the next
         attacked = crafted(module, x, y, steps=1 + 2 * rank, seed=step)
+        strong = curve_attacks(STRONG, ATConfig(val_steps=1 + rank))["strong"]
+        generator = torch.Generator().manual_seed(rank)
+        strong(module, x, SPACE.target(y), ball_of(x), generator=generator)
         optimizer.zero_grad()
         F.cross_entropy(network(attacked), y).backward()
         assert all(p.grad is not None for p in module.parameters() if p.requires_grad)

@@ -19,12 +19,15 @@ def test_gains_and_priors(axes, stages, epochs, monkeypatch, tmp_path):
     assert drawn and not [text for text in drawn if text.is_cut]
 
 
+@pytest.mark.parametrize("attack", ["apgd_dice", "PGD"])
 @pytest.mark.parametrize("epochs", [1, 1000])
-def test_robust_curve(epochs, monkeypatch, tmp_path):
+def test_robust_curve(epochs, attack, monkeypatch, tmp_path):
     logged = {key: list(np.linspace(0, 1, epochs)) for key, _, _ in CURVES}
     logged |= {key: logged.get(key, [0.0] * epochs) for key in LOGGED}
+    logged["robust_attack"] = [attack] * epochs
     logged["at_fallback"] = [0] * (epochs - 1) + [1]
     with drawn_texts(monkeypatch) as drawn:
         plot_robust_curve(logged, tmp_path / "adversarial.png")
     assert any("PGD-2 from here" in text.text for text in drawn)
+    assert {attack, f"{attack} (mov. avg.)"} <= {text.text for text in drawn}
     assert not [text for text in drawn if text.is_cut]

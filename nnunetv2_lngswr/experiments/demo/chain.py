@@ -127,8 +127,8 @@ class Chain:
         raw = self.places.raw
         model = ("-m", self.places.model, "-f", str(FOLD))
         files = ("-i", raw / "imagesTs", "-l", raw / "labelsTs", "-o", self.places.robustness)
-        attacks = ("--attacks", "noise", "fgsm", "pgd_linf", "--epsilons", "4/255", "8/255")
-        cost = ("--steps", "5", "--corruptions", "--max-cases", "3", "--disable_tta")
+        attacks = ("--attacks", "worst", "--epsilons", "4/255", "8/255", "--epsilons-l2", "none")
+        cost = ("--corruptions", "none", "--max-cases", "2", "--disable_tta")
         how = ("-device", self.device, "--disable_progress_bar")
         self._command(
             "robustness",

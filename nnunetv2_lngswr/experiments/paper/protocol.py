@@ -10,7 +10,7 @@ TRAINERS = (
     "nnUNetTrainerAT",
     "nnUNetTrainerLNGSWRAT",
 )
-ATTACKS = ("noise", "pgd_linf", "pgd_l2", "ssah")
+ATTACKS = ("worst", "pgd_linf", "pgd_l2", "ssah")
 DATASET_IDS = {"lidc": 620, "tnscui": 610}
 EPOCHS = (1, 5, 10, 20, 50, 100, 250)
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")

@@ -50,10 +50,10 @@ PRESETS = {
         batch_size=SMALL_BATCHES,
         budget=SHORT_BUDGET,
         evaluation=(
-            *("--attacks", "pgd_linf"),
-            *("--epsilons", "4/255", "8/255"),
+            *("--attacks", "worst"),
+            *("--epsilons", "4/255", "8/255", "--epsilons-l2", "none"),
             *("--corruptions", "none"),
-            *("--steps", "10", "--max-cases", "40", "--disable_tta"),
+            *("--max-cases", "40", "--disable_tta"),
         ),
     ),
     # one fold of all arms within two hours on two cores
@@ -62,10 +62,10 @@ PRESETS = {
         batch_size=SMALL_BATCHES,
         budget=SHORT_BUDGET,
         evaluation=(
-            *("--attacks", "noise", "pgd_linf", "pgd_l2", "ssah_project"),
+            *("--attacks", "worst", "ssah_project"),
             *("--epsilons", "4/255", "8/255"),
             *("--epsilons-l2", "1/255", "2/255"),
-            *("--steps", "10", "ssah_project=30", "--max-cases", "20", "--disable_tta"),
+            *("--steps", "ssah_project=30", "--max-cases", "20", "--disable_tta"),
         ),
     ),
     "gpu": Preset(
@@ -75,7 +75,7 @@ PRESETS = {
             "num_val_iterations_per_epoch": 50,
         },
         evaluation=(
-            *("--attacks", "noise", "fgsm", "pgd_linf", "pgd_l2", "segpgd", "apgd", "ssah_project"),
+            *("--attacks", "worst", "ssah_project"),
             *("--epsilons", "1/255", "2/255", "4/255", "8/255"),
             *("--epsilons-l2", "0.25/255", "0.5/255", "1/255", "2/255"),
         ),
@@ -106,6 +106,11 @@ def evaluation_options(
     if attacks is not None:
         check_names(Options(attacks=tuple(attacks)))
         changed = [o for o in changed if not _is_steps_of_another(o, attacks)]
+        changed = [
+            o
+            for o, following in zip(changed, [*changed[1:], "--"])
+            if o != "--steps" or not following.startswith("--")
+        ]
         changed = _with_option(changed, "--attacks", *attacks)
     if max_cases is not None:
         changed = _with_option(changed, "--max-cases", str(max_cases))

@@ -1,4 +1,4 @@
-"""The two-pass gradient against plain autograd through every window, its memory, its features."""
+"""The windows' gradient against plain autograd through all of them, its memory, its features."""
 
 from functools import partial
 
@@ -10,7 +10,14 @@ from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import LabelSpace
 from nnunetv2_lngswr.attacks.losses import LOSSES, cross_entropy
 from tests import model_folders
-from tests.evaluation.model.windows import PATCH, case, networks, whole_case
+from tests.evaluation.model.windows import (
+    PATCH,
+    Counting,
+    case,
+    networks,
+    peak_of_saved_bytes,
+    whole_case,
+)
 
 SHAPES = {2: ((13, 11), (5, 19), (8, 8)), 3: ((11, 9, 8), (5, 10, 8))}
 
@@ -75,33 +82,8 @@ def test_batching_of_windows_and_cases_changes_nothing(window_batch_size):
             assert torch.allclose(got[b : b + 1], expected, rtol=1e-9, atol=1e-12)
 
 
-class Counting(torch.nn.Module):
-    """A network that counts its calls and the bytes that live graphs hold."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.calls = network, 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.network(x)
-
-
 def peak_graph_bytes(step, window_batch_size=1, mirror_axes=()):
-    """Most bytes saved for backward at any time, and the windows of the case."""
-    live, peak = 0, 0
-
-    class Saved:
-        def __init__(self, tensor):
-            nonlocal live, peak
-            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
-            live += self.size
-            peak = max(peak, live)
-
-        def __del__(self):
-            nonlocal live
-            live -= self.size
-
+    """Most bytes saved for backward at any time without kept graphs, and the case's windows."""
     x, target = case((32, 32))
     window = SlidingWindow(
         networks(2),
@@ -109,9 +91,11 @@ def peak_graph_bytes(step, window_batch_size=1, mirror_axes=()):
         tile_step_size=step,
         window_batch_size=window_batch_size,
         mirror_axes=mirror_axes,
+        graph_bytes=0,
     )
-    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-        window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+    peak = peak_of_saved_bytes(
+        partial(window.value_and_gradient, x, partial(cross_entropy, target=target))
+    )
     return peak, window.window_count(x)
 
 
@@ -131,7 +115,9 @@ def test_a_case_of_one_window_needs_no_second_pass():
     window = SlidingWindow([counting], patch_size=(PATCH,) * 2, window_batch_size=3, device="cpu")
     _, gradient, z = window.value_and_gradient(x, lambda z: cross_entropy(z, target))
     assert counting.calls == 1
-    two = SlidingWindow([counting], patch_size=(PATCH,) * 2, window_batch_size=2, device="cpu")
+    two = SlidingWindow(
+        [counting], patch_size=(PATCH,) * 2, window_batch_size=2, graph_bytes=0, device="cpu"
+    )
     _, expected, expected_z = two.value_and_gradient(x, lambda z: cross_entropy(z, target))
     assert counting.calls == 1 + 4
     assert torch.allclose(gradient, expected, rtol=1e-9) and torch.allclose(z, expected_z)
@@ -142,6 +128,7 @@ def test_a_case_that_fits_into_one_batch_needs_no_second_pass(mirror_axes, copie
     x, target = case((13, 11), batch=2)
     counting = Counting(networks(2)[0])
     options = {"patch_size": (PATCH,) * 2, "mirror_axes": mirror_axes, "device": "cpu"}
+    options["graph_bytes"] = 0
     one_by_one = SlidingWindow([counting], **options)
     calls = one_by_one.window_count(x) * copies
     value, expected, expected_z = one_by_one.value_and_gradient(
@@ -223,6 +210,7 @@ def test_bad_arguments_are_named():
     for arguments, message in (
         ({"tile_step_size": 0.0}, r"tile_step_size must be in \(0, 1\], got 0.0"),
         ({"window_batch_size": 0}, "window_batch_size must be >= 1, got 0"),
+        ({"graph_bytes": -1}, "graph_bytes must be >= 0, got -1"),
         ({"mirror_axes": (2,)}, "mirror_axes"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -59,3 +59,35 @@ def whole_case(nets, x, patch, step, mirror_axes):
     return (total / weights)[
         (slice(None), slice(None), *[slice(lo, lo + n) for lo, n in zip(low, spatial)])
     ]
+
+
+class Counting(torch.nn.Module):
+    """A network that counts its calls."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.calls = network, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.network(x)
+
+
+def peak_of_saved_bytes(run):
+    """Most bytes that are saved for backward at any time of run()."""
+    live, peak = 0, 0
+
+    class Saved:
+        def __init__(self, tensor):
+            nonlocal live, peak
+            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            live += self.size
+            peak = max(peak, live)
+
+        def __del__(self):
+            nonlocal live
+            live -= self.size
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        run()
+    return peak

@@ -36,7 +36,7 @@ def test_all_steps_in_their_order(root, commands):
     assert [(c[5], c[3]) for c in run.seen[1:9]] == [(t, f) for t in TRAINERS for f in "01"]
     attack = run.seen[9]
     assert attack[attack.index("--attacks") + 1 :][:5] == [
-        "noise",
+        "worst",
         "pgd_linf",
         "pgd_l2",
         "ssah",

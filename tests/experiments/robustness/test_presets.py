@@ -45,5 +45,5 @@ def test_other_attacks_replace_those_of_the_preset_with_their_steps(
     (command,) = (c for c, _ in ran if c[0] == "lngswr")
     options = vars(build_parser().parse_args(command[2:]))
     assert options["attacks"] == ["pgd_l2", "fgsm"]
-    assert options["steps"] == ["10"]
+    assert options["steps"] is None  # those of ssah_project went with it
     assert options["max_cases"] == 3

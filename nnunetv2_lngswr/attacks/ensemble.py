@@ -1,0 +1,100 @@
+"""Runs a suite of attacks (suites.py) as one attack.
+
+Each member is run on the cases that can still fall, those whose Dice is not 0, and the best point
+of all is returned. Points of different members are judged by one loss, the scale-free soft Dice.
+Shapes: x (B, C, *spatial), one ball per case.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
+from nnunetv2_lngswr.attacks.geometry import project_onto_ball
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
+from nnunetv2_lngswr.attacks.models import DifferentiableModel
+from nnunetv2_lngswr.attacks.registry import run_attack
+from nnunetv2_lngswr.attacks.suites import SUITES, Member
+from nnunetv2_lngswr.attacks.threat_model import Ball
+
+JUDGE = "scale_free_dice"
+
+
+def ensemble(
+    model: DifferentiableModel,
+    x: torch.Tensor,
+    target: SegmentationTarget,
+    ball: Ball,
+    *,
+    generator: torch.Generator,
+    suite: str,
+    known: torch.Tensor | None = None,
+) -> AttackResult:
+    """The best point of all members of a suite.
+
+    Parameters
+    ----------
+    model, x, target, ball, generator
+        As in `registry.run_attack`.
+    suite
+        A name of `suites.SUITES`.
+    known
+        (B, C, *spatial), a point to be at least as strong as, such as the best one of a smaller
+        ball, so that Dice never rises with the budget. No member starts from it: what they find
+        does not depend on the budgets that were run before.
+
+    Returns
+    -------
+    AttackResult
+        Its histories hold the clean case or `known`, then the best point after each member.
+        `extras['dice_after_NAME']`, (B,): the lowest Dice after that member.
+    """
+    best, judge = BestIterate(x, target, ball), get_loss(JUDGE)
+    best.evaluate(model, x if known is None else project_onto_ball(known, x, ball), judge)
+    chain = _Chain(best)
+    extras = {}
+    for member in SUITES[suite]:
+        can_fall = (best.best_dice != 0).nonzero().flatten()  # an undefined one can
+        if len(can_fall):
+            chain.run(member, model, can_fall, generator)
+            best.evaluate(model, chain.points, judge)
+        extras[f"dice_after_{member.name}"] = best.best_dice
+    settings = {"suite": suite, "loss": JUDGE, "steps": None, "restarts": None}
+    return best.result(suite, settings=settings, extras=extras)
+
+
+class _Chain:
+    """The members one after another; what they use is counted in `best`."""
+
+    def __init__(self, best: BestIterate) -> None:
+        self.best = best
+        self.points = best.x.clone()
+        self.dice = torch.full_like(best.best_dice, float("inf"))
+
+    def run(
+        self,
+        member: Member,
+        model: DifferentiableModel,
+        where: torch.Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """On the cases with these indices; `points` has the best of all members then."""
+        best = self.best
+        at = where.to(best.x.device)
+        found = run_attack(
+            member.attack,
+            model,
+            best.x[at],
+            best.target.cases(where),
+            best.ball.cases(where),
+            generator=generator,
+            **member.options,
+            **({"start": self.points[at]} if member.goes_on else {}),
+        )
+        best.forwards += found.forwards
+        best.gradients += found.gradients
+        best.non_finite[where] += found.non_finite
+        dice = torch.where(found.dice.isnan(), float("inf"), found.dice)
+        better = dice <= self.dice[where]
+        self.points[at[better.to(at.device)]] = found.perturbed[better.to(at.device)]
+        self.dice[where[better]] = dice[better]

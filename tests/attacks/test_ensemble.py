@@ -1,0 +1,112 @@
+"""A standard suite, run as one attack."""
+
+import inspect
+
+import pytest
+import torch
+
+from nnunetv2_lngswr.attacks import BatchModel, Bounds, ThreatModel, get_attack, run_attack
+from nnunetv2_lngswr.attacks.losses import foreground_dice
+from nnunetv2_lngswr.attacks.suites import SUITES, full_name, gradients_of, suites_among
+from nnunetv2_lngswr.utils.errors import UserError
+from tests.attacks.problems import SPACE
+
+EPSILON = 0.15
+
+
+class Counter(BatchModel):
+    """Counts the cases of every call."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.cases = []
+
+    def _forward(self, x):
+        self.cases.append(len(x))
+        return super()._forward(x)
+
+
+def attack(trained, name="worst-v1", *, epsilon=EPSILON, model=None, x=None, seed=0, **options):
+    network, clean, y = trained[2]
+    ball = ThreatModel(norm="linf", epsilon=epsilon).ball(Bounds.of(clean))
+    x = clean if x is None else x
+    generator = torch.Generator().manual_seed(seed)
+    model = BatchModel(network) if model is None else model
+    return run_attack(name, model, x, SPACE.target(y), ball, generator=generator, **options)
+
+
+def test_the_newest_version_and_the_names():
+    assert full_name("worst") == "worst-v1" and full_name("pgd_linf") == "pgd_linf"
+    assert full_name("worst-v1_l2") == "worst-v1_l2" and full_name("worst_linf") == "worst_linf"
+    for wrong in ("worst-v0", "worst-v9", "worst-", "worst-v1_l1"):
+        with pytest.raises(UserError, match=f"unknown suite '{wrong}'; there are worst-v1"):
+            full_name(wrong)
+    assert suites_among(["noise", "worst-v1_l2", "worst-v1", "apgd"]) == ["worst-v1"]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_members_are_attacks_of_every_norm_whose_names_differ(suite):
+    members = SUITES[suite]
+    assert len({m.name for m in members}) == len(members)
+    for member in members:
+        spec = get_attack(member.attack)
+        taken = inspect.signature(spec.function).parameters
+        assert len(spec.norms) == 2 and {*member.options} <= set(taken)
+        assert not member.goes_on or "start" in taken
+    assert get_attack(suite).gradients == gradients_of(suite) > 0
+
+
+def test_it_is_the_chain_of_its_members(trained):
+    network, x, y = trained[2]
+    ball = ThreatModel(norm="linf", epsilon=EPSILON).ball(Bounds.of(x))
+    generator = torch.Generator().manual_seed(0)
+    found = None
+    for member in SUITES["worst-v1"]:
+        start = {"start": found.perturbed} if member.goes_on else {}
+        found = run_attack(
+            member.attack,
+            BatchModel(network),
+            x,
+            SPACE.target(y),
+            ball,
+            generator=generator,
+            **{**member.options, **start},
+        )
+    suite = attack(trained)
+    assert not (suite.dice == 0).any()  # else cases would have left the batch
+    assert torch.equal(suite.perturbed, found.perturbed) and torch.equal(suite.dice, found.dice)
+    assert suite.settings["suite"] == suite.attack == "worst-v1"
+
+
+def test_dice_after_each_member_never_rises_and_ends_at_what_is_returned(trained):
+    result = attack(trained)
+    after = [result.extras[f"dice_after_{m.name}"] for m in SUITES["worst-v1"]]
+    assert all((b <= a).all() for a, b in zip(after, after[1:]))
+    assert torch.equal(after[-1], result.dice) and (after[0] < 0.9).all()
+    assert torch.equal(result.best_dice_history[1:], torch.stack(after))
+    z = trained[2][0](result.perturbed).detach()
+    assert torch.equal(foreground_dice(z, SPACE.target(trained[2][2])), result.dice)
+
+
+def test_a_known_point_is_never_fallen_behind_and_changes_nothing_else(trained):
+    strong = attack(trained, "apgd_dice", steps=60, epsilon=EPSILON)
+    weak = attack(trained, "noise", epsilon=0.01)
+    plain, with_weak = attack(trained), attack(trained, known=weak.perturbed)
+    assert torch.equal(plain.perturbed, with_weak.perturbed)
+    with_strong = attack(trained, known=strong.perturbed)
+    assert (with_strong.dice <= torch.minimum(strong.dice, plain.dice)).all()
+
+
+def test_cases_at_zero_leave_the_batch(trained):
+    network, clean, _ = trained[2]
+    lost = attack(trained, "apgd_dice", steps=60, epsilon=0.6).perturbed
+    known = torch.cat([lost[:1], clean[1:]])
+    model = Counter(network)
+    result = attack(trained, model=model, epsilon=0.6, known=known)
+    assert result.dice[0] == 0 and torch.equal(result.perturbed[0], lost[0])
+    # `known` and the point after each member are judged with all cases
+    whole = [n for n in model.cases if n == len(clean)]
+    assert len(whole) <= 1 + len(SUITES["worst-v1"]) < len(model.cases)
+    model = Counter(network)
+    assert (attack(trained, model=model, epsilon=0.6, known=lost).dice == 0).all()
+    assert model.cases == [len(clean)]

@@ -1,0 +1,84 @@
+"""The standard suite through an evaluation: rows, report, comparison."""
+
+import json
+
+import pytest
+
+from evaluation import robust
+from evaluation.comparison.models import read_models
+from evaluation.report.cases_table import MEAN_LABEL, read_cases
+from nnunetv2_lngswr.attacks.suites import SUITES
+from nnunetv2_lngswr.utils.errors import UserError
+from tests.evaluation.comparison.results import write_result
+from tests.evaluation.tiny import run
+
+BUDGETS = ["4/255", "16/255", "64/255"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("suite") / "out"
+    options = {"attacks": ["worst"], "epsilons": BUDGETS, "steps": None, "max_cases": 2}
+    return run(world, out, epsilons_l2=["8/255"], corruptions=["none"], **options)
+
+
+def dice_of(rows, attack):
+    found = {}
+    for row in rows:
+        if row["attack"] == attack and row["label"] == MEAN_LABEL:
+            found.setdefault(row["case"], []).append(row["dice"])
+    return found
+
+
+def test_dice_never_rises_with_the_budget_and_falls_below_noise(evaluated):
+    rows = read_cases(evaluated.folder / "cases.csv")
+    noise, suite = dice_of(rows, "noise"), dice_of(rows, "worst-v1")
+    assert len(suite) == 2 and all(len(d) == len(BUDGETS) for d in suite.values())
+    for case, dice in suite.items():
+        assert dice == sorted(dice, reverse=True)
+        assert dice[-1] < noise[case][-1] - 0.2
+    assert dice_of(rows, "worst_linf") == suite
+    assert all(len(d) == 1 for d in dice_of(rows, "worst-v1_l2").values())
+
+
+def test_every_report_says_the_suite_and_what_its_members_add(evaluated):
+    summary = json.loads((evaluated.folder / "summary.json").read_text())
+    assert summary["suite"] == "worst-v1" and summary["options"]["attacks"] == ["worst-v1"]
+    report = (evaluated.folder / "report.md").read_text()
+    assert "Suite: **worst-v1**" in report
+    members = summary["suite_members"]
+    assert [(m["norm"], m["epsilon_text"]) for m in members] == [
+        *(("linf", budget) for budget in BUDGETS),
+        ("l2", "8/255"),
+    ]
+    for record in members:
+        dice = list(record["dice"].values())
+        assert list(record["dice"]) == [m.name for m in SUITES["worst-v1"]]
+        assert dice == sorted(dice, reverse=True)
+        assert f"{100 * dice[-1]:.1f}" in report
+
+
+def test_without_a_suite_the_report_says_so(finished):
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert summary["suite"] is None and summary["suite_members"] == []
+    assert "Suite: none" in (finished.folder / "report.md").read_text()
+
+
+def test_results_of_two_suites_are_not_compared(tmp_path):
+    folders = [write_result(tmp_path / name) for name in ("a", "b", "c")]
+    for folder, suite in zip(folders, ("worst-v1", "worst-v2", "worst-v1")):
+        file = folder / "summary.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "suite": suite}))
+    read_models([folders[0], folders[2]])
+    with pytest.raises(UserError, match="not comparable: suite: was worst-v1, is worst-v2"):
+        read_models(folders[:2])
+
+
+def test_the_estimate_counts_its_gradients(world):
+    folder, images, labels = world
+    options = {"images": images, "labels": labels, "device": "cpu", "corruptions": ["none"]}
+    found = robust.estimate(folder, epsilons=BUDGETS, epsilons_l2=[], **options)
+    titles = [f"worst-v1 {budget}" for budget in BUDGETS]
+    assert found["runs"] == ["clean", *(f"noise linf {b}" for b in BUDGETS), *titles]
+    gradients = len(BUDGETS) * sum(m.options["steps"] for m in SUITES["worst-v1"])
+    assert found["seconds_per_case"] > gradients * found["gradient_seconds"]
