@@ -23,7 +23,7 @@ from evaluation.model.case import Case
 from evaluation.model.folder import SegmentationModel
 from evaluation.options import Options
 from evaluation.protocol import EvaluationRun
-from evaluation.report.cases_table import MEAN_LABEL
+from evaluation.rows import MEAN_LABEL
 from evaluation.run_case import run_case
 from nnunetv2_lngswr.attacks import Norm, ThreatModel, get_attack, run_attack
 from nnunetv2_lngswr.attacks.geometry import (

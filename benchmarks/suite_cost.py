@@ -201,7 +201,8 @@ def _environment() -> dict[str, str]:
 
 def _dice(folder: Path) -> dict[tuple, float]:
     """Foreground Dice of every case and run."""
-    from evaluation.report.cases_table import MEAN_LABEL, read_cases
+    from evaluation.report.cases_table import read_cases
+    from evaluation.rows import MEAN_LABEL
 
     rows = read_cases(folder / "cases.csv")
     return {

@@ -17,7 +17,7 @@ from nnunetv2_lngswr.utils.memory import peak_memory
 def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
     """What `evaluation.estimate` returns; `finished`: keys of cases that need no more work."""
     files = session.cases[0]
-    model, _ = session.models_for(files)
+    model, _ = session.switch_to(files)
     started = time.perf_counter()
     case = model.preprocess(files.images, files.label, files.previous_stage)
     preprocessing = time.perf_counter() - started

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,31 @@ class FileHashes:
         return found
 
     def of_case(self, files: CaseFiles) -> dict[str, Any]:
-        """What a part keeps of its case's files: 'inputs_sha256', and 'inputs_state' to tell
-        without reading them that they are the same."""
+        """What a part keeps of its case's files.
+
+        'inputs_sha256' of all of them, and 'inputs_state' to tell without reading them that they
+        are the same; of a cascade also 'image_and_label_sha256' and 'previous_stage_sha256', since
+        models that are compared have images and labels in common, but not their previous stage.
+        """
         paths = _paths(files)
         states = [file_state(p) for p in paths]
-        digest = hashlib.sha256()
-        for path in paths:
-            digest.update(bytes.fromhex(self.sha256(path)))
-        return {"inputs_sha256": digest.hexdigest(), "inputs_state": states}
+        kept = {"inputs_sha256": self._of_all(paths), "inputs_state": states}
+        if files.previous_stage is not None:
+            kept["image_and_label_sha256"] = self._of_all([*files.images, files.label])
+            kept["previous_stage_sha256"] = self.sha256(files.previous_stage)
+        return kept
 
     def are_of(self, files: CaseFiles, kept: Mapping[str, Any]) -> bool:
         """Whether a part that keeps this was made from the files as they are now."""
         if kept.get("inputs_state") == [file_state(p) for p in _paths(files)]:
             return True
-        return kept["inputs_sha256"] == self.of_case(files)["inputs_sha256"]
+        return kept["inputs_sha256"] == self._of_all(_paths(files))
+
+    def _of_all(self, paths: Sequence[Path]) -> str:
+        digest = hashlib.sha256()
+        for path in paths:
+            digest.update(bytes.fromhex(self.sha256(path)))
+        return digest.hexdigest()
 
 
 class ModelFiles:

@@ -6,7 +6,6 @@ not seen them.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -41,17 +40,6 @@ class CaseFiles:
         if self.folds is None:
             return self.identifier
         return f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
-
-    def sha256(self) -> str:
-        """Of the contents of all its files, so that a changed file is noticed on resume."""
-        digest = hashlib.sha256()
-        paths = [*self.images, self.label]
-        if self.previous_stage is not None:
-            paths.append(self.previous_stage)
-        for path in paths:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
 
 
 def from_folders(

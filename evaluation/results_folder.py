@@ -25,6 +25,7 @@ from evaluation.file_hashes import FileHashes
 from evaluation.inputs import CaseFiles
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, remove_leftovers, write_file
+from nnunetv2_lngswr.utils.output_folder import output_folder
 
 _SETTINGS = "settings_sha256"
 _BEST_ITERATE = "best_iterate"
@@ -70,13 +71,12 @@ class ResultsFolder:
         Raises
         ------
         UserError
-            OUT holds results of other settings, which are named, or something else.
+            OUT holds results of other settings, which are named, or something else; is no folder.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; -o needs a folder")
-        above = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
-        if not above.is_dir():
-            raise UserError(f"{above} is a file, so {self.path} cannot be made (-o)")
+        if (self.path.exists() or self.path.is_symlink()) and not self.path.is_dir():
+            kind = "a file" if self.path.exists() else "a link to nothing"
+            raise UserError(f"{self.path} is {kind}; -o needs a folder")
+        output_folder(self.path)
         there = [n for n in (*OUTPUTS, "parts", "adversarial") if (self.path / n).exists()]
         if overwrite or not there or self.holds(settings):
             return

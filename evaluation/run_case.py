@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from evaluation import metrics
+from evaluation.attack_figures import figures_of
 from evaluation.case_result import CaseResult
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.corruptions import apply_corruption
@@ -27,8 +28,7 @@ from evaluation.model.perturbed_files import roundtrip_error
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.options import LINF, Options
 from evaluation.protocol import EvaluationRun
-from evaluation.report import strength
-from evaluation.report.cases_table import MEAN_LABEL, with_worst
+from evaluation.rows import MEAN_LABEL, with_worst
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, get_attack, run_attack
 from nnunetv2_lngswr.attacks.geometry import perturbation_norms
 from nnunetv2_lngswr.utils.errors import UserError
@@ -209,7 +209,7 @@ class _EvaluatedCase:
         if get_attack(run.function).takes_known:
             self.known[run.name] = found.perturbed  # budgets rise
         settings = {k: _plain(v) for k, v in found.settings.items() if k not in ("norm", "epsilon")}
-        extras = {k: _plain(v) for k, v in found.extras.items()} | strength.figures_of(found)
+        extras = {k: _plain(v) for k, v in found.extras.items()} | figures_of(found)
         return found.perturbed[0].detach().cpu(), {
             "seed": seed,
             "settings": settings,

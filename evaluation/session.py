@@ -29,6 +29,7 @@ from evaluation.options import Options
 from evaluation.protocol import PlannedRuns
 from evaluation.share import find_share
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Inputs:
     """Folder of the previous stage's segmentations, of a cascade."""
 
     def __post_init__(self) -> None:
+        for path in (self.model_folder, self.images, self.labels, self.previous_stage):
+            if path is not None:
+                refuse_no_utf8(path)
         if (self.images is None) == (self.labels is None):
             return
         given, missing = "images (-i)", "labels (-l)"
@@ -79,7 +83,8 @@ class Session:
     inputs: Inputs
     options: Options
     model: SegmentationModel
-    """The folds that evaluate the current case; one fold at a time when validating."""
+    """The folds that evaluate the current case; one fold at a time when validating, see
+    `switch_to`."""
     surrogate: SegmentationModel | None
     """What `transfer` attacks, of the same folds."""
     cases: list[CaseFiles]
@@ -99,10 +104,11 @@ class Session:
         text = json.dumps({"settings": self.settings, "files": files}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def models_for(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
-        """The model (and surrogate) that may evaluate these files.
+    def switch_to(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
+        """Make `model` and `surrogate` those that may evaluate these files, and return them.
 
-        Those before are freed first, where the caller keeps none: one fold is in memory at a time.
+        Where these files need other folds, those before are freed first, if the caller keeps none:
+        one fold is in memory at a time.
         """
         if files.folds is not None and tuple(self.model.folds) != files.folds:
             options, surrogate = self.options, self.options.surrogate

@@ -89,7 +89,7 @@ def _run_one(
     from evaluation.run_case import run_case
 
     options = session.options
-    model, surrogate = session.models_for(files)
+    model, surrogate = session.switch_to(files)
     inputs = out.inputs_of(files)
     result = run_case(
         model,

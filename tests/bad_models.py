@@ -191,6 +191,11 @@ DATASETS = {
     "label of blanks": ("labels", {**BACKGROUND, "  ": 1}, 'a name in "labels" is empty'),
     "second background": ("labels", {**BACKGROUND, "Background": 1}, "beside .background."),
     "region of nothing": ("labels", {**BACKGROUND, "ball": []}, "must name something"),
+    "regions alike": (
+        "labels",
+        {**BACKGROUND, "ball": [1, 2], "whole": [2, 1]},
+        "labels .ball. and .whole. are both",
+    ),
     "region without an order": ("labels", {**BACKGROUND, "ball": [1, 2]}, "regions_class_order"),
     "ignore in between": (
         "labels",

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.report.cases_table import Row, RunKey, read_cases, run_key
+from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
+from evaluation.rows import Row, RunKey, run_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 from nnunetv2_lngswr.utils.values import shown
 
 KINDS = ("clean", "attack", "worst", "shift")
@@ -37,6 +39,8 @@ class ComparedModel:
     """As cases.csv."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """{case: SHA-256 of its image and label}; without those whose folder does not say."""
+    previous_stages: Mapping[str, str] = field(default_factory=dict)
+    """{case: SHA-256 of the previous stage's segmentation}, of a cascade, likewise."""
 
     @property
     def place(self) -> str:
@@ -52,6 +56,7 @@ def read_folder(folder: Path) -> ComparedModel:
     UserError
         It is not finished, of another version, damaged, lacks rows or has them twice.
     """
+    refuse_no_utf8(folder)
     for name in ("summary.json", "cases.csv"):
         if not (folder / name).is_file():
             raise UserError(
@@ -61,12 +66,16 @@ def read_folder(folder: Path) -> ComparedModel:
     table = folder / "cases.csv"
     rows = read_cases(table)
     _check_rows(table, summary, rows)
+    parts = _parts(folder, rows)
+    # of a cascade that hash is of the previous stage's segmentation too
+    pairs_by = "image_and_label_sha256" if summary["model"].get("cascade") else "inputs_sha256"
     return ComparedModel(
         name=summary["model"]["trainer"],
         folders=(folder,),
         summary=summary,
         rows=rows,
-        inputs=_inputs(folder, summary, rows),
+        inputs=_hashes(parts, pairs_by),
+        previous_stages=_hashes(parts, "previous_stage_sha256"),
     )
 
 
@@ -169,15 +178,19 @@ def _named(run: RunKey, case: str, label: str) -> str:
     return f"{title} of {case} in label {label}"
 
 
-def _inputs(folder: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
-    # of a cascade the hash is of the previous stage's segmentation too, which is the model's own
-    if summary["model"].get("cascade"):
-        return {}
+def _parts(folder: Path, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """{case: its part}; of a folder that was copied without its parts, nothing."""
     found = {}
     for case, fold in dict.fromkeys((r["case"], r["fold"]) for r in rows):
         key = f"{case}.fold{fold.replace('+', '-')}" if fold else case
         part = folder / "parts" / f"{key}.json"
-        digest = read_json(part).get("inputs_sha256") if part.is_file() else None
-        if isinstance(digest, str):
-            found[case] = digest
+        if part.is_file():
+            found[case] = read_json(part)
+            if not isinstance(found[case], dict):
+                raise UserError(f"{part} is damaged, got {shown(found[case])}; evaluate it again")
     return found
+
+
+def _hashes(parts: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, str]:
+    """{case: what its part has under the key}; parts of earlier versions have fewer keys."""
+    return {c: part[key] for c, part in parts.items() if isinstance(part.get(key), str)}

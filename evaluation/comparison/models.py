@@ -2,7 +2,8 @@
 
 A model trained several times (folds, seeds) is several folders: folds add cases, seeds are averaged
 within a case. Attacks that not every folder has are left out, and the worst of all is then taken
-over the others. Cases are paired by name, and their images and labels must be the same files.
+over the others. Cases are paired by name, and their images and labels must be the same files; what
+a cascade was given of its previous stage may differ, and is then noted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
 from evaluation.differences import differences
 from evaluation.protocol import CORRUPTION
-from evaluation.report.cases_table import MEAN_LABEL, Row, RunKey, run_key, with_worst
+from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.session import BEST_ITERATE_BEFORE
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -71,6 +72,8 @@ def read_models(
     parts = [[read_folder(Path(f)) for f in _each(entry)] for entry in folders]
     if not all(parts):
         raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
+    for of in parts:
+        _refuse_twice(of)
     parts, lone_attacks = _with_common_attacks(parts)
     joined = [_joined(of) for of in parts]
     names = _telling_names(joined) if names is None else names
@@ -88,6 +91,18 @@ def read_models(
 
 def _each(entry: Folders) -> Sequence[str | Path]:
     return [entry] if isinstance(entry, (str, Path)) else entry
+
+
+def _refuse_twice(parts: Sequence[ComparedModel]) -> None:
+    """A model's folders are folds and seeds: one that is given twice would count for two."""
+    seen: dict[Path, Path] = {}
+    for folder in (f for part in parts for f in part.folders):
+        other = seen.setdefault(folder.resolve(), folder)
+        if other is not folder:
+            raise UserError(
+                f"{other} and {folder} are the same folder, which was given twice for one model; "
+                "give each of its folders once"
+            )
 
 
 def _with_common_attacks(
@@ -138,6 +153,7 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
         summary={**first.summary, "model": model, "cases": cases},
         rows=[r for p in parts for r in p.rows],
         inputs={c: sha for p in parts for c, sha in p.inputs.items()},
+        previous_stages={c: sha for p in parts for c, sha in p.previous_stages.items()},
     )
 
 
@@ -222,14 +238,28 @@ def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list
 
 
 def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
+    notes = []
     unknown = [m.name for m in models if set(m.summary["cases"]) - m.inputs.keys()]
-    if not unknown:
-        return []
-    return [
-        f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels alone: "
-        "only the parts in an OUT folder say which image and label a case is of, and those of a "
-        "cascade do not"
-    ]
+    if unknown:
+        notes.append(
+            f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels "
+            "alone: only the parts in an OUT folder say which image and label a case is of, and "
+            "those of a cascade do not where an earlier version made them"
+        )
+    first = models[0]
+    for other in models[1:]:
+        differ = sorted(
+            case
+            for case, sha in first.previous_stages.items()
+            if other.previous_stages.get(case, sha) != sha
+        )
+        if differ:
+            notes.append(
+                "the previous stage's segmentations, which cascades are given, are other files for "
+                f"{first.name} and {other.name} ({first_few(differ)}): the difference is one of "
+                "both stages"
+            )
+    return notes
 
 
 def _lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:

@@ -19,8 +19,8 @@ import numpy as np
 from evaluation import significance
 from evaluation.comparison.folders import ComparedModel
 from evaluation.protocol import CORRUPTION
-from evaluation.report.cases_table import RunKey
 from evaluation.report.records import CORRUPTIONS_MEAN, Table, mean_groups
+from evaluation.rows import RunKey
 
 COLUMNS = (
     "kind",

@@ -6,6 +6,7 @@ cascade the previous stage's one-hot segmentation follows the image channels and
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -24,6 +25,9 @@ from nnunetv2_lngswr.attacks.losses import LabelSpace, SegmentationTarget
 from nnunetv2_lngswr.attacks.threat_model import Bounds
 from nnunetv2_lngswr.utils.errors import UserError, blamed_on
 from nnunetv2_lngswr.utils.model_files import count_channels
+
+MOST_VOXELS = 1e10
+"""Of a preprocessed image: 40 GB a channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,7 @@ class CasePreprocessor:
         reader = self.plans.image_reader_writer_class()
         files = [str(f) for f in image_files]
         image = read_image(reader, files, channels=self.image_channels)
+        self._refuse_huge(image)
         label = None
         if label_file is not None:
             known = self._known_labels()
@@ -224,6 +229,22 @@ class CasePreprocessor:
         if self.label_manager.ignore_label is not None:
             known.add(self.label_manager.ignore_label)
         return known
+
+    def _refuse_huge(self, image: FileImage) -> None:
+        """UserError where resampling would make of it what no memory holds."""
+        axes = self.plans.transpose_forward
+        shape = [image.array.shape[1:][axis] for axis in axes]
+        spacing = [float(image.properties["spacing"][axis]) for axis in axes]
+        # 2D configurations leave the first axis as it is
+        target = [float(s) for s in self.configuration_manager.spacing]
+        target = [*spacing[: len(spacing) - len(target)], *target]
+        voxels = math.prod(n * a / b for n, a, b in zip(shape, spacing, target))
+        if voxels > MOST_VOXELS:
+            raise UserError(
+                f"{image.file} has spacing {spacing} mm, plans.json {target}: resampled it would "
+                f"have {voxels:.3g} voxels, of at most {MOST_VOXELS:.3g}; mend the one that is "
+                "wrong"
+            )
 
     def _run(self, image: FileImage, segmentation: np.ndarray | None):
         """nnU-Net's preprocessing: (image, segmentation, properties)."""

@@ -73,9 +73,15 @@ def load_folds(
     for fold in folds:
         path = folder / f"fold_{fold}" / checkpoint
         loaded = load_checkpoint(path, trust=trust_checkpoint)
+        configuration = loaded["init_args"].get("configuration")
+        if first and configuration != first["configuration"]:
+            raise UserError(
+                f"{path} is of configuration {configuration}, the first fold's of "
+                f"{first['configuration']}: they are no folds of one model (-f)"
+            )
         manager = get_configuration(
             plans,
-            loaded["init_args"].get("configuration"),
+            configuration,
             dataset_json=dataset_json,
             where=str(folder / "plans.json"),
             trust=trust_checkpoint,
@@ -87,17 +93,11 @@ def load_folds(
         networks.append(network.to(device).eval())
         hashes[fold] = sha256(path)
         # without the weights, which take memory
-        found = {
+        first = first or {
             "trainer_name": loaded["trainer_name"],
-            "configuration": loaded["init_args"]["configuration"],
+            "configuration": configuration,
             "mirror_axes": axes,
         }
-        first = first or found
-        if found["configuration"] != first["configuration"]:
-            raise UserError(
-                f"{path} is of configuration {found['configuration']}, the first fold's of "
-                f"{first['configuration']}: they are no folds of one model (-f)"
-            )
     return LoadedFolds(networks=networks, sha256=hashes, **first)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +32,12 @@ from nibabel.spatialimages import HeaderDataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from numpy.exceptions import ComplexWarning
 
 from evaluation.model.geometry import Placed, check_same_grid, check_sane
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.image_files import check_whole
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 # what readers raise on a file that is not what it seems
 _UNREADABLE = (
@@ -107,11 +111,18 @@ def read_image(reader: BaseReaderWriter, files: Sequence[str], *, channels: int)
     ------
     UserError
         A file is missing, damaged or unreadable, the channels lie in different places or are not as
-        many, a spacing is absurd, a voxel is not finite, or every channel is constant.
+        many, a spacing is absurd, a voxel is not finite, huge or complex, or every channel is
+        constant.
     """
     array, properties, said = _read(reader.read_images, files)
     first = files[0]
     image = FileImage(array=array, properties=properties, file=first)
+    # ITK's values per voxel are a last axis, which has no spacing
+    if len(properties["spacing"]) < array.ndim - 1:
+        raise UserError(
+            f"{first}: {array.shape[-1]} values per voxel (is it in colour?); "
+            "write one file per channel"
+        )
     check_sane(image.placed)
     # nnU-Net's readers look at all channels, print that, and return the first one's geometry
     if "Not all input images have the same" in said:
@@ -126,6 +137,7 @@ def read_image(reader: BaseReaderWriter, files: Sequence[str], *, channels: int)
         )
     if not np.isfinite(array).all() or any(_nifti_has_nan(f) for f in files):
         raise UserError(f"{first}: the image holds NaN or infinite values")
+    _check_magnitude(image)
     if all(channel.min() == channel.max() for channel in array):
         raise UserError(
             f"{first}: the image is constant ({array.flat[0]}), there is nothing to segment or to "
@@ -140,8 +152,8 @@ def read_segmentation(reader: BaseReaderWriter, file: str, *, image: FileImage) 
     Raises
     ------
     UserError
-        The file is missing, damaged or unreadable, has several channels, or its shape, spacing,
-        origin or direction is not the image's.
+        The file is missing, damaged or unreadable, has several channels or complex voxels, or its
+        shape, spacing, origin or direction is not the image's.
     """
     array, properties, _ = _read(reader.read_seg, file)
     if array.shape[0] != 1:
@@ -213,6 +225,7 @@ def _read(read: Callable, files: str | Sequence[str]) -> tuple[np.ndarray, dict[
     """What nnU-Net's reader returns, and what it prints."""
     names = (files,) if isinstance(files, str) else files
     for f in names:
+        refuse_no_utf8(f)
         if not Path(f).is_file():
             raise UserError(f"{f} does not exist")
     said = io.StringIO()
@@ -220,16 +233,34 @@ def _read(read: Callable, files: str | Sequence[str]) -> tuple[np.ndarray, dict[
         for f in names:
             check_whole(f)
         # nnU-Net's readers print what is wrong and raise an empty error
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(said), warnings.catch_warnings():
+            warnings.simplefilter("error", ComplexWarning)
             array, properties = read(files)
     except UserError:
         raise
+    except ComplexWarning:
+        raise UserError(
+            f"{', '.join(names)}: the voxels are complex numbers; write real ones, "
+            "such as their magnitude"
+        ) from None
     except _UNREADABLE as error:
         detail = " ".join(f"{error} {said.getvalue()}".split())
         raise UserError(
             f"cannot read {', '.join(names)}: {detail or type(error).__name__}"
         ) from error
     return array, properties, said.getvalue()
+
+
+def _check_magnitude(image: FileImage) -> None:
+    """nnU-Net's z-score sums squares in float32: beyond what that holds all voxels become 0."""
+    array = image.array
+    most = math.sqrt(float(np.finfo(np.float32).max) / array[0].size)
+    found = float(max(abs(array.min()), abs(array.max())))
+    if found > most:
+        raise UserError(
+            f"{image.file}: the image holds a voxel of magnitude {found:g}; in an image of "
+            f"{array[0].size} voxels float32, in which nnU-Net normalises, takes at most {most:.3g}"
+        )
 
 
 def _nifti_has_nan(file: str) -> bool:

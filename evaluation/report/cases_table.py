@@ -1,26 +1,23 @@
 """cases.csv: one row per case x run x label.
 
-A run is the clean case, an attack with its norm and epsilon, a corruption with its severity (kind
-'shift'), or `worst_linf` / `worst_l2`: per case and budget the run of that norm with the lowest
-foreground Dice. The label 'mean' is the case's foreground mean. The file holds no times and is
-written in a fixed order with fixed float formatting, so equal results give equal bytes.
+What a row is, evaluation/rows.py says. The file holds no times and is written in a fixed order with
+fixed float formatting, so equal results give equal bytes.
 """
 
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import METRICS
 from evaluation.report.formats import csv_text
+from evaluation.rows import Row
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.values import shown
 
-MEAN_LABEL = "mean"
 NORM_TITLES = {"linf": "Linf", "l2": "L2 (root mean square per voxel)"}
 # of a perturbation, as reached: norm x unit
 SIZES = tuple(
@@ -91,19 +88,6 @@ _INTEGERS = (
 
 _NEVER_EMPTY = ("case", "kind", "attack", "label", *METRICS)
 
-Row = Mapping[str, Any]
-RunKey = tuple[str, str, str, str, Any]  # kind, attack, norm, epsilon_text, severity
-
-
-def run_key(row: Row) -> RunKey:
-    """What names the run of a row, in every case."""
-    return row["kind"], row["attack"], row["norm"], row["epsilon_text"], row["severity"]
-
-
-def is_noise(row: Row) -> bool:
-    """Whether the row is of the noise control, which is no attack."""
-    return row["attack"] in ("noise", "noise_linf", "noise_l2")
-
 
 def write_cases(path: Path, rows: Iterable[Row]) -> None:
     """Write cases.csv: floats with nine significant digits, nan as 'nan', what does not apply as
@@ -141,38 +125,6 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
             return [_row(path, reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not readable as a CSV file in UTF-8 ({error})") from None
-
-
-def with_worst(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One case's rows, followed by its worst_linf and worst_l2 at every budget.
-
-    Runs without a budget (ssah) are in no ball and do not take part. A foreground mean of nan
-    (nothing there, nothing found) is no success of an attack.
-    """
-    worst = []
-    budgets = _foreground_means_by_budget(rows)
-    for norm in NORM_TITLES:
-        for (n, _), candidates in budgets.items():
-            # the control alone is no attack
-            if n != norm or all(is_noise(c) for c in candidates):
-                continue
-            chosen = min(candidates, key=_dice_or_inf)
-            new = {"kind": "worst", "attack": f"worst_{norm}", "source": chosen["attack"]}
-            worst += [{**row, **new} for row in rows if run_key(row) == run_key(chosen)]
-    return [*(dict(r) for r in rows), *worst]
-
-
-def _foreground_means_by_budget(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """{(norm, epsilon text): the foreground-mean rows of its attacks}."""
-    budgets: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row["kind"] == "attack" and row["label"] == MEAN_LABEL and row["epsilon"] is not None:
-            budgets.setdefault((row["norm"], row["epsilon_text"]), []).append(row)
-    return budgets
-
-
-def _dice_or_inf(row: Row) -> float:
-    return math.inf if math.isnan(row["dice"]) else row["dice"]
 
 
 def _row(path: Path, line: int, fields: Mapping[str | None, Any]) -> dict[str, Any]:

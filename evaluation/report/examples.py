@@ -26,9 +26,12 @@ from evaluation.report.fitting import fitted, lines_of, plain_texts, text_width
 NORMS = {"linf": "Linf", "l2": "L2 (RMS)"}
 AMPLITUDE_PERCENTILE = 99.5
 FONT = 9  # points
-# inches
-WIDTH, TITLE_WIDTH, LEGEND_WIDTH, LINE = 13.0, 2.3, 12.6, 0.18
+# inches; BAR is what stands beside the perturbation, LINE a line of a title
+WIDTH, PICTURE_WIDTH, TITLE_WIDTH, LEGEND_WIDTH = 13.0, 2.36, 2.3, 12.6
+GAP, BAR, LINE = 0.1, 0.5, 0.18
+LOWEST_RATIO = 0.6  # of a place's height by its width
 HANDLE = 0.6  # of a legend's entry, what stands beside its text
+LEGEND_LINE, LEGEND_EDGE = 0.22, 0.25
 OUTLINE = withStroke(linewidth=2.4, foreground="black")
 
 Example = Mapping[str, Any]
@@ -63,21 +66,45 @@ def draw_examples(path: Path, examples: Sequence[tuple[str, Example]]) -> None:
     legend = _legend(colours, names=examples[0][1]["names"])
     columns = _columns(legend)
     titles = [_titles(title, e) for title, e in examples]
-    lines = sum(max(map(lines_of, of)) for of in titles)
-    lines += math.ceil(len(legend) / columns) * max(lines_of(str(h.get_label())) for h in legend)
-    usual = 2 * len(examples) + 1
-    ratio = max(e["image"].shape[0] / e["image"].shape[1] for _, e in examples)
-    height = len(examples) * (2.5 * min(max(ratio, 0.6), 1.4) + 0.75) + 0.45
-    figure = Figure(figsize=(WIDTH, height + LINE * (lines - usual)), layout="constrained")
-    rows = figure.subplots(len(examples), 5, squeeze=False)
+    figure, rows = _place(
+        max(e["image"].shape[0] / e["image"].shape[1] for _, e in examples),
+        [max(map(lines_of, of)) for of in titles],
+        math.ceil(len(legend) / columns) * max(lines_of(str(h.get_label())) for h in legend),
+    )
     for axes, (_, example), of in zip(rows, examples, titles):
         _draw_example(figure, axes, example, colours)
         for axis, title in zip(axes, of):
             axis.set_title(title, fontsize=FONT)
-    figure.legend(
-        handles=legend, loc="outside lower center", ncols=columns, fontsize=FONT, frameon=False
-    )
+    figure.legend(handles=legend, loc="lower center", ncols=columns, fontsize=FONT, frameon=False)
     save(figure, path)
+
+
+def _place(
+    ratio: float, title_lines: Sequence[int], legend_lines: int
+) -> tuple[Figure, list[list[Axes]]]:
+    """The figure and its rows of five places; Matplotlib's own layouts cut titles at some ratios.
+
+    Parameters
+    ----------
+    ratio
+        Height of a picture by its width.
+    title_lines
+        Of each row.
+    legend_lines
+        Below them.
+    """
+    picture = PICTURE_WIDTH * min(max(ratio, LOWEST_RATIO), 1.4)
+    above = [LINE * lines + 2 * GAP for lines in title_lines]
+    bottom = LEGEND_LINE * legend_lines + LEGEND_EDGE
+    height = bottom + sum(above) + picture * len(above)
+    figure, top = Figure(figsize=(WIDTH, height)), height
+    lefts = [GAP + i * (PICTURE_WIDTH + GAP) + (BAR if i > 1 else 0) for i in range(5)]
+    rows = []
+    for space in above:
+        top -= space + picture
+        size = PICTURE_WIDTH / WIDTH, picture / height
+        rows.append([figure.add_axes((left / WIDTH, top / height, *size)) for left in lefts])
+    return figure, rows
 
 
 def _rank(example: Example) -> tuple[float, float]:
@@ -125,7 +152,9 @@ def _draw_perturbation(figure: Figure, axis: Axes, example: Example) -> None:
     delta = example["perturbation"] / example["range"] * 255
     largest = max(float(np.percentile(np.abs(delta), AMPLITUDE_PERCENTILE)), 255e-12)
     picture = axis.imshow(delta, cmap="PuOr", vmin=-largest, vmax=largest, interpolation="nearest")
-    bar = figure.colorbar(picture, ax=axis, shrink=0.8, pad=0.02)
+    ratio = delta.shape[0] / delta.shape[1]
+    height = 0.8 * max(1.0, LOWEST_RATIO / ratio)  # of the picture's
+    bar = figure.colorbar(picture, cax=axis.inset_axes((1.02, 0.5 - height / 2, 0.05, height)))
     bar.ax.tick_params(labelsize=7)
 
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION
-from evaluation.report.cases_table import NORM_TITLES, is_noise
+from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
+from evaluation.rows import is_noise
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.report.cases_table import MEAN_LABEL, Row
+from evaluation.rows import MEAN_LABEL, Row
 from nnunetv2_lngswr.attacks.suites import SUITES
 
 EXTRA = "dice_after_"

@@ -19,8 +19,9 @@ import numpy as np
 from evaluation import significance
 from evaluation.metrics import METRICS
 from evaluation.protocol import CORRUPTION
-from evaluation.report.cases_table import MEAN_LABEL, SIZES, Row, RunKey, run_key
+from evaluation.report.cases_table import SIZES
 from evaluation.report.formats import json_ready
+from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key
 from nnunetv2_lngswr.utils.files import write_file
 
 SCHEMA_VERSION = 1

@@ -1,7 +1,7 @@
 """Whether the attacks were strong enough to be believed, and what to raise where they were not.
 
-`figures_of` keeps what the history of one attack on one case tells, in its extras; `checks` reads
-them from the rows of all cases. Foreground Dice throughout, in points of 100 where it is said.
+`checks` reads what the attacks' histories told (evaluation/attack_figures.py) from the rows of all
+cases. Foreground Dice throughout, in points of 100 where it is said.
 """
 
 from __future__ import annotations
@@ -10,32 +10,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evaluation.report.cases_table import MEAN_LABEL, Row, is_noise
+from evaluation.attack_figures import LATE_FALL, NON_FINITE
+from evaluation.rows import MEAN_LABEL, Row, is_noise
 
-if TYPE_CHECKING:
-    from nnunetv2_lngswr.attacks import AttackResult
-
-NON_FINITE = "non_finite"
-"""In extras: evaluations whose loss or gradient was not finite; absent where there were none."""
-LATE_FALL = "late_fall"
-"""In extras: fall of the lowest Dice over the last quarter of the steps; absent where undefined."""
 CONVERGED_FALL = 0.01
 AGREEING_RANGE = 0.1
 
 Run = tuple[str, str, str]  # attack, norm, epsilon text
-
-
-def figures_of(found: AttackResult) -> dict[str, float]:
-    """For the extras of one case, the first of the result."""
-    figures: dict[str, float] = {}
-    if int(found.non_finite[0]):
-        figures[NON_FINITE] = int(found.non_finite[0])
-    late_fall = float(found.late_fall[0])
-    if math.isfinite(late_fall):
-        figures[LATE_FALL] = late_fall
-    return figures
 
 
 def checks(rows: Sequence[Row]) -> list[str]:

@@ -32,12 +32,12 @@ from nnunetv2_lngswr.datasets.records import (
     earlier_records,
     image_file,
     refuse_foreign,
+    refuse_taken_number,
     remove_orphans,
     remove_outputs,
     remove_torn,
     stands,
 )
-from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.locks import hold
 from nnunetv2_lngswr.utils.progress import progress_bar
@@ -151,14 +151,22 @@ def convert(
 
     Parameters
     ----------
-    raw_folder : nnUNet_raw.
-    target : the data set to write.
-    units : the work.
-    settings : what decides the result, compared with those of an earlier call.
-    entries : what was found wrong before any unit.
-    join_near_duplicates : keep images that nearly agree in one fold (2D images).
-    overwrite : convert anew what was converted with other settings.
-    progress : show a bar.
+    raw_folder
+        nnUNet_raw.
+    target
+        The data set to write.
+    units
+        The work.
+    settings
+        What decides the result, compared with those of an earlier call.
+    entries
+        What was found wrong before any unit.
+    join_near_duplicates
+        Keep images that nearly agree in one fold (2D images).
+    overwrite
+        Convert anew what was converted with other settings.
+    progress
+        Show a bar.
 
     Raises
     ------
@@ -169,7 +177,7 @@ def convert(
     folder = Path(raw_folder) / target.dataset_name
     settings = json.loads(json.dumps({**settings, "target": asdict(target)}))
     refuse_foreign(folder)
-    _refuse_taken_number(Path(raw_folder), target)
+    refuse_taken_number(folder, target.dataset_id)
     with hold(folder, "lngswr convert-dataset"):
         return _convert(
             folder,
@@ -240,19 +248,6 @@ def _convert(
         split_problem=splits.problem,
         joined=splits.joined,
     )
-
-
-def _refuse_taken_number(raw_folder: Path, target: DatasetSpec) -> None:
-    others = [
-        p.name
-        for p in raw_folder.glob(f"Dataset{target.dataset_id:03d}_*")
-        if p.name != target.dataset_name
-    ]
-    if others:
-        raise UserError(
-            f"number {target.dataset_id} belongs to {', '.join(others)} in {raw_folder}: "
-            "choose another one (-d)"
-        )
 
 
 def _convert_units(

@@ -17,14 +17,17 @@ def find_files(
 
     Parameters
     ----------
-    folder : where to look, with its subfolders.
-    without : folders that are not gone into, such as the one that is written.
+    folder
+        Where to look, with its subfolders.
+    without
+        Folders that are not gone into, such as the one that is written.
 
     Returns
     -------
-    files : in order.
-    wrong : (place, why it could not be looked at): folders without permission, links that lead
-        nowhere.
+    files
+        In order.
+    wrong
+        (place, why it could not be looked at): folders without permission, links that lead nowhere.
     """
     files: list[Path] = []
     wrong: list[tuple[Path, str]] = []

@@ -1,17 +1,14 @@
 """Folders of images and masks -> nnU-Net raw format (2D, PNG).
 
-The plain case, BUSI's layout, and what tnscui.py builds on. An image's masks are the files of the
-same name in the masks' folder, or with `_mask`, `_mask_1`, ... behind it; several are united. Grey
-images saved as RGB become grey again. Anything that does not fit is skipped and named, never
-guessed at.
+The plain case, BUSI's layout, and what tnscui.py builds on. Which masks are an image's, pairs.py
+says; several are united. Grey images saved as RGB become grey again. Anything that does not fit is
+skipped and named, never guessed at.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,28 +22,17 @@ from nnunetv2_lngswr.datasets.conversion import (
     skip,
     source_name,
 )
-from nnunetv2_lngswr.datasets.find_files import find_files
 from nnunetv2_lngswr.datasets.joined_splits import PERCEPTUAL_HASH
 from nnunetv2_lngswr.datasets.near_duplicates import hash_of, hash_text
-from nnunetv2_lngswr.datasets.options import MASK_PATTERN, DatasetSpec, ImageOptions
+from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
+from nnunetv2_lngswr.datasets.pairs import SUFFIXES, Pair, find_pairs
 from nnunetv2_lngswr.datasets.pixels import Unfit, read_image, read_mask, write_png
 from nnunetv2_lngswr.datasets.splits import check_folds, groups_by_pattern
 from nnunetv2_lngswr.utils.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 ENDING = ".png"
 # of a case's name: file systems take names of 255 bytes, and what is written has a longer one
 MOST_BYTES = 180
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An image with its masks."""
-
-    name: str
-    """Path below its folder, without suffix."""
-    image: Path
-    masks: tuple[Path, ...]
 
 
 def convert_image_folder(
@@ -64,27 +50,27 @@ def convert_image_folder(
 
     Parameters
     ----------
-    images : searched with its subfolders.
-    raw_folder : nnUNet_raw.
-    target : the data set to write.
-    masks : None: the same folder.
-    group_pattern : regular expression on an image's path without suffix, for the splits
+    images
+        Searched with its subfolders.
+    masks
+        None: the same folder.
+    group_pattern
+        Regular expression on an image's path without suffix, for the splits
         (splits.groups_by_pattern); None: every image by itself.
-    options : how images and masks are read.
-    overwrite : convert anew what was converted with other settings.
-    progress : show a bar.
+    options
+        How images and masks are read.
+    raw_folder, target, overwrite, progress
+        As `conversion.convert`.
 
     Raises
     ------
     UserError
-        A folder does not exist or holds no images, the pattern finds nothing in some image, or
-        `conversion.convert` refuses.
+        A folder does not exist, holds no images or is `raw_folder` itself, the pattern finds
+        nothing in some image, or `conversion.convert` refuses.
     """
     images = Path(images)
     masks = images if masks is None else Path(masks)
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder")
+    _check_folders(images, masks, Path(raw_folder))
     written = Path(raw_folder) / target.dataset_name
     pairs, wrong = find_pairs(images, masks, images, options.mask_pattern, without=written)
     if not pairs:
@@ -124,51 +110,6 @@ def reading_settings(options: ImageOptions) -> dict[str, object]:
     return settings
 
 
-def find_pairs(
-    images: Path,
-    masks: Path,
-    root: Path,
-    mask_pattern: str = MASK_PATTERN,
-    *,
-    without: Path | None = None,
-) -> tuple[list[Pair], list[Entry]]:
-    """Images with their masks by name, and entries for what has no partner.
-
-    These are images without masks, masks without images, and two images, or two masks, of one name;
-    and what could not be looked at.
-
-    Parameters
-    ----------
-    images, masks : the folders; may be the same.
-    root : what entries name files from.
-    mask_pattern : as in ImageOptions.
-    without : a folder that is not looked into, since it is the one that is written.
-    """
-    (image_files, wrong), (mask_files, also) = (_files(f, without, root) for f in (images, masks))
-    # looked at twice where both are one folder
-    wrong += [entry for entry in also if entry not in wrong]
-    found_images, found_masks = _by_name(
-        images, image_files, masks, mask_files, re.compile(mask_pattern)
-    )
-    pairs = []
-    for name, paths in sorted(found_images.items()):
-        if len(paths) > 1:
-            all_of_them = ", ".join(source_name(p, root) for p in paths)
-            wrong += [skip(p, root, f"several images of one name: {all_of_them}") for p in paths]
-        elif twins := _twins(found_masks.get(name, [])):
-            all_of_them = ", ".join(source_name(p, root) for p in twins)
-            wrong.append(skip(paths[0], root, f"several masks of one name: {all_of_them}"))
-        elif name not in found_masks:
-            wrong.append(skip(paths[0], root, "image without a mask"))
-        else:
-            pairs.append(Pair(name=name, image=paths[0], masks=tuple(found_masks[name])))
-    for name, paths in sorted(found_masks.items()):
-        if name not in found_images:
-            why = f"mask without an image ({name} was expected)"
-            wrong += [skip(p, root, why) for p in paths]
-    return pairs, wrong
-
-
 def units_of(
     pairs: Sequence[Pair],
     root: Path,
@@ -181,10 +122,14 @@ def units_of(
 
     Parameters
     ----------
-    pairs : the images.
-    root : what entries name files from.
-    options : how they are read.
-    groups, strata : by the pair's name, for the splits.
+    pairs
+        The images.
+    root
+        What entries name files from.
+    options
+        How they are read.
+    groups, strata
+        By the pair's name, for the splits.
 
     Raises
     ------
@@ -213,6 +158,17 @@ def units_of(
 # --- helpers --------------------------------------------------------------------------------------
 
 
+def _check_folders(images: Path, masks: Path, raw_folder: Path) -> None:
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder")
+        if os.path.realpath(folder) == os.path.realpath(raw_folder):
+            raise UserError(
+                f"{raw_folder} is where images are read from; what is written there would be read "
+                "as images by the next conversion: choose another folder (-o)"
+            )
+
+
 def _groups(pairs: Sequence[Pair], pattern: str | None, folds: int) -> dict[str, str]:
     """By the pair's name, where a pattern tells them; enough for so many folds."""
     names = [pair.name for pair in pairs]
@@ -224,36 +180,6 @@ def _groups(pairs: Sequence[Pair], pattern: str | None, folds: int) -> dict[str,
 def _joins(options: ImageOptions, pattern: str | None) -> bool:
     """Whether near-duplicates are looked for: by default where nothing tells the patients."""
     return pattern is None if options.near_duplicates is None else options.near_duplicates
-
-
-def _by_name(
-    images: Path,
-    image_files: Sequence[Path],
-    masks: Path,
-    mask_files: Sequence[Path],
-    mask_expression: re.Pattern[str],
-) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Image files, and mask files by the name of their image."""
-    same = images.resolve() == masks.resolve()
-    found_images, found_masks = defaultdict(list), defaultdict(list)
-    for path in image_files:
-        if not (same and mask_expression.fullmatch(path.stem)):
-            found_images[_name(path, images)].append(path)
-    for path in mask_files:
-        name, match = _name(path, masks), mask_expression.fullmatch(path.stem)
-        if not same and name in found_images:
-            found_masks[name].append(path)
-        elif match and match[1]:
-            found_masks[str(Path(name).with_name(match[1]))].append(path)
-        elif not same:
-            found_masks[name].append(path)
-    return found_images, found_masks
-
-
-def _twins(masks: Sequence[Path]) -> list[Path]:
-    """Masks that differ in their suffix alone: which one counts is not ours to guess."""
-    count = Counter(path.with_suffix("") for path in masks)
-    return [path for path in masks if count[path.with_suffix("")] > 1]
 
 
 def _case_names(pairs: Sequence[Pair]) -> dict[str, str]:
@@ -312,20 +238,3 @@ def _convert_pair(
 
 def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
-
-
-def _files(folder: Path, without: Path | None, root: Path) -> tuple[list[Path], list[Entry]]:
-    """Image files, and entries for what could not be looked at."""
-    files, wrong = find_files(folder, without=() if without is None else (without,))
-    return (
-        [path for path in files if path.suffix.lower() in SUFFIXES],
-        [
-            skip(path, root, why)
-            for path, why in wrong
-            if path.is_dir() or path.suffix.lower() in SUFFIXES
-        ],
-    )
-
-
-def _name(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder).with_suffix(""))

@@ -57,11 +57,14 @@ def write_splits(
 
     Parameters
     ----------
-    folder : the data set.
-    target : its number of folds and seed.
-    groups, strata : by case.
-    hashes : case -> perceptual hash, 64 hexadecimal digits; None: near-duplicates are not looked
-        for.
+    folder
+        The data set.
+    target
+        Its number of folds and seed.
+    groups, strata
+        By case.
+    hashes
+        case -> perceptual hash, 64 hexadecimal digits; None: near-duplicates are not looked for.
     """
     path = folder / SPLITS
     pairs, together = [], dict(groups)

@@ -60,13 +60,14 @@ def convert_lidc(
 
     Parameters
     ----------
-    folder : the download, with a subfolder per series.
-    raw_folder : nnUNet_raw.
-    target : the data set to write.
-    annotations : folder with the XML files, if they are not in `folder`.
-    options : what is made of scans and readings.
-    overwrite : convert anew what was converted with other settings.
-    progress : show bars.
+    folder
+        The download, with a subfolder per series.
+    annotations
+        Folder with the XML files, if they are not in `folder`.
+    options
+        What is made of scans and readings.
+    raw_folder, target, overwrite, progress
+        As `conversion.convert`.
 
     Raises
     ------

@@ -38,9 +38,12 @@ class CaseWriter:
 
     Parameters
     ----------
-    scan : in HU.
-    label : (Z, Y, X) uint8, 1 = nodule.
-    job : where to, and how.
+    scan
+        In HU.
+    label
+        (Z, Y, X) uint8, 1 = nodule.
+    job
+        Where to, and how.
     """
 
     def __init__(self, scan: Scan, label: np.ndarray, job: Job):
@@ -61,10 +64,14 @@ class CaseWriter:
 
         Parameters
         ----------
-        suffix : of the case's name, behind that of the scan.
-        zs : a range for a volume, an index for a 2D image.
-        rows, columns : of each slice.
-        details : for the manifest.
+        suffix
+            Of the case's name, behind that of the scan.
+        zs
+            A range for a volume, an index for a 2D image.
+        rows, columns
+            Of each slice.
+        details
+            For the manifest.
         """
         flat = isinstance(zs, int)
         zs = range(zs, zs + 1) if isinstance(zs, int) else zs

@@ -46,10 +46,14 @@ def near_duplicates(
 
     Parameters
     ----------
-    images : case -> image or volume.
-    groups : case -> group.
-    max_distance : how many of 256 bits may differ.
-    progress : show a bar.
+    images
+        case -> image or volume.
+    groups
+        case -> group.
+    max_distance
+        How many of 256 bits may differ.
+    progress
+        Show a bar.
 
     Raises
     ------
@@ -80,8 +84,10 @@ def pairs_of(
 
     Parameters
     ----------
-    hashes : case -> (256,) bool.
-    groups, max_distance : as for `near_duplicates`.
+    hashes
+        case -> (256,) bool.
+    groups, max_distance
+        As for `near_duplicates`.
     """
     if not hashes:
         return []

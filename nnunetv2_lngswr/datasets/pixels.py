@@ -37,8 +37,10 @@ def read_image(path: Path, *, luminance: bool = False) -> np.ndarray:
 
     Parameters
     ----------
-    path : of any format that Pillow reads; grey images saved as RGB become grey again.
-    luminance : colour images become grey (ITU-R 601), instead of being refused.
+    path
+        Of any format that Pillow reads; grey images saved as RGB become grey again.
+    luminance
+        Colour images become grey (ITU-R 601), instead of being refused.
 
     Raises
     ------
@@ -68,8 +70,10 @@ def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    path : of any format that Pillow reads.
-    threshold : the mask is what is at least this bright; None: what is not 0.
+    path
+        Of any format that Pillow reads.
+    threshold
+        The mask is what is at least this bright; None: what is not 0.
 
     Raises
     ------

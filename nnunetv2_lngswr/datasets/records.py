@@ -114,6 +114,17 @@ def refuse_foreign(folder: Path) -> None:
     )
 
 
+def refuse_taken_number(folder: Path, number: int) -> None:
+    """UserError where another data set beside this folder has its number."""
+    beside = folder.parent.glob(f"Dataset{number:03d}_*")
+    others = [p.name for p in beside if p.name != folder.name]
+    if others:
+        raise UserError(
+            f"number {number} belongs to {', '.join(others)} in {folder.parent}: "
+            "choose another one (-d)"
+        )
+
+
 def cases_of_record(record: Record) -> list[str]:
     """The cases that a unit gave."""
     return [entry["case"] for entry in record["entries"] if entry.get("case")]
@@ -166,10 +177,7 @@ def _check_records(file: Path, settings: Any, records: Any) -> None:
         and all(isinstance(e, dict) for e in r["entries"])
         for r in records.values()
     ):
-        raise UserError(
-            f"{file} is not as a conversion wrote it: move {file.parent} away, or choose another "
-            "number (-d)"
-        )
+        raise UserError(_foreign(file))
 
 
 def _whole_lines(journal: Path) -> list[dict]:
@@ -178,8 +186,21 @@ def _whole_lines(journal: Path) -> list[dict]:
     for line in journal.read_bytes().splitlines():
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if isinstance(content, dict):
-            lines.append(content)
+        if not isinstance(content, dict) or not ("settings" in content or _is_done(content)):
+            raise UserError(_foreign(journal))
+        lines.append(content)
     return lines
+
+
+def _is_done(line: dict) -> bool:
+    """Whether a line of the journal says that a unit is done."""
+    return isinstance(line.get("unit"), str) and "record" in line
+
+
+def _foreign(file: Path) -> str:
+    return (
+        f"{file} is not as a conversion wrote it: move {file.parent} away, or choose another "
+        "number (-d)"
+    )

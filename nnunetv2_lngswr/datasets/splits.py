@@ -33,10 +33,14 @@ def make_folds(
 
     Parameters
     ----------
-    groups : case -> group.
-    folds : how many.
-    seed : of the order in which groups of equal size are dealt out.
-    strata : case -> class whose share is kept alike over the folds.
+    groups
+        case -> group.
+    folds
+        How many.
+    seed
+        Of the order in which groups of equal size are dealt out.
+    strata
+        case -> class whose share is kept alike over the folds.
 
     Raises
     ------

@@ -17,9 +17,12 @@ def read_rows(
 
     Parameters
     ----------
-    path : UTF-8, with or without the mark that Excel puts before it.
-    columns : which.
-    skip_blanks : cells lose the blanks around them.
+    path
+        UTF-8, with or without the mark that Excel puts before it.
+    columns
+        Which.
+    skip_blanks
+        Cells lose the blanks around them.
 
     Returns
     -------

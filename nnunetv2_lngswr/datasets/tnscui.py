@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunetv2_lngswr.datasets.conversion import Conversion, Entry, convert, skip
-from nnunetv2_lngswr.datasets.image_folder import find_pairs, reading_settings, units_of
+from nnunetv2_lngswr.datasets.image_folder import reading_settings, units_of
 from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
+from nnunetv2_lngswr.datasets.pairs import find_pairs
 from nnunetv2_lngswr.datasets.splits import check_folds
 from nnunetv2_lngswr.datasets.tables import read_rows
 from nnunetv2_lngswr.utils.errors import UserError
@@ -34,12 +35,12 @@ def convert_tnscui(
 
     Parameters
     ----------
-    folder : holds image/, mask/ and a CSV file.
-    raw_folder : nnUNet_raw.
-    target : the data set to write.
-    options : how images and masks are read.
-    overwrite : convert anew what was converted with other settings.
-    progress : show a bar.
+    folder
+        Holds image/, mask/ and a CSV file.
+    options
+        How images and masks are read.
+    raw_folder, target, overwrite, progress
+        As `conversion.convert`.
 
     Raises
     ------

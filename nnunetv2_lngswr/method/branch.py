@@ -25,13 +25,20 @@ class Branch(nn.Module):
 
     Parameters
     ----------
-    channels : C of the feature map
-    axes : spatial axes to transform, 0 being the first; none: no prior and no reconstruction
-    spatial_rank : 2 or 3
-    config : the settings of the method
-    sigma : largest amplitude of the noise, in standard deviations of a channel
-    reconstruct : whether to reconstruct
-    fuse : whether to add the dynamic multi-scale fusion
+    channels
+        C of the feature map.
+    axes
+        Spatial axes to transform, 0 being the first; none: no prior and no reconstruction.
+    spatial_rank
+        2 or 3.
+    config
+        The settings of the method.
+    sigma
+        Largest amplitude of the noise, in standard deviations of a channel.
+    reconstruct
+        Whether to reconstruct.
+    fuse
+        Whether to add the dynamic multi-scale fusion.
     """
 
     def __init__(

@@ -46,7 +46,8 @@ class PlansEntryTrainer(nnUNetTrainer):
 
     Parameters
     ----------
-    plans, configuration, fold, dataset_json, device : as nnU-Net gives them
+    plans, configuration, fold, dataset_json, device
+        As nnU-Net gives them.
 
     Raises
     ------

@@ -200,9 +200,11 @@ def read_settings(
 
     Parameters
     ----------
-    configuration : of the plans; its "lngswr" entry is read
-    method, adversarial : the trainer's defaults; None: what the entry says of it is checked, and is
-        none of this trainer's business
+    configuration
+        Of the plans; its "lngswr" entry is read.
+    method, adversarial
+        The trainer's defaults; None: what the entry says of it is checked, and is none of this
+        trainer's business.
 
     Raises
     ------

@@ -31,9 +31,12 @@ def load_warm_start(
 
     Parameters
     ----------
-    network : LNG-SWR's or a plain one; unchanged where an error is raised before its weights fit
-    checkpoint : as `load_checkpoint` returns it
-    source : where that was, for the text
+    network
+        LNG-SWR's or a plain one; unchanged where an error is raised before its weights fit.
+    checkpoint
+        As `load_checkpoint` returns it.
+    source
+        Where that was, for the text.
 
     Raises
     ------
@@ -71,9 +74,11 @@ def warm_start_checkpoint(
 
     Parameters
     ----------
-    source, destination : paths of the two checkpoints
-    trust_checkpoint : unpickle all that the checkpoint holds and import all that the plans inside
-        it name, which can run code
+    source, destination
+        Paths of the two checkpoints.
+    trust_checkpoint
+        Unpickle all that the checkpoint holds and import all that the plans inside it name, which
+        can run code.
 
     Raises
     ------

@@ -41,8 +41,10 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
 
     Parameters
     ----------
-    path : of the checkpoint
-    trust : unpickle it all, whatever it runs
+    path
+        Of the checkpoint.
+    trust
+        Unpickle it all, whatever it runs.
 
     Raises
     ------

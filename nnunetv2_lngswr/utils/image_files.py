@@ -112,7 +112,7 @@ def _check_nifti_geometry(header: Nifti1Header) -> None:
     for axis in range(1, axes + 1):
         spacing = float(header["pixdim"][axis])
         # along an axis of one voxel there is nothing to space
-        if header["dim"][axis] > 1 and (not math.isfinite(spacing) or spacing == 0):
+        if header["dim"][axis] > 1 and not 0 < spacing < math.inf:  # nor is NaN
             raise Damaged(f"its header tells a spacing of {spacing} (pixdim[{axis}])")
     forms = {
         "sform": ("srow_x", "srow_y", "srow_z"),

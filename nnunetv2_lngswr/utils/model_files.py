@@ -10,17 +10,21 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
-from typing import Any, TypeGuard
+from numbers import Integral
+from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_lngswr.utils.errors import UserError, blamed_on, shown
+from nnunetv2_lngswr.utils.label_names import check_labels
 from nnunetv2_lngswr.utils.plans_names import refuse_foreign_names
+from nnunetv2_lngswr.utils.values import is_number
 
-BACKGROUND, IGNORE = "background", "ignore"
+MOST_PATCH_VOXELS = 2**28
+"""16384 x 16384: one number per voxel, as the sliding window weighs with, takes 2 GiB."""
 _RESAMPLING = ("resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities")
 _LIST = (list, tuple)  # from JSON, or from a checkpoint
 
@@ -32,8 +36,10 @@ def check_description(
 
     Parameters
     ----------
-    plans, dataset_json : contents
-    plans_are, dataset_json_is : whose they are, for the text
+    plans, dataset_json
+        Contents.
+    plans_are, dataset_json_is
+        Whose they are, for the text.
 
     Raises
     ------
@@ -53,8 +59,10 @@ def check_dataset_json(content: object, where: str) -> None:
 
     Parameters
     ----------
-    content : of the file
-    where : whose it is, for the text
+    content
+        Of the file.
+    where
+        Whose it is, for the text.
 
     Raises
     ------
@@ -71,7 +79,7 @@ def check_dataset_json(content: object, where: str) -> None:
     ending = dataset.get("file_ending")
     if not isinstance(ending, str) or not re.fullmatch(r"(\.[A-Za-z0-9_-]+)+", ending):
         raise UserError(f'{where}: "file_ending" must be one such as .nii.gz, got {shown(ending)}')
-    _check_labels(dataset.get("labels"), dataset.get("regions_class_order"), where)
+    check_labels(dataset.get("labels"), dataset.get("regions_class_order"), where)
 
 
 def check_plans(content: object, where: str) -> None:
@@ -107,11 +115,16 @@ def get_configuration(
 
     Parameters
     ----------
-    plans : whose content has passed `check_plans`
-    name : of the configuration, as a checkpoint has it
-    dataset_json : which has passed `check_dataset_json`
-    where : whose plans, for the text
-    trust : admit names of classes and functions from anywhere, which runs what they name
+    plans
+        Whose content has passed `check_plans`.
+    name
+        Of the configuration, as a checkpoint has it.
+    dataset_json
+        Which has passed `check_dataset_json`.
+    where
+        Whose plans, for the text.
+    trust
+        Admit names of classes and functions from anywhere, which runs what they name.
 
     Raises
     ------
@@ -124,8 +137,7 @@ def get_configuration(
             f"{plans.available_configurations}"
         )
     where = f'{where}: "{name}"'
-    with blamed_on(f"{where} cannot be read"):
-        manager = plans.get_configuration(name)
+    manager = _read_configuration(plans, name, where)
     channels = count_channels(dataset_json)
     _check_configuration(manager.configuration, plans.plans, channels, where)
     if not trust:
@@ -136,6 +148,20 @@ def get_configuration(
         for key in _RESAMPLING:
             inspect.signature(getattr(manager, key))
     return manager
+
+
+def _read_configuration(plans: PlansManager, name: str, where: str) -> ConfigurationManager:
+    """As nnU-Net reads it, also from plans of before there was an "architecture"."""
+    with blamed_on(f"{where} cannot be read"), warnings.catch_warnings():
+        # nnU-Net warns that reading older plans may fail; that it has failed is said here
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return plans.get_configuration(name)
+        except KeyError as error:
+            raise UserError(
+                f'{where}: "architecture" is missing, and as one of older plans, which had none, '
+                f"it cannot be read: KeyError: {error}; take the plans.json of the training"
+            ) from None
 
 
 def count_channels(dataset_json: Mapping[str, Any]) -> int:
@@ -194,12 +220,17 @@ def _check_geometry(configuration: Mapping[str, Any], where: str) -> int:
     rule = "two or three whole numbers >= 1"
     _check(configuration, "patch_size", where, _is_patch, rule)
     axes = len(configuration["patch_size"])
+    if math.prod(int(n) for n in configuration["patch_size"]) > MOST_PATCH_VOXELS:
+        raise UserError(
+            f'{where}: "patch_size" must be of at most {MOST_PATCH_VOXELS} voxels, '
+            f"got {shown(configuration['patch_size'])}"
+        )
     _check(
         configuration,
         "spacing",
         where,
         lambda v: (
-            isinstance(v, _LIST) and len(v) == axes and all(_is_number(i) and i > 0 for i in v)
+            isinstance(v, _LIST) and len(v) == axes and all(is_number(i) and i > 0 for i in v)
         ),
         f"{axes} numbers > 0, one per axis of the patch",
     )
@@ -234,41 +265,11 @@ def _check_intensities(
         raise UserError(f'{where}: "{key}" of the plans must hold channels {", ".join(needed)}')
     for c, scheme in zip(needed, configuration["normalization_schemes"]):
         values = ("mean", "std", "percentile_00_5", "percentile_99_5")
-        if scheme == "CTNormalization" and not all(_is_number(given[c].get(v)) for v in values):
+        if scheme == "CTNormalization" and not all(is_number(given[c].get(v)) for v in values):
             raise UserError(
                 f'{where}: "{key}" of the plans must give channel {c} finite numbers for '
                 f"{', '.join(values)}"
             )
-
-
-def _check_labels(labels: object, order: object, where: str) -> None:
-    if not isinstance(labels, Mapping):
-        raise UserError(
-            f'{where}: "labels" must be like {{"background": 0, "tumour": 1}}, got {shown(labels)}'
-        )
-    for name, value in labels.items():
-        if not isinstance(name, str) or not name.strip():
-            raise UserError(f'{where}: a name in "labels" is empty')
-        if name != BACKGROUND and name.strip().casefold() == BACKGROUND:
-            raise UserError(f'{where}: "labels" names {shown(name)} beside "{BACKGROUND}"')
-        if not _is_label(value) and not (isinstance(value, _LIST) and all(map(_is_label, value))):
-            raise UserError(
-                f'{where}: label "{name}" must be a whole number >= 0, or a list of them for a '
-                f"region, got {shown(value)}"
-            )
-    if not _is_label(labels.get(BACKGROUND)) or int(labels[BACKGROUND]) != 0:
-        raise UserError(
-            f'{where}: "labels" must have "{BACKGROUND}": 0, got {shown(labels.get(BACKGROUND))}'
-        )
-    foreground = [v for k, v in labels.items() if k not in (BACKGROUND, IGNORE)]
-    if not foreground or [] in foreground:
-        raise UserError(f'{where}: "labels" must name something beside the background')
-    regions = any(isinstance(v, _LIST) and len(v) > 1 for v in foreground)
-    if regions and not (isinstance(order, _LIST) and all(map(_is_label, order))):
-        raise UserError(
-            f'{where}: "labels" has regions, so that "regions_class_order" must be a list of '
-            f"labels, got {shown(order)}"
-        )
 
 
 def _check(
@@ -296,18 +297,6 @@ def _is_arguments(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    """Finite."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_label(value: object) -> bool:
-    """As nnU-Net, which takes "1" and 1.0 for 1."""
-    if isinstance(value, str):
-        return re.fullmatch("[0-9]{1,9}", value) is not None
-    return _is_number(value) and value >= 0 and float(value).is_integer()
 
 
 def _is_patch(value: object) -> bool:

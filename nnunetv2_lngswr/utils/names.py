@@ -1,8 +1,9 @@
-"""Looking a name up in a table, with the nearest names when it is not there."""
+"""Names: looked up in a table, with the nearest ones when it is not there; and those of files."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -31,3 +32,28 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5, what: 
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known{what and ' ' + what}: {', '.join(known)}"
+
+
+def is_utf8(path: str | os.PathLike) -> bool:
+    """Whether a file's name is, as far as it is given.
+
+    Others, such as Latin-1 on an old disk, end the process where ITK is given them, and cannot be
+    written into a report or a table.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def refuse_no_utf8(path: str | os.PathLike) -> None:
+    """Refuse a file or folder of such a name.
+
+    Raises
+    ------
+    UserError
+        Names it, with its odd bytes as \\udcXX.
+    """
+    if not is_utf8(path):
+        raise UserError(f"{ascii(os.fspath(path))} has a name that is no UTF-8: rename it")

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import argparse
 
+from nnunetv2_lngswr.utils.names import is_utf8
+
 
 def given_text(text: str) -> str:
-    """A text that is there: `-o "$OUT"` of an unset variable would mean the current folder."""
+    """A text that is there: `-o "$OUT"` of an unset variable would mean the current folder.
+
+    And one in UTF-8, without which no report can name a folder.
+    """
     if not text.strip():
         raise argparse.ArgumentTypeError(
             "must not be empty; give a value, or leave the option out (is a shell variable unset?)"
         )
+    if not is_utf8(text):
+        raise argparse.ArgumentTypeError(f"must be UTF-8, got {ascii(text)}; rename it")
     return text
 
 

@@ -1,10 +1,24 @@
-"""How a value looks in one line of a message."""
+"""What a value from a stranger's file is, and how it looks in one line of a message."""
 
 from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import TypeGuard
 
 SHOWN_AT_MOST = 60
 """Characters."""
 _SHOWN_BITS = 10_000
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is finite, no bool, and not beyond what a float holds."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def shown(value: object) -> str:

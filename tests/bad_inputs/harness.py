@@ -2,7 +2,6 @@
 
 A row holds where the command ends with exit status 2 and one line on stderr that begins with the
 program's name and has every text of `says`, without a traceback, and with all files as they were.
-What does not hold yet is in not_yet.py, with whose it is and what happens today.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import hashlib
 import os
 import signal
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_inputs.not_yet import NOT_YET
-
 SECONDS = 20
+FOREIGN = os.fsdecode(b"c\xff\xe9")
+"""A name as Latin-1 disks have them, which is no UTF-8."""
+NO_SUCH_NAMES = "" if sys.platform == "linux" else "this system's names are UTF-8"
 NOBODY = 65534
 _SILENT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 
@@ -50,19 +51,13 @@ def bad(name: str, argv: Sequence[str], *says: str, **more) -> Bad:
     return Bad(name=name, argv=tuple(argv), says=says, **more)
 
 
-def rows(group: str, table: Sequence[Bad]) -> list:
+def rows(table: Sequence[Bad]) -> list:
     """What pytest.mark.parametrize takes."""
     found, names = [], [row.name for row in table]
     twice = {name for name in names if names.count(name) > 1}
     assert not twice, f"names of rows must differ: {twice}"
     for row in table:
-        marks = []
-        if row.skip:
-            marks = [pytest.mark.skip(reason=row.skip)]
-        elif (why := NOT_YET.get(f"{group}: {row.name}")) is not None:
-            # what never ends is not waited for
-            ends = "never ends" not in why
-            marks = [pytest.mark.xfail(strict=True, reason=why, run=ends)]
+        marks = [pytest.mark.skip(reason=row.skip)] if row.skip else []
         found.append(pytest.param(row, id=row.name, marks=marks))
     return found
 

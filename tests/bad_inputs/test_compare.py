@@ -7,11 +7,12 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, bad, rows
 from tests.bad_inputs.spoil import DROP
 
 A, B = "ROOT/out_vanilla", "ROOT/out_lngswr"
 OUT = ("-o", "ROOT/compared_now")
+PART = "out_lngswr/parts/case3.json"
 CSV, SUMMARY = "out_lngswr/cases.csv", "out_lngswr/summary.json"
 
 
@@ -64,8 +65,18 @@ ARGUMENTS = [
     bad("nothing among commas", ["compare", A, f"{B},,{B}", *OUT], ","),
     bad("one among commas is missing", ["compare", A, f"{B},ROOT/no", *OUT], "ROOT/no"),
     bad("the same folder twice in one model", ["compare", A, f"{B},{B}", *OUT], "out_lngswr"),
+    bad(
+        "the same folder twice by two names",
+        ["compare", A, f"{B},ROOT/l", *OUT],
+        "out_lngswr",
+        "ROOT/l",
+        spoil=spoil.link("l", "out_lngswr"),
+    ),
+    bad("folder is no UTF-8", ["compare", A, f"ROOT/{FOREIGN}", *OUT], "FOLDER", "UTF-8"),
     bad("seed -1", compare("--seed", "-1"), "seed", "-1"),
     bad("seed x", compare("--seed", "x"), "--seed", "x"),
+    bad("a part is a list", compare(), PART, spoil=spoil.write(PART, "[1]")),
+    bad("a part is cut", compare(), PART, spoil=spoil.cut(PART)),
     bad("output is a file", compare("-o", f"ROOT/{CSV}"), f"ROOT/{CSV}"),
     bad("output below a file", compare("-o", f"ROOT/{CSV}/a"), f"ROOT/{CSV}"),
     bad("output is empty text", compare("-o", ""), "-o"),
@@ -140,6 +151,6 @@ SUMMARIES = [
 TABLE = [*ARGUMENTS, *TABLES, *SUMMARIES]
 
 
-@pytest.mark.parametrize("row", rows("compare", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluations")

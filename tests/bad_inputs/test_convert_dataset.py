@@ -4,7 +4,7 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, bad, rows
 
 OUT = "Dataset701_Images"
 INPUT, TARGET = ("-i", "ROOT/in"), ("-o", "ROOT/raw")
@@ -72,9 +72,17 @@ IMAGES = [
     bad("channel is empty text", images("--channel", ""), "--channel"),
     bad("output is a file", images("-o", "ROOT/in/p0 a.png"), "ROOT/in/p0 a.png"),
     bad("output below a file", images("-o", "ROOT/in/p0 a.png/x"), "ROOT/in/p0 a.png"),
+    bad("output is no UTF-8", images("-o", f"ROOT/{FOREIGN}"), "-o", "UTF-8"),
     bad("output is empty text", images("-o", ""), "-o"),
     bad("output is a circle", images("-o", "ROOT/c"), "ROOT/c", spoil=spoil.circle("c")),
     bad("output is the input", images("-o", "ROOT/in"), "ROOT/in"),
+    bad(
+        "output is the masks",
+        images("--masks", "ROOT/m", "-o", "ROOT/m"),
+        "ROOT/m",
+        "-o",
+        spoil=spoil.folder("m"),
+    ),
     bad("output may not be made", images("-o", "ROOT/new"), "ROOT/new", refused="."),
     bad("output holds something else", images(), OUT, "-d", spoil=holds("mine.txt", "x")),
     bad("data set's folder is a file", images(), OUT, spoil=spoil.write(f"raw/{OUT}", "x")),
@@ -111,6 +119,18 @@ IMAGES = [
         images(),
         "manifest.partial.jsonl",
         spoil=holds("manifest.partial.jsonl", "[1]\n"),
+    ),
+    bad(
+        "journal of other lines",
+        images(),
+        "manifest.partial.jsonl",
+        spoil=holds("manifest.partial.jsonl", '{"settings": {}}\n{"unit": [1], "record": 1}\n'),
+    ),
+    bad(
+        "journal's settings are a list",
+        images(),
+        "manifest.partial.jsonl",
+        spoil=holds("manifest.partial.jsonl", '{"settings": [1]}\n'),
     ),
     bad(
         "two images of one case name",
@@ -223,16 +243,16 @@ LIDC = [
 ]
 
 
-@pytest.mark.parametrize("row", rows("image-folder", IMAGES))
+@pytest.mark.parametrize("row", rows(IMAGES))
 def test_image_folder_refuses(row, refuses):
     refuses(main, row, "image_folder")
 
 
-@pytest.mark.parametrize("row", rows("tnscui", THYROID))
+@pytest.mark.parametrize("row", rows(THYROID))
 def test_tnscui_refuses(row, refuses):
     refuses(main, row, "tnscui")
 
 
-@pytest.mark.parametrize("row", rows("lidc", LIDC))
+@pytest.mark.parametrize("row", rows(LIDC))
 def test_lidc_refuses(row, refuses):
     refuses(main, row, "image_folder")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.cli.main import main
-from tests.bad_inputs.harness import bad, rows
-from tests.bad_inputs.spoil import both, circle, copy, folder, move, remove, write
+from tests.bad_inputs.harness import FOREIGN, bad, rows
+from tests.bad_inputs.spoil import both, circle, copy, folder, link, move, remove, write
 from tests.bad_inputs.worlds import CHECKPOINT, IMAGE, MODEL, PLANS
 
 OUT = ("-o", "ROOT/out")
@@ -40,6 +40,8 @@ PLACES = [
         "dataset.json is missing",
         spoil=both(move(MODEL, "Mödel 影像 (1)"), remove("Mödel 影像 (1)/dataset.json")),
     ),
+    bad("model's folder is no UTF-8", evaluate("-m", f"ROOT/{FOREIGN}"), "-m", "UTF-8"),
+    bad("output is no UTF-8", evaluate("-o", f"ROOT/{FOREIGN}"), "-o", "UTF-8"),
     bad("images do not exist", evaluate("-i", "ROOT/no"), "ROOT/no", "-i"),
     bad("images are a file", evaluate("-i", f"ROOT/{IMAGE}"), f"ROOT/{IMAGE}", "-i"),
     bad("images are empty", evaluate("-i", "ROOT/e"), "ROOT/e", ".nii.gz", spoil=folder("e")),
@@ -53,6 +55,14 @@ PLACES = [
     bad("output below a file", evaluate("-o", f"ROOT/{IMAGE}/a/b"), f"ROOT/{IMAGE}", "-o"),
     bad("output is empty text", evaluate("-o", ""), "-o"),
     bad("output is a circle", evaluate("-o", "ROOT/c"), "ROOT/c", "-o", spoil=circle("c")),
+    bad("output below a circle", evaluate("-o", "ROOT/c/a"), "ROOT/c/a", "-o", spoil=circle("c")),
+    bad(
+        "output is a link to nothing",
+        evaluate("-o", "ROOT/l"),
+        "ROOT/l",
+        "-o",
+        spoil=link("l", "no"),
+    ),
     bad(
         "output holds something else",
         evaluate(),
@@ -180,6 +190,6 @@ PARTS = [
 TABLE = [*PLACES, *MODELS, *PARTS]
 
 
-@pytest.mark.parametrize("row", rows("evaluate arguments", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluation")

@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, NO_SUCH_NAMES, bad, rows
 from tests.bad_inputs.spoil import DROP
 from tests.bad_inputs.test_evaluate_arguments import HOW, OUT, QUICK, evaluate
 from tests.bad_inputs.worlds import IMAGE, LABEL, MODEL
@@ -82,7 +82,7 @@ def same_for(path: str, row) -> list:
 def geometry(path: str, row, array: np.ndarray, **more) -> list:
     return [
         row("of spacing 0", header(path, 80, 0, "<f4"), "spacing"),
-        row("of spacing below 0", header(path, 80, -1, "<f4"), "spacing"),
+        row("of spacing below 0", header(path, 80, -1, "<f4"), "spacing", "-1"),
         row("of spacing NaN", header(path, 80, np.nan, "<f4"), "spacing"),
         row("of infinite spacing", header(path, 80, np.inf, "<f4"), "spacing"),
         row("of another spacing", spoil.image(path, array, spacing=(2.0, 1.0)), "spacing"),
@@ -97,10 +97,11 @@ IMAGES = [
     image("holds NaN", spoil.image(IMAGE, changed(np.nan)), "NaN"),
     image("holds infinity", spoil.image(IMAGE, changed(np.inf)), "infinite"),
     image("is constant", spoil.image(IMAGE, np.full((20, 24), 7, np.float32)), "constant"),
-    image("is huge in value", spoil.image(IMAGE, changed(1e38))),
+    image("is huge in value", spoil.image(IMAGE, changed(1e38)), "1e+38", "at most"),
+    image("is huge below 0", spoil.image(IMAGE, changed(-1e30)), "1e+30"),
     image("has two components", spoil.image(IMAGE, np.dstack([GOOD] * 2), vector=True), "2"),
     image("is RGB", spoil.image(IMAGE, np.zeros((20, 24, 3), np.uint8), vector=True)),
-    image("is complex", spoil.image(IMAGE, GOOD.astype(np.complex64))),
+    image("is complex", spoil.image(IMAGE, GOOD.astype(np.complex64)), "complex"),
     image("has four axes", spoil.image(IMAGE, np.zeros((2, 3, 20, 24), np.float32))),
     image("has another shape", spoil.image(IMAGE, ball((20, 25))[0]), "shape"),
     image("is of one voxel", spoil.image(IMAGE, np.ones((1, 1), np.float32))),
@@ -141,6 +142,17 @@ IMAGES = [
         spoil=spoil.copy(IMAGE, "images/case1_0000.nii.gz"),
     ),
     bad(
+        "image of a name that is no UTF-8",
+        evaluate(),
+        "UTF-8",
+        "rename",
+        skip=NO_SUCH_NAMES,
+        spoil=spoil.both(
+            spoil.copy(IMAGE, f"images/{FOREIGN}_0000.nii.gz"),
+            spoil.copy(LABEL, f"labels/{FOREIGN}.nii.gz"),
+        ),
+    ),
+    bad(
         "image of blanks and umlauts ends early",
         evaluate("--max-cases", "9"),
         "images/ü 影像 (1)_0000.nii.gz",
@@ -163,7 +175,7 @@ LABELS = [
     label("of 255", spoil.image(LABEL, MASK * np.uint8(255)), "255"),
     label("that holds NaN", spoil.image(LABEL, np.where(MASK, np.nan, 0.0)), "NaN"),
     label("in colours", spoil.image(LABEL, np.dstack([MASK] * 3), vector=True)),
-    label("that is complex", spoil.image(LABEL, MASK.astype(np.complex64))),
+    label("that is complex", spoil.image(LABEL, MASK.astype(np.complex64)), "complex"),
     bad("label is missing", evaluate(), "label", "case0", spoil=spoil.remove(LABEL)),
     bad(
         "label without an image",
@@ -176,6 +188,17 @@ LABELS = [
 
 PICTURES = [
     bad("picture is text", evaluate(), PICTURE, spoil=spoil.write(PICTURE, b"no image")),
+    bad(
+        "picture of a name that is no UTF-8",
+        evaluate(),
+        "UTF-8",
+        "rename",
+        skip=NO_SUCH_NAMES,
+        spoil=spoil.both(
+            spoil.move(PICTURE, f"images/{FOREIGN}_0000.png"),
+            spoil.move(LABEL_PICTURE, f"labels/{FOREIGN}.png"),
+        ),
+    ),
     bad("picture is empty", evaluate(), PICTURE, spoil=spoil.write(PICTURE, b"")),
     bad("picture ends early", evaluate(), PICTURE, spoil=spoil.cut(PICTURE, 0.7)),
     bad("picture's label ends early", evaluate(), LABEL_PICTURE, spoil=spoil.cut(LABEL_PICTURE)),
@@ -296,16 +319,16 @@ VALIDATION = [
 ]
 
 
-@pytest.mark.parametrize("row", rows("evaluate images", [*IMAGES, *LABELS]))
+@pytest.mark.parametrize("row", rows([*IMAGES, *LABELS]))
 def test_a_bad_image_or_label_is_named(row, refuses):
     refuses(main, row, "evaluation")
 
 
-@pytest.mark.parametrize("row", rows("evaluate pictures", PICTURES))
+@pytest.mark.parametrize("row", rows(PICTURES))
 def test_a_bad_picture_is_named(row, refuses):
     refuses(main, row, "pictures")
 
 
-@pytest.mark.parametrize("row", rows("evaluate validation", VALIDATION))
+@pytest.mark.parametrize("row", rows(VALIDATION))
 def test_bad_validation_cases_are_named(row, refuses):
     refuses(main, row, "validation")

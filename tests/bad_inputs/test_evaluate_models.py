@@ -80,14 +80,16 @@ OF_PLANS = [
     plans("patch of texts", f"{CONFIGURATION}.patch_size", ["a", "b"], "patch_size"),
     plans("patch of halves", f"{CONFIGURATION}.patch_size", [16.5, 16], "patch_size"),
     plans("patch is a number", f"{CONFIGURATION}.patch_size", 16, "patch_size"),
-    plans("patch is huge", f"{CONFIGURATION}.patch_size", [10**9, 10**9], "patch_size"),
+    plans("patch is huge", f"{CONFIGURATION}.patch_size", [10**9, 10**9], "patch_size", "voxels"),
+    plans("patch of 4000 digits", f"{CONFIGURATION}.patch_size", [10**3999] * 2, "patch_size"),
     plans("without spacing", f"{CONFIGURATION}.spacing", DROP, "spacing"),
     plans("spacing 0", f"{CONFIGURATION}.spacing", [0, 1], "spacing"),
     plans("spacing below 0", f"{CONFIGURATION}.spacing", [-1, 1], "spacing"),
     plans("spacing NaN", f"{CONFIGURATION}.spacing", [float("nan"), 1], "spacing"),
     plans("spacing of texts", f"{CONFIGURATION}.spacing", ["1", "1"], "spacing"),
     plans("spacing of 5 axes", f"{CONFIGURATION}.spacing", [1] * 5, "spacing"),
-    plans("spacing is tiny", f"{CONFIGURATION}.spacing", [1e-9, 1e-9], "spacing"),
+    plans("spacing is tiny", f"{CONFIGURATION}.spacing", [1e-9, 1e-9], "spacing", "voxels"),
+    plans("spacing of 400 digits", f"{CONFIGURATION}.spacing", [10**400, 1], "spacing"),
     plans("without normalisation", f"{CONFIGURATION}.normalization_schemes", DROP, "normali"),
     plans("unknown normalisation", f"{CONFIGURATION}.normalization_schemes", ["NoNorm"], "NoNorm"),
     plans("normalisation is null", f"{CONFIGURATION}.normalization_schemes", [None], "normali"),
@@ -171,7 +173,11 @@ OF_DATASET = [
         "checkpoint_final.pth",
         spoil=spoil.change_json(DATASET, {"labels.other": 2}),
     ),
-    dataset("two of one value", "labels.other", 1, "label"),
+    dataset("two of one value", "labels.other", 1, "other", "ball"),
+    dataset("two of one value, one as text", "labels.other", "1", "other", "ball"),
+    dataset("one of the background's value", "labels.other", 0, "other", "background"),
+    dataset("ignore is another label", "labels.ignore", 1, "ignore", "ball"),
+    dataset("label of 400 digits", "labels.ball", 10**400, "ball"),
     dataset("labels with a gap", "labels.ball", 3, "label"),
     dataset("regions without an order", "labels.ball", [1, 2], "regions_class_order"),
     dataset("ignore in between", "labels", {"background": 0, "ignore": 1, "ball": 2}, "ignore"),
@@ -311,6 +317,6 @@ FILES = [*as_file(PLANS), *as_file(DATASET)]
 TABLE = [*FILES, *OF_PLANS, *OF_DATASET, *OF_CHECKPOINT, *OF_FOLDS]
 
 
-@pytest.mark.parametrize("row", rows("evaluate models", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluation")

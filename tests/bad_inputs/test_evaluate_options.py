@@ -123,6 +123,6 @@ NUMBERS = [
 TABLE = [*ATTACKS, *BUDGETS, *STEPS, *NUMBERS]
 
 
-@pytest.mark.parametrize("row", rows("evaluate options", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluation")

@@ -273,21 +273,21 @@ DEMO = [
 ]
 
 
-@pytest.mark.parametrize("row", rows("benchmark", BENCHMARK))
+@pytest.mark.parametrize("row", rows(BENCHMARK))
 def test_a_benchmark_refuses(row, refuses):
     refuses(main, row, "experiment")
 
 
-@pytest.mark.parametrize("row", rows("overhead", OVERHEAD))
+@pytest.mark.parametrize("row", rows(OVERHEAD))
 def test_overhead_refuses(row, refuses):
     refuses(main, row, "experiment")
 
 
-@pytest.mark.parametrize("row", rows("paper", PAPER))
+@pytest.mark.parametrize("row", rows(PAPER))
 def test_the_papers_protocol_refuses(row, refuses):
     refuses(main, row, "experiment")
 
 
-@pytest.mark.parametrize("row", rows("demo", DEMO))
+@pytest.mark.parametrize("row", rows(DEMO))
 def test_the_demo_refuses(row, refuses):
     refuses(main, row, "experiment")

@@ -9,7 +9,6 @@ import pytest
 
 from tests.bad_inputs import (
     harness,
-    not_yet,
     test_compare,
     test_convert_dataset,
     test_evaluate_arguments,
@@ -94,8 +93,3 @@ def test_what_never_ends_is_ended(tmp_path, capfd, monkeypatch):
 
 def test_the_tables_hold_250_kinds_and_more_of_every_command():
     assert all(TABLES.values()) and sum(map(len, TABLES.values())) >= 250
-
-
-def test_what_does_not_hold_yet_is_in_a_table():
-    rows = {f"{group}: {row.name}" for group, table in TABLES.items() for row in table}
-    assert set(not_yet.NOT_YET) <= rows

@@ -45,7 +45,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize("row", rows("register", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses, monkeypatch):
     def first(argv: list[str]) -> int:
         from pathlib import Path

@@ -159,6 +159,6 @@ ADVERSARIAL = [
 TABLE = [*ENTRIES, *METHOD, *RUN, *ADVERSARIAL]
 
 
-@pytest.mark.parametrize("row", rows("settings", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(train, row, "nothing")

@@ -105,6 +105,6 @@ TABLES = [
 TABLE = [*ARGUMENTS, *DATASETS, *TABLES]
 
 
-@pytest.mark.parametrize("row", rows("splits", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "raw_data")

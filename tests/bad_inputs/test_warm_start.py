@@ -5,7 +5,7 @@ import torch
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs import spoil
-from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.harness import FOREIGN, bad, rows
 from tests.bad_inputs.spoil import DROP
 from tests.bad_inputs.worlds import CHECKPOINT, MODEL, PLANS
 
@@ -48,6 +48,7 @@ PLACES = [
     bad("destination is a folder", warm_start(destination=f"ROOT/{MODEL}"), f"ROOT/{MODEL}"),
     bad("destination's folder is missing", warm_start(destination="ROOT/no/x.pth"), "ROOT/no"),
     bad("destination below a file", warm_start(destination=f"ROOT/{PLANS}/x.pth"), PLANS),
+    bad("destination is no UTF-8", warm_start(destination=f"ROOT/{FOREIGN}"), "OUT.pth", "UTF-8"),
     bad("destination is empty text", warm_start(destination=""), "OUT.pth"),
     bad(
         "destination is a circle",
@@ -136,6 +137,6 @@ CONTENTS = [
 TABLE = [*PLACES, *FILES, *CONTENTS]
 
 
-@pytest.mark.parametrize("row", rows("warm-start", TABLE))
+@pytest.mark.parametrize("row", rows(TABLE))
 def test_is_refused_in_one_line(row, refuses):
     refuses(main, row, "evaluation")

@@ -11,7 +11,8 @@ from PIL import Image
 
 from evaluation import compare
 from evaluation.comparison.paired_rows import COLUMNS
-from evaluation.report.cases_table import read_cases, with_worst, write_cases
+from evaluation.report.cases_table import read_cases, write_cases
+from evaluation.rows import with_worst
 from tests.evaluation.comparison.results import CASES, write_result
 
 

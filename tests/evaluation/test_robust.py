@@ -13,7 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 import evaluation
 from evaluation import robust
 from evaluation.model.sliding_window import SlidingWindow
-from evaluation.report.cases_table import MEAN_LABEL
+from evaluation.rows import MEAN_LABEL
 from tests import model_folders
 from tests.evaluation.model.test_inference import plain_predict
 from tests.evaluation.tiny import FAST, installed, run

@@ -16,6 +16,9 @@ SUPPRESSION = re.compile(
     r"#\s*(noqa\b(:\s*[A-Z0-9, ]+)?|fmt:\s*(skip|off)|type:\s*ignore\S*|pyright:)"
 )
 
+# up to the next section
+PARAMETERS = re.compile(r"^Parameters\n-+\n(.*?)(?=\n\n\w+\n-+\n|\Z)", re.DOTALL | re.MULTILINE)
+
 
 @pytest.mark.parametrize("words", (["check", "--no-cache", "."], ["format", "--check", "."]))
 def test_ruff(words):
@@ -53,6 +56,18 @@ def test_no_line_is_longer_than_100_characters():
             if len(line) > LINE_LENGTH and not (path.suffix == ".md" and free):
                 long.append(f"{name(path)}:{number}")
     assert not long, long
+
+
+def test_docstrings_describe_a_parameter_on_the_line_below_its_name():
+    """One form of numpydoc's, from which the pages of the API are made; types are annotations."""
+    other = []
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                section = PARAMETERS.search(ast.get_docstring(node) or "")
+                if section and re.search(r"^[\w*, ]+ : ", section[1], re.MULTILINE):
+                    other.append(f"{name(path)}::{node.name}")
+    assert not other, other
 
 
 def test_every_suppression_has_its_reason():

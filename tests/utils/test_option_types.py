@@ -12,6 +12,7 @@ from nnunetv2_lngswr.utils.option_types import count, given_text
     [
         (given_text, "", "argument -o: must not be empty"),
         (given_text, "  ", "argument -o: must not be empty"),
+        (given_text, "c\udcff", r"argument -o: must be UTF-8, got 'c\udcff'"),
         (count, "0", "argument -o: must be 1 or more, got 0"),
         (count, "-3", "argument -o: must be 1 or more, got -3"),
         (count, "1.5", "argument -o: must be an integer, got '1.5'"),

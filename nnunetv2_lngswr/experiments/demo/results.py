@@ -9,8 +9,13 @@ import matplotlib.figure
 import numpy as np
 import SimpleITK as sitk
 
+from evaluation.report.fitting import fitted, lines_of, plain_texts
 from nnunetv2_lngswr.experiments.demo.places import Places
 from nnunetv2_lngswr.utils.files import atomic_path
+
+# inches: of three pictures, of a title, of a picture, of a title's line, between rows
+WIDTH, TITLE_WIDTH, HEIGHT, LINE, GAP = 9.0, 2.8, 2.3, 0.18, 0.12
+FONT = 9
 
 
 def result_table(output: Path, sets: Sequence[str]) -> list[str]:
@@ -34,6 +39,7 @@ def result_table(output: Path, sets: Sequence[str]) -> list[str]:
     return lines
 
 
+@plain_texts
 def draw_overlays(output: Path, sets: Sequence[str], cases_per_set: int = 2) -> Path:
     """Draw image, ground truth and prediction of test cases (3D: the slice with most nodule).
 
@@ -52,8 +58,13 @@ def draw_overlays(output: Path, sets: Sequence[str], cases_per_set: int = 2) -> 
         overlay.png in `output`.
     """
     rows = [row for kind in sets for row in _slices(Places(kind, output), cases_per_set)]
-    figure = matplotlib.figure.Figure(figsize=(9, 2.6 * len(rows)), layout="constrained")
-    for axes, row in zip(figure.subplots(len(rows), 3, squeeze=False), rows):
+    heights = [HEIGHT + LINE * lines_of(_fitted(row.name)) + GAP for row in rows]
+    figure = matplotlib.figure.Figure(figsize=(WIDTH, sum(heights)))
+    bottom = 1.0
+    for row, height in zip(rows, heights):
+        bottom -= height / sum(heights)
+        place = 0.32, HEIGHT / sum(heights)
+        axes = [figure.add_axes((x, bottom, *place)) for x in (0.01, 0.34, 0.67)]
         _draw(axes[0], row.image, row.name)
         _draw(axes[1], row.image, "reference", row.ground_truth, "lime")
         _draw(axes[2], row.image, "prediction", row.prediction, "red")
@@ -89,6 +100,10 @@ def _read(path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
+def _fitted(title: str) -> str:
+    return fitted(title, TITLE_WIDTH, FONT)
+
+
 def _draw(
     axis: Any, image: np.ndarray, title: str, mask: np.ndarray | None = None, colour: str = ""
 ) -> None:
@@ -98,5 +113,5 @@ def _draw(
             axis.contour(mask, levels=[0.5], colors=colour, linewidths=1)
         else:
             title = f"{title}: empty"
-    axis.set_title(title, fontsize=9)
+    axis.set_title(_fitted(title), fontsize=FONT)
     axis.set_axis_off()

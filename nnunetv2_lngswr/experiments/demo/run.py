@@ -14,11 +14,11 @@ from nnunetv2_lngswr.experiments.demo.chain import Chain
 from nnunetv2_lngswr.experiments.demo.places import Places, nnunet_folders
 from nnunetv2_lngswr.experiments.demo.plans import BUDGETS
 from nnunetv2_lngswr.experiments.demo.results import draw_overlays, result_table
-from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.installation.register import check_trainers_are_found
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import LOCK_NAME, holds_nothing, read_json, write_file
 from nnunetv2_lngswr.utils.locks import hold
+from nnunetv2_lngswr.utils.output_folder import output_folder
 
 MARKER = "lngswr_demo.json"
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.experiments.overhead.arms import ARMS, PLANS, Arm
 from nnunetv2_lngswr.experiments.overhead.measuring import (
     RETURN_MEMORY,
@@ -18,6 +17,7 @@ from nnunetv2_lngswr.experiments.overhead.measuring import (
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.output_folder import output_folder
 from nnunetv2_lngswr.utils.processes import capture_command
 
 PARTS = ("prior", "noise", "reconstruction")

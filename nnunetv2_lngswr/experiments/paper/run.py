@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.experiments.paper.places import Places, state_of
 from nnunetv2_lngswr.experiments.paper.protocol import Protocol
 from nnunetv2_lngswr.experiments.paper.steps import make_steps
@@ -14,6 +13,7 @@ from nnunetv2_lngswr.installation.register import check_trainers_are_found
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.locks import hold
+from nnunetv2_lngswr.utils.output_folder import output_folder
 from nnunetv2_lngswr.utils.processes import call_command
 
 MARKER = "protocol.json"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.experiments.devices import default_device
-from nnunetv2_lngswr.experiments.outputs import output_folder
 from nnunetv2_lngswr.experiments.robustness.arms import read_arms
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, claim, find_raw
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
@@ -28,6 +27,7 @@ from nnunetv2_lngswr.experiments.robustness.table import write_table
 from nnunetv2_lngswr.experiments.robustness.times import equal_time_runs
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.locks import hold
+from nnunetv2_lngswr.utils.output_folder import output_folder
 
 Arms = Mapping[str, Mapping[str, Any]]
 

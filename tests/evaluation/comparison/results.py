@@ -25,7 +25,7 @@ def write_result(
 ):
     """An OUT folder where every attacked or corrupted Dice is `gain` higher.
 
-    With parts where `inputs` says what each case was made from: {case: hash}.
+    With parts where `inputs` says what each case was made from: {case: hash, or what a part has}.
     """
     rows = []
     for case in cases[::order]:
@@ -41,5 +41,6 @@ def write_result(
     write_cases(folder / "cases.csv", rows)
     write_summary(folder / "summary.json", summary)
     for case, sha in (inputs or {}).items():
-        write_file(folder / "parts" / f"{case}.json", json.dumps({"inputs_sha256": sha}))
+        part = {"inputs_sha256": sha} if isinstance(sha, str) else sha
+        write_file(folder / "parts" / f"{case}.json", json.dumps(part))
     return folder

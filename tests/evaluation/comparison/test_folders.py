@@ -119,6 +119,19 @@ def test_each_cases_files_are_known_from_its_part(folder):
     assert read_folder(folder).inputs == {}
     (folder / "parts" / "case0.fold0-1.json").write_text(json.dumps({"inputs_sha256": "x"}))
     assert read_folder(folder).inputs == {"case0": "x"}
-    # what a cascade was given besides is its own
-    write_result(folder, model={"cascade": True})
-    assert read_folder(folder).inputs == {}
+
+
+def test_of_a_cascade_the_previous_stage_is_known_apart(folder):
+    """What a cascade was given besides may be the model's own; earlier versions did not part it."""
+    write_result(folder, model={"cascade": True}, inputs=dict.fromkeys(CASES, "of all"))
+    found = read_folder(folder)
+    assert found.inputs == {} == found.previous_stages
+    part = {
+        "inputs_sha256": "of all",
+        "image_and_label_sha256": "of both",
+        "previous_stage_sha256": "of the stage",
+    }
+    write_result(folder, model={"cascade": True}, inputs={"case0": part, "case1": "of all"})
+    found = read_folder(folder)
+    assert found.inputs == {"case0": "of both"}
+    assert found.previous_stages == {"case0": "of the stage"}

@@ -13,6 +13,7 @@ from evaluation.report.cases_table import read_cases, write_cases
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.comparison.results import CASES, write_result
 from tests.evaluation.tiny import run
+from tests.model_folders import make_case, make_model_folder
 
 INPUTS = {case: f"sha of {case}" for case in CASES}
 OTHERS = INPUTS | {"case1": "moved", "case4": "moved"}
@@ -61,6 +62,45 @@ def test_folders_without_hashes_are_compared_with_a_note(tmp_path):
     assert note.startswith("cases of O, C are paired by name and by the sizes of their labels")
     compare.compare([known, old], tmp_path / "out")
     assert "cases of O are paired by name" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def cascade(folder, trainer, stage="s", changed=()):
+    inputs = {
+        case: {
+            "image_and_label_sha256": "other" if case in changed else case,
+            "previous_stage_sha256": stage,
+        }
+        for case in CASES
+    }
+    return write_result(folder, trainer=trainer, inputs=inputs, model={"cascade": True})
+
+
+def test_cascades_are_paired_by_image_and_label_and_other_previous_stages_are_noted(tmp_path):
+    a, same = cascade(tmp_path / "a", "A"), cascade(tmp_path / "same", "S")
+    assert read_models([a, same])[1] == []
+    (note,) = read_models([a, same, cascade(tmp_path / "b", "B", stage="t")])[1]
+    assert note == (
+        "the previous stage's segmentations, which cascades are given, are other files for A and B "
+        "(case0, case1, case2 and 3 more): the difference is one of both stages"
+    )
+    with pytest.raises(UserError, match="image or label of case2 are other files"):
+        read_models([a, cascade(tmp_path / "c", "C", changed=["case2"])])
+
+
+def test_an_evaluation_of_a_cascade_keeps_what_pairs_its_cases(tmp_path):
+    folder = make_model_folder(tmp_path, dimension=3, previous_stage="3d_lowres")
+    images, stages = tmp_path / "images", tmp_path / "stages"
+    _, label = make_case(images, shape=(10, 18, 17))
+    short = {"attacks": ["noise"], "epsilons": ["4/255"], "steps": None, "corruptions": ["none"]}
+    shutil.copytree(label.parent, stages)
+    a, b = tmp_path / "a", tmp_path / "b"
+    run((folder, images, label.parent), a, previous_stage=label.parent, **short)
+    stage = sitk.ReadImage(str(stages / label.name))
+    sitk.WriteImage(stage * 0, str(stages / label.name))
+    run((folder, images, label.parent), b, previous_stage=stages, **short)
+    (note,) = read_models([a, b])[1]
+    assert note.startswith("the previous stage's segmentations") and "case0" in note
+    assert read_models([a, a])[1] == []
 
 
 def change_rows(folder, change, **where):

@@ -94,7 +94,7 @@ def test_folds_of_two_configurations_are_no_model(tmp_path):
         SegmentationModel.from_folder(folder)
 
 
-def test_older_plans_are_read_as_nnunet_reads_them(tmp_path):
+def test_older_plans_are_read_as_nnunet_reads_them(tmp_path, recwarn):
     """Before nnU-Net 2.4 plans described the network by other keys."""
     folder = make_model_folder(tmp_path)
     plans = json.loads((folder / "plans.json").read_text())
@@ -116,6 +116,7 @@ def test_older_plans_are_read_as_nnunet_reads_them(tmp_path):
     assert torch.equal(
         SegmentationModel.from_folder(folder).predict_logits(x), new.predict_logits(x)
     )
+    assert not [w for w in recwarn if "old nnU-Net plans" in str(w.message)]
     configuration["UNet_class_name"] = "os.system"
     (folder / "plans.json").write_text(json.dumps(plans))
     with pytest.raises(UserError, match="Unknown architecture os.system"):

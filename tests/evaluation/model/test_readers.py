@@ -7,6 +7,9 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import (
+    ZScoreNormalization,
+)
 from PIL import Image
 
 from evaluation.model.folder import SegmentationModel
@@ -64,3 +67,36 @@ def test_a_file_that_ends_early_is_never_read_as_something_else(ending, reader, 
         else:  # what is missing holds no voxel
             assert np.array_equal(array, image.array)
     assert refused >= 9
+
+
+@pytest.mark.parametrize(
+    "reader, ending", [(SimpleITKIO, ".nii.gz"), (NibabelIO, ".nii.gz"), (Tiff3DIO, ".tif")]
+)
+def test_complex_voxels_are_refused_whatever_reads_them(reader, ending, tmp_path):
+    path = tmp_path / f"a_0000{ending}"
+    array = np.random.default_rng(0).normal(size=(6, 8, 9)).astype(np.complex64)
+    if ending == ".tif":
+        tifffile.imwrite(path, array)
+    else:
+        write_image(path, array)
+    with pytest.raises(UserError, match="complex numbers; write real ones"):
+        read_image(reader(), [str(path)], channels=1)
+
+
+def test_images_are_refused_where_their_z_score_would_overflow(tmp_path):
+    """And not below: there nnU-Net's own normalisation is finite and tells the voxel apart."""
+    path, array = tmp_path / "a_0000.nii.gz", np.zeros((1, 20, 24), np.float32)
+    most = float(np.sqrt(np.finfo(np.float32).max / array.size))
+    scheme = ZScoreNormalization(use_mask_for_norm=False, intensityproperties={})
+    for factor in (0.999, 1.001):
+        array[0, 3, 4] = -factor * most
+        write_image(path, array)
+        if factor < 1:
+            image = read_image(SimpleITKIO(), [str(path)], channels=1).array
+            normalised = scheme.run(image.copy(), None)
+            assert np.isfinite(normalised).all() and normalised.min() < -1
+        else:
+            with pytest.raises(
+                UserError, match=r"magnitude 8.4\d*e\+17; in an image of 480 voxels"
+            ):
+                read_image(SimpleITKIO(), [str(path)], channels=1)

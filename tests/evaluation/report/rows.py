@@ -2,6 +2,7 @@
 
 from evaluation import metrics
 from evaluation.report import cases_table, checks, records
+from evaluation.rows import MEAN_LABEL, with_worst
 
 TEXT = (
     "case",
@@ -57,7 +58,7 @@ def rows_of(case, shift=0.0):
     made = []
     for kind, attack, norm, e, s, dice in runs:
         sizes = dict.fromkeys(cases_table.SIZES, 0.01) if kind == "attack" else {}
-        for label, offset in (("1", 0.05), ("2", -0.05), (cases_table.MEAN_LABEL, 0.0)):
+        for label, offset in (("1", 0.05), ("2", -0.05), (MEAN_LABEL, 0.0)):
             made.append(
                 row(
                     case,
@@ -71,7 +72,7 @@ def rows_of(case, shift=0.0):
                     **sizes,
                 )
             )
-    return cases_table.with_worst(made)
+    return with_worst(made)
 
 
 def all_rows():

@@ -84,6 +84,15 @@ def test_curves_of_many_attacks(drawn, tmp_path):
     assert_whole(drawn, "attack39", "worst of all")
 
 
+def assert_titles_apart(drawn):
+    """The titles of a row do not write over each other, over ticks of the bar or the legend."""
+    boxes = sorted({t.box for t in drawn})
+    for one in boxes:
+        for other in boxes:
+            apart = one[2] <= other[0] or other[2] <= one[0]
+            assert one == other or apart or one[3] <= other[1] or other[3] <= one[1]
+
+
 @pytest.mark.parametrize("name", [NAMES["the demo's"], NAMES["wide"], NAMES["formula"]])
 def test_examples(name, drawn, tmp_path):
     shown = [
@@ -92,12 +101,18 @@ def test_examples(name, drawn, tmp_path):
     ]
     examples.draw_examples(tmp_path / "examples.png", shown)
     assert_whole(drawn, f"worst case: {name}", f"predicted: {name} 2", "ground truth's contour")
-    # nor do the titles of a row write over each other
-    titles = sorted({t.box for t in drawn if "case:" in t.text or "perturbation" in t.text})
-    for one in titles:
-        for other in titles:
-            apart = one[2] <= other[0] or other[2] <= one[0]
-            assert one == other or apart or one[3] <= other[1] or other[3] <= one[1]
+    assert_titles_apart(drawn)
+
+
+@pytest.mark.parametrize("height", (2, 18, 20, 26, 31, 42, 44, 50, 300))
+@pytest.mark.parametrize("name", ["case 1", NAMES["wide"]])
+def test_examples_of_any_shape(height, name, drawn, tmp_path):
+    shown = example(name, 0.1)
+    for key in ("image", "perturbation", "reference", "before", "after"):
+        shown[key] = np.resize(shown[key], (height, 30))
+    examples.draw_examples(tmp_path / "examples.png", [("the only case", shown)])
+    assert_whole(drawn, f"the only case: {name}", "ground truth's contour")
+    assert_titles_apart(drawn)
 
 
 def test_examples_of_many_labels(drawn, tmp_path):

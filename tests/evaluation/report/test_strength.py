@@ -8,7 +8,7 @@ import torch
 
 from evaluation.model.sliding_window import SlidingWindow
 from evaluation.report import strength
-from evaluation.report.cases_table import MEAN_LABEL
+from evaluation.rows import MEAN_LABEL
 from tests.evaluation.report.rows import all_rows, row
 from tests.evaluation.tiny import run
 

@@ -1,9 +1,10 @@
-"""The folder that an experiment writes to, before anything is written."""
+"""The folder that a command writes to, before anything is written."""
 
 import os
 from pathlib import Path
 
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 
 def output_folder(path: str | Path) -> Path:
@@ -12,10 +13,12 @@ def output_folder(path: str | Path) -> Path:
     Raises
     ------
     UserError
-        It is a file, lies below one, or is a link in a circle.
+        It is a file, lies below one, is a link in a circle, or its name is no UTF-8.
     """
+    refuse_no_utf8(path)
     resolved = Path(os.path.realpath(path))
-    if resolved.is_symlink():
+    # of all others realpath leaves none
+    if any(p.is_symlink() for p in (resolved, *resolved.parents)):
         raise UserError(f"{path} is a link in a circle: choose another folder with -o")
     above = next(p for p in (resolved, *resolved.parents) if p.exists())
     if not above.is_dir():
