@@ -6,7 +6,8 @@ import pytest
 
 from evaluation import robust
 from evaluation.comparison.models import read_models
-from evaluation.report.cases_table import MEAN_LABEL, read_cases
+from evaluation.report.cases_table import read_cases
+from evaluation.rows import MEAN_LABEL
 from nnunetv2_lngswr.attacks.suites import SUITES
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.comparison.results import write_result
