@@ -8,15 +8,16 @@ without mirroring. OUT/measured.jsonl holds one line per model, case and budget,
 the cost of every candidate; a call that was stopped goes on. `worst_suite_table.py OUT` reads it,
 chooses greedily on one half of the cases (by patient) and states what is missed on the other.
 
-Brute force starts where candidates end: PGD of 200 steps with five restarts of each of three losses
-and Auto-PGD of 100 steps with five, then an evolutionary refinement of the best point by blocks of
-flipped signs.
+Brute force: PGD of 200 steps with five restarts on each of three losses (CE, soft Dice, scale-free
+Dice), apgd_dice of 100 steps with five, then an evolutionary refinement of the best point of these
+and of the candidates run in the same call, by blocks of flipped signs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -141,6 +142,8 @@ def _measure_model(folder: Path, args: argparse.Namespace) -> None:
                 continue
             point = _Point(window, x, target, ball)
             found = {"clean": point.clean(), **point.candidates(todo)}
+            if math.isnan(found["clean"]["dice"]):
+                continue  # no foreground in truth and prediction
             if brute:
                 found["brute"] = point.brute_force(args.brute_steps)
             with open(file, "a", encoding="utf-8") as lines:
@@ -161,7 +164,8 @@ def _validation_cases(model: SegmentationModel, fold: int) -> list[CaseFiles]:
 def _measured(file: Path, key: dict[str, str]) -> set[str]:
     if not file.is_file():
         return set()
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with open(file, encoding="utf-8") as text:
+        lines = [json.loads(line) for line in text]
     return {n for line in lines if key.items() <= line.items() for n in line["found"]}
 
 

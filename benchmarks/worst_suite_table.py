@@ -76,8 +76,9 @@ def greedy(models: dict[Model, Cases]) -> list[dict[str, Any]]:
 def _read(files: list[Path]) -> dict[Model, Cases]:
     models: dict[Model, Cases] = defaultdict(lambda: defaultdict(dict))
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        with open(file, encoding="utf-8") as text:
+            rows = [json.loads(line) for line in text]
+        for row in rows:
             key = tuple(row[k] for k in ("dataset", "configuration", "trainer", "norm", "epsilon"))
             models[key][row["case"]].update(row["found"])
     return models

@@ -17,6 +17,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_lngswr.attacks.registry import ATTACKS as ATTACK_SPECS
 from nnunetv2_lngswr.attacks.suites import full_name, suites_among
 from nnunetv2_lngswr.attacks.terms import Norm, Unit
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
@@ -46,6 +47,7 @@ SMALLEST_TILE_STEP = 0.05
 MOST_WORKERS = 512
 
 _SWITCHES = ("use_mirroring", "autocast", "save_adversarial", "trust_checkpoint")
+_OTHER_STEPS = ("noise", *(spec.name for spec in ATTACK_SPECS.values() if spec.own_steps))
 _NEW_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
@@ -129,10 +131,11 @@ class Options:
         self._check_numbers()
         self._check_suite()
         self._check_texts()
-        if not ({*self.attacks} - {*WORST} or {*self.corruptions} - {"none"}):
+        only_derived = bool(self.attacks) and not {*self.attacks} - {*WORST}
+        if only_derived or not (self.attacks or {*self.corruptions} - {"none"}):
             raise UserError(
                 "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
-                "from others) or --corruptions"
+                "from others; the suite in L2 alone is worst-v1_l2) or --corruptions"
             )
 
     @property
@@ -206,8 +209,10 @@ class Options:
 
     def _set_steps_of(self) -> None:
         try:
-            steps_of = dict(self.steps_of)
-        except (TypeError, ValueError):
+            steps_of = {full_name(k): v for k, v in dict(self.steps_of).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(
                 f"steps_of must be {{attack: steps}}, got {shown(self.steps_of)}"
             ) from None
@@ -221,9 +226,12 @@ class Options:
         self._set("steps_of", tuple(sorted(steps_of.items())))
 
     def _check_suite(self) -> None:
-        others = [a for a in self.attacks if not suites_among([a]) and a not in ("noise", *WORST)]
-        given = [] if others else [n for n in ("steps", "restarts") if getattr(self, n) is not None]
+        others = {a for a in self.attacks if not suites_among([a])} - {*WORST}
+        takers = {"steps": others - {*_OTHER_STEPS}, "restarts": others}
+        given = [n for n, of in takers.items() if not of and getattr(self, n) is not None]
         given += [f"steps of {name}" for name in suites_among(dict(self.steps_of))]
+        if len(suites_among(self.attacks)) > 1:
+            raise UserError(f"give one suite, got {' and '.join(suites_among(self.attacks))}")
         if self.suite and given:
             raise UserError(
                 f"{' and '.join(given)} cannot be set: {self.suite} is fixed, so that its numbers "

@@ -160,7 +160,12 @@ def _expanded(options: Options) -> list[str]:
     names = []
     for name in options.attacks:
         if name in SUITES:
-            norms = [norm for norm in (LINF, L2) if options.budgets(norm)] or [LINF]
+            norms = [norm for norm in (LINF, L2) if options.budgets(norm)]
+            if not norms:
+                raise UserError(
+                    f"attack {name} has no budgets: give --epsilons or --epsilons-l2 in unit "
+                    f"{options.epsilon_unit}"
+                )
             names += ["noise", *(name if norm == LINF else f"{name}_{norm}" for norm in norms)]
         elif name not in WORST:
             names.append(name)
@@ -263,7 +268,9 @@ def _evaluations(spec: AttackSpec, arguments: Mapping[str, Any]) -> tuple[int, i
         for f in (pgd, spec.function)
         for k, p in inspect.signature(f).parameters.items()
     }
-    count = spec.gradients or 1
+    if spec.evaluations is not None:
+        return spec.evaluations
+    count = 1
     for name in set(spec.tunable) & {"steps", "restarts"}:
         count *= arguments.get(name, defaults[name])
     return (1, count) if spec.uses_gradients else (count, 0)

@@ -105,8 +105,7 @@ class ResultsFolder:
             return False
         now = _as_json(settings)
         if _BEST_ITERATE not in before and (self.path / "summary.json").is_file():
-            # of an earlier version, which took other iterates: read, but never gone on with
-            now.pop(_BEST_ITERATE, None)
+            now.pop(_BEST_ITERATE, None)  # `unfinished` refuses to go on with it
         return before == now
 
     def open(self, settings: Mapping[str, Any]) -> None:
@@ -180,8 +179,23 @@ class ResultsFolder:
     def unfinished(
         self, cases: Sequence[CaseFiles], settings: Mapping[str, Any]
     ) -> list[CaseFiles]:
-        """The cases that are left to do with these settings."""
-        return [c for c in cases if not self.finished(c)] if self.holds(settings) else list(cases)
+        """The cases that are left to do with these settings.
+
+        Raises
+        ------
+        UserError
+            Some are left of what an earlier version finished, whose attacks took other iterates.
+        """
+        if not self.holds(settings):
+            return list(cases)
+        todo = [c for c in cases if not self.finished(c)]
+        if todo and _BEST_ITERATE not in read_json(self.settings_file):
+            raise UserError(
+                f"{self.path} was finished by an earlier version, whose attacks returned other "
+                f"iterates, and {todo[0].identifier} has changed or is missing since; "
+                "choose another folder with -o"
+            )
+        return todo
 
     def inputs_of(self, files: CaseFiles) -> dict[str, Any]:
         """What a part keeps of its case's files; ask before they are read, and give it to `save`.

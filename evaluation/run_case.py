@@ -29,7 +29,7 @@ from evaluation.model.sliding_window import SlidingWindow
 from evaluation.options import LINF, Options
 from evaluation.protocol import EvaluationRun
 from evaluation.rows import MEAN_LABEL, with_worst
-from nnunetv2_lngswr.attacks import Bounds, ThreatModel, get_attack, run_attack
+from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.geometry import perturbation_norms
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
@@ -125,7 +125,6 @@ class _EvaluatedCase:
         )
         self.target = case.target(model.label_space).to(model.device)
         self.labels = _foreground(model.label_manager)
-        self.known: dict[str, torch.Tensor] = {}
         self.names = {_values(v): k for k, v in model.dataset_json["labels"].items()}
 
     def perturb(self, run: EvaluationRun) -> tuple[torch.Tensor, Columns]:
@@ -192,8 +191,6 @@ class _EvaluatedCase:
         arguments = dict(run.options)
         if self.surrogate is not None and run.function == "transfer":
             arguments["surrogate"] = self.surrogate
-        if run.name in self.known:
-            arguments["known"] = self.known[run.name]
         threat = ThreatModel(
             norm=run.norm or LINF, epsilon=float(run.epsilon or 0), unit=self.options.epsilon_unit
         )
@@ -206,10 +203,9 @@ class _EvaluatedCase:
             generator=torch.Generator().manual_seed(seed),
             **arguments,
         )
-        if get_attack(run.function).takes_known:
-            self.known[run.name] = found.perturbed  # budgets rise
         settings = {k: _plain(v) for k, v in found.settings.items() if k not in ("norm", "epsilon")}
         extras = {k: _plain(v) for k, v in found.extras.items()} | figures_of(found)
+        extras = {k: v for k, v in extras.items() if v == v}  # nan is no JSON
         return found.perturbed[0].detach().cpu(), {
             "seed": seed,
             "settings": settings,

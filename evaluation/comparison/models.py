@@ -74,6 +74,7 @@ def read_models(
         raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
     for of in parts:
         _refuse_twice(of)
+    _refuse_other_suites(parts)
     parts, lone_attacks = _with_common_attacks(parts)
     joined = [_joined(of) for of in parts]
     names = _telling_names(joined) if names is None else names
@@ -87,6 +88,23 @@ def read_models(
         _check_comparable(models[0], other)
         _check_same_inputs(models[0], other)
     return models, [*_notes(models, lone_attacks), *_notes_on_inputs(models)]
+
+
+def _refuse_other_suites(models: Sequence[Sequence[ComparedModel]]) -> None:
+    """Before attacks that not all have are left out: one of them may be the suite in a norm."""
+    first, *others = [part for of in models for part in of]
+    for other in others:
+        found = differences({"suite": _suite(first)}, {"suite": _suite(other)})
+        if found:
+            raise UserError(f"{first.place} and {other.place} are not comparable: {found[0]}")
+
+
+def _suite(model: ComparedModel) -> str | None:
+    """Such as 'worst-v1 in linf, l2'."""
+    suite = model.summary.get("suite")
+    runs = [r for r in model.rows if r["kind"] == "attack" and r["attack"].startswith(str(suite))]
+    norms = dict.fromkeys(r["norm"] for r in runs)
+    return suite and f"{suite} in {', '.join(norms)}"
 
 
 def _each(entry: Folders) -> Sequence[str | Path]:
@@ -210,7 +228,6 @@ def _settings(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
         **{key: options.get(key) for key in SAME_OPTIONS},
         # folders from before it existed have none
         "autocast": bool(options.get("autocast")),
-        "suite": model.summary.get("suite"),
         "best iterate": model.summary.get("best_iterate", BEST_ITERATE_BEFORE),
         "labels": [f"{key} {name}" for key, name in labels],
     }

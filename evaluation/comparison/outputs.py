@@ -76,6 +76,8 @@ def _markdown(
         "is smaller. "
         "Intervals and tests are about these trained models, not about training again.",
         "",
+        f"Suite: {baseline.summary.get('suite') or 'none, the attacks were named one by one'}.",
+        "",
         markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),
         "",
         *(f"- {m.name}: {m.place}" for m in models),

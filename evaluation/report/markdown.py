@@ -19,6 +19,7 @@ from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
 from evaluation.rows import is_noise
+from nnunetv2_lngswr.attacks.suites import suites_among
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
@@ -139,6 +140,16 @@ def _suite(summary: Summary) -> str:
             "Suite: none, the attacks were named one by one; compare only with reports of the same "
             "attacks and settings."
         )
+    others = [
+        a["attack"]
+        for a in summary["attacks"]
+        if a["norm"] and not is_noise(a) and not suites_among([a["attack"]])
+    ]
+    if others:
+        return (
+            f"Suite: **{suite}**, beside {', '.join(others)}, which count here: the suite's own "
+            f"numbers are in the rows {suite} below, and compare with those of other reports."
+        )
     return f"Suite: **{suite}**; compare only with reports of the same suite."
 
 
@@ -199,12 +210,7 @@ def _members(summary: Summary) -> list[str]:
         for r in records
     ]
     table = markdown_table(["suite", "norm", "epsilon", *names], body)
-    return [
-        "Lowest Dice so far after each member of the suite, on the preprocessed grid",
-        "",
-        table,
-        "",
-    ]
+    return [MEMBERS, "", table, ""]
 
 
 def _budget_table(rows: list[Record]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from evaluation.attack_figures import LATE_FALL, NON_FINITE
 from evaluation.rows import MEAN_LABEL, Row, is_noise
+from nnunetv2_lngswr.attacks.suites import suites_among
 
 CONVERGED_FALL = 0.01
 AGREEING_RANGE = 0.1
@@ -56,12 +57,10 @@ def _not_converged(rows: Iterable[Row]) -> Iterable[str]:
         falls = [f for f in (_extras(r).get(LATE_FALL) for r in cases) if f is not None]
         fall = sum(falls) / max(len(falls), 1)
         if fall > CONVERGED_FALL:
-            steps = cases[0]["steps"]
-            now = "" if steps is None else f" (now {steps})"
             yield (
                 f"Warning: {_title(run)} has not converged: Dice fell by {100 * fall:.1f} points "
-                f"over the last quarter of its steps, mean over {len(falls)} cases. Raise "
-                f"--steps{now}."
+                f"over the last quarter of its steps, mean over {len(falls)} cases. "
+                f"{_advice(run[0], cases[0]['steps'])}"
             )
 
 
@@ -83,9 +82,23 @@ def _disagreeing(rows: Iterable[Row]) -> Iterable[str]:
                 f"Warning: attacks at {norm} {epsilon} differ by more than "
                 f"{100 * AGREEING_RANGE:.0f} points of Dice in {len(far)} of {len(cases)} cases, "
                 f"most in {worst}: {high['attack']} {100 * high['dice']:.1f}, "
-                f"{low['attack']} {100 * low['dice']:.1f}. Quote worst_{norm}, and raise --steps "
-                f"or --restarts of {high['attack']} where it is to stand alone."
+                f"{low['attack']} {100 * low['dice']:.1f}. Quote worst_{norm}"
+                + _advice_on_weaker(high["attack"])
             )
+
+
+def _advice(attack: str, steps: int | None) -> str:
+    """What to do about an attack that has not converged."""
+    if suites_among([attack]):
+        return "Look further beside the suite: --attacks worst apgd_dice --steps 200."
+    now = "" if steps is None else f" (now {steps})"
+    return f"Raise --steps{now}."
+
+
+def _advice_on_weaker(attack: str) -> str:
+    if suites_among([attack]):
+        return f", not {attack} alone."
+    return f", and raise --steps or --restarts of {attack} where it is to stand alone."
 
 
 def _range(rows: Sequence[Row]) -> float:

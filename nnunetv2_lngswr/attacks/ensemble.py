@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 
 from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
-from nnunetv2_lngswr.attacks.geometry import project_onto_ball
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.registry import run_attack
@@ -28,7 +27,6 @@ def ensemble(
     *,
     generator: torch.Generator,
     suite: str,
-    known: torch.Tensor | None = None,
 ) -> AttackResult:
     """The best point of all members of a suite.
 
@@ -38,19 +36,16 @@ def ensemble(
         As in `registry.run_attack`.
     suite
         A name of `suites.SUITES`.
-    known
-        (B, C, *spatial), a point to be at least as strong as, such as the best one of a smaller
-        ball, so that Dice never rises with the budget. No member starts from it: what they find
-        does not depend on the budgets that were run before.
 
     Returns
     -------
     AttackResult
-        Its histories hold the clean case or `known`, then the best point after each member.
-        `extras['dice_after_NAME']`, (B,): the lowest Dice after that member.
+        Its histories hold the clean case, then every candidate of each member and the best point
+        after it; nan for cases that were not run. `extras['dice_after_NAME']`, (B,): the lowest
+        Dice after that member.
     """
     best, judge = BestIterate(x, target, ball), get_loss(JUDGE)
-    best.evaluate(model, x if known is None else project_onto_ball(known, x, ball), judge)
+    best.evaluate(model, x, judge)
     chain = _Chain(best)
     extras = {}
     for member in SUITES[suite]:
@@ -94,7 +89,15 @@ class _Chain:
         best.forwards += found.forwards
         best.gradients += found.gradients
         best.non_finite[where] += found.non_finite
+        best.history += self._of_all_cases(found.loss_history, where)
+        best.dice_history += self._of_all_cases(found.dice_history, where)
         dice = torch.where(found.dice.isnan(), float("inf"), found.dice)
         better = dice <= self.dice[where]
         self.points[at[better.to(at.device)]] = found.perturbed[better.to(at.device)]
         self.dice[where[better]] = dice[better]
+
+    def _of_all_cases(self, history: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """(evaluations, n) of the cases `where` as (evaluations, B)."""
+        whole = torch.full((len(history), len(self.dice)), float("nan"), dtype=torch.float64)
+        whole[:, where] = history
+        return whole

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nnunetv2_lngswr.attacks.suites import SUITES, gradients_of
+from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX, Norm
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
@@ -53,10 +53,8 @@ class AttackSpec:
     own_steps: bool = False
     """Whether its steps are none of gradient ascent, so that --steps N without a name is not for
     them: Adam's at a small rate, or queries."""
-    gradients: int = 0
-    """Of the whole case, where steps and restarts do not say; 0 where they do."""
-    takes_known: bool = False
-    """Whether it takes `known`, a point to be at least as strong as."""
+    evaluations: tuple[int, int] | None = None
+    """(forwards, gradients) of the whole case, at most; None where steps and restarts say it."""
     control: str = ""
     """What the report calls it where it checks that no other attack is weaker; empty for attacks
     that are no control."""
@@ -169,8 +167,7 @@ ATTACKS: dict[str, AttackSpec] = _table(
             implementation="nnunetv2_lngswr.attacks.ensemble:ensemble",
             norms=_BOTH,
             options={"suite": suite},
-            gradients=gradients_of(suite),
-            takes_known=True,
+            evaluations=evaluations_of(suite),
             summary="the standard suite: the strongest point of a fixed ensemble",
         )
         for suite in SUITES

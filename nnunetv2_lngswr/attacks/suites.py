@@ -3,7 +3,7 @@
 A suite is run as one attack (ensemble.py). Its members run one after another, cheapest first; a
 member starts anew or goes on from the best point so far, and none runs on a case whose Dice is 0.
 Nothing of it can be set, so that `worst-v1` means the same in every report. What it was chosen by,
-and what brute force finds beyond it: docs/attacks.md. Imports no torch.
+and what brute force finds beyond it: docs/suite.md. Imports no torch.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ class Member:
     attack: str
     """Its registered name."""
     options: Mapping[str, Any]
-    """As `registry.run_attack` takes them, with `steps`."""
+    """As `registry.run_attack` takes them."""
+    gradients: int
+    """That it takes at most: a step's, and one at the start of every stage."""
     goes_on: bool = False
     """Whether it starts at the best point so far, which it must take as `start`."""
 
 
 SUITES: dict[str, tuple[Member, ...]] = {
     "worst-v1": (
-        Member(name="dice", attack="apgd_dice", options={"steps": 20}),
+        Member(name="dice", attack="apgd_dice", options={"steps": 20}, gradients=23),
         Member(
             name="dice_on",
             attack="apgd_dice",
             # larger radii first would leave the point behind that it goes on from
             options={"steps": 20, "radius_schedule": False},
+            gradients=21,
             goes_on=True,
         ),
     ),
@@ -59,17 +62,21 @@ def full_name(name: str) -> str:
     if name in NEWEST:
         return NEWEST[name]
     family, dash, _ = name.partition("-")
-    if dash and family in NEWEST and name.removesuffix("_l2") not in SUITES:
+    if dash and family in NEWEST and not suites_among([name]):
         raise UserError(f"unknown suite {name!r}; there are {', '.join(SUITES)}")
     return name
 
 
 def suites_among(names: Iterable[str]) -> list[str]:
     """Those of the names that are suites, whatever their norm, each once."""
-    found = [n.removesuffix("_l2") for n in names]
+    found = [n.removesuffix("_l2").removesuffix("_linf") for n in names]
     return list(dict.fromkeys(n for n in found if n in SUITES))
 
 
-def gradients_of(name: str) -> int:
-    """Gradients of the whole case that a suite takes at most, but for one per stage."""
-    return sum(member.options["steps"] for member in SUITES[name])
+def evaluations_of(name: str) -> tuple[int, int]:
+    """(forwards, gradients) of the whole case that a suite takes at most.
+
+    A forward for the clean case and for each member's best point, and the members' own gradients.
+    """
+    members = SUITES[name]
+    return 1 + len(members), sum(member.gradients for member in members)

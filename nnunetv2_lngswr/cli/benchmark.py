@@ -97,7 +97,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         default=Options.preset,
-        help=f"{presets}; search attacks by PGD Linf alone, to choose settings (%(default)s)",
+        help=f"{presets}; search attacks in Linf alone, to choose settings (%(default)s)",
     )
     add(
         "--settings",

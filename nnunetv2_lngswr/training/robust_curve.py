@@ -1,8 +1,9 @@
 """The robust curve: the attacks that draw it, pseudo Dice under them, its average, the detector.
 
-PGD on CE goes on raising what is wrong already and overstates how robust a network is, by up to 17
-points of Dice. So the strong attack of the curve is Auto-PGD on soft Dice (`attacks.apgd_dice`) in
-as few steps. FGSM stands beside it, since catastrophic overfitting is seen by both.
+PGD on CE goes on raising what is wrong already and overstates how robust a network is. So the
+strong attack of the curve is Auto-PGD on soft Dice (`attacks.apgd_dice`) in as few steps, which
+still leaves more than the standard suite does. FGSM stands beside it, since catastrophic
+overfitting is seen by both.
 """
 
 from __future__ import annotations

@@ -82,13 +82,22 @@ BAD = {
     ),
     "steps of the suite": (["--steps", "5"], "steps cannot be set: worst-v1 is fixed"),
     "restarts of the suite": (
-        ["--attacks", "worst-v1", "noise", "--restarts", "5"],
+        ["--attacks", "worst-v1", "--restarts", "5"],
         "restarts cannot be set: worst-v1 is fixed",
     ),
     "steps of the suite by name": (
         ["--attacks", "worst", "apgd", "--steps", "worst-v1=5"],
         "steps of worst-v1 cannot be set",
     ),
+    "steps of the suite by its short name": (
+        ["--attacks", "worst", "apgd", "--steps", "worst=5"],
+        "steps of worst-v1 cannot be set",
+    ),
+    "steps that reach no attack": (
+        ["--attacks", "worst", "square", "--steps", "5"],
+        "steps cannot be set: worst-v1 is fixed",
+    ),
+    "what is only derived": (["--attacks", "worst_l2"], "the suite in L2 alone is worst-v1_l2"),
     "suite of a version that is not there": (
         ["--attacks", "worst-v9"],
         "unknown suite 'worst-v9'; there are worst-v1",

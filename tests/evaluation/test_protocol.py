@@ -70,6 +70,9 @@ def test_the_suite_runs_with_its_control_in_every_norm_that_has_budgets():
     in_hu = {"epsilon_unit": "original", "epsilons": [4]}
     assert runs(["worst"], **in_hu) == [control[0], suite[0]]
     assert runs(["worst-v1_l2"]) == [suite[1]]
+    assert runs(["worst-v1_linf"]) == [("worst-v1_linf", "linf")]
+    with pytest.raises(ValueError, match="attack worst-v1 has no budgets: give --epsilons or"):
+        runs(["worst"], epsilons=["none"], epsilons_l2="none")
     assert runs(["worst", "apgd", "noise"]) == control + suite + [("apgd", "linf")]
     assert Options(attacks=["worst"]).suite == Options(attacks=["worst-v1_l2"]).suite == "worst-v1"
     assert Options(attacks=["apgd", "worst_linf"]).suite is None

@@ -160,8 +160,12 @@ def test_what_was_left_unfinished_then_is_refused_and_what_was_finished_says_by_
     out = made / "out_vanilla"
     assert run(made, "vanilla", out).finished
     assert json.loads((out / "summary.json").read_text())["best_iterate"] == "loss"
-    (out / "summary.json").unlink()
+    before = (out / "cases.csv").read_bytes()
     sorted((out / "parts").glob("*.json"))[0].unlink()
+    with pytest.raises(ValueError, match="finished by an earlier version, whose attacks returned"):
+        run(made, "vanilla", out)
+    assert (out / "cases.csv").read_bytes() == before
+    (out / "summary.json").unlink()
     with pytest.raises(ValueError, match="best_iterate: was null, is dice"):
         run(made, "vanilla", out)
 

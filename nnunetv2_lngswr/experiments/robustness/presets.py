@@ -106,11 +106,8 @@ def evaluation_options(
     if attacks is not None:
         check_names(Options(attacks=tuple(attacks)))
         changed = [o for o in changed if not _is_steps_of_another(o, attacks)]
-        changed = [
-            o
-            for o, following in zip(changed, [*changed[1:], "--"])
-            if o != "--steps" or not following.startswith("--")
-        ]
+        changed = _without_option(changed, "--steps")
+        changed = _without_option(changed, "--epsilons-l2", "none")
         changed = _with_option(changed, "--attacks", *attacks)
     if max_cases is not None:
         changed = _with_option(changed, "--max-cases", str(max_cases))
@@ -120,6 +117,17 @@ def evaluation_options(
 def _is_steps_of_another(option: str, attacks: Sequence[str]) -> bool:
     """Whether this is ATTACK=STEPS of an attack that is not run."""
     return bool(re.fullmatch(r"\w+=\d+", option)) and option.split("=")[0] not in attacks
+
+
+def _without_option(options: Sequence[str], name: str, *values: str) -> list[str]:
+    """Without it where it has just these values."""
+    words = [name, *values]
+    for start in range(len(options) - len(values)):
+        end = start + len(words)
+        ends = end == len(options) or options[end].startswith("--")
+        if ends and [*options[start:end]] == words:
+            return [*options[:start], *options[end:]]
+    return list(options)
 
 
 def _with_option(options: Sequence[str], name: str, *values: str) -> list[str]:

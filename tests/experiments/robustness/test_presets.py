@@ -18,6 +18,9 @@ def test_other_attacks_and_cases_take_the_place_of_the_presets():
         7,
     )
     assert options == ("--attacks", "fgsm", "--steps", "10", "--disable_tta", "--max-cases", "7")
+    # nor do other attacks go without budgets, since the preset's had none of theirs
+    linf = ("--attacks", "worst", "--epsilons-l2", "none", "--disable_tta")
+    assert evaluation_options(linf, ["pgd_l2"], None) == ("--attacks", "pgd_l2", "--disable_tta")
     assert evaluation_options(options, ["noise", "fgsm"], 8)[-4:] == (
         "10",
         "--disable_tta",
