@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not i
 
 from benchmarks.saving import command_line
 from evaluation.protocol import GRADIENT_COST
+from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.utils.files import write_file
 
 BEATS = 0.002
@@ -44,7 +45,7 @@ def main() -> None:
     models = _read([folder / "measured.jsonl" for folder in args.folders])
     halves = {half: _half(models, args.groups, half) for half in (0, 1)}
     found = {
-        "command": command_line("worst_suite_table", sys.argv[1:]),
+        **conditions(command_line("worst_suite_table", sys.argv[1:]), "cpu", 1),
         "models": [_of_model(key, cases, args.suite) for key, cases in models.items()],
         "greedy": {half: greedy(of) for half, of in halves.items()},
         "margin": {half: _margins(of, args.suite) for half, of in halves.items()},
