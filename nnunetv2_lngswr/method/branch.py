@@ -15,6 +15,7 @@ from nnunetv2_lngswr.method.fusion import DynamicMultiScaleFusion
 from nnunetv2_lngswr.method.noise import LayerwiseNoise
 from nnunetv2_lngswr.method.prior import FrequencyPrior
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+from nnunetv2_lngswr.method.scales import Scales
 
 PRIOR_SIGMA_WITHOUT_NOISE = 0.5
 """Standard deviations of a channel."""
@@ -32,6 +33,7 @@ class Branch(nn.Module):
     sigma : largest amplitude of the noise, in standard deviations of a channel
     reconstruct : whether to reconstruct
     fuse : whether to add the dynamic multi-scale fusion
+    scales : of the noise, see `scales`; None: the noise's own
     """
 
     def __init__(
@@ -44,15 +46,18 @@ class Branch(nn.Module):
         sigma: float,
         reconstruct: bool,
         fuse: bool = False,
+        scales: Scales | None = None,
     ):
         super().__init__()
         self.noise = self.prior = self.reconstruction = self.convolution = self.fusion = None
+        grid = {"scales": scales, "random_grid": config.noise_random_grid}
         injected_sigma = PRIOR_SIGMA_WITHOUT_NOISE
         if config.noise and sigma > 0:
             self.noise = LayerwiseNoise(
                 sigma,
                 spectrum=config.noise_spectrum,
                 random_amplitude=config.noise_random_amplitude,
+                **grid,
             )
             injected_sigma = self.noise.nominal_sigma
         if axes and (reconstruct or self.noise is not None):
@@ -63,6 +68,7 @@ class Branch(nn.Module):
                 spectrum=config.noise_spectrum,
                 wavelet=config.wavelet,
                 momentum=config.prior_momentum,
+                **grid,
             )
         if axes and reconstruct:
             by_convolution = config.fusion == "conv"
