@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from nnunetv2_lngswr.method.bands import SPECTRA
 from nnunetv2_lngswr.method.chunks import chunks
 from nnunetv2_lngswr.method.scales import Scales
-from nnunetv2_lngswr.method.upsampling import add_upsampled, upsampled
+from nnunetv2_lngswr.method.upsampling import add_broadcast, add_upsampled, upsampled
 from nnunetv2_lngswr.method.wavelet import analysis_matrix
 
 MULTISCALE_STRIDES = (1, 2, 4, 8)
@@ -300,7 +300,9 @@ def _noise(
         # whole blocks, of which some are cut off
         whole = [-(-length // f) * f for length, f in zip(sizes[i], by)]
         fine = draw((*shape[:2], *whole), out=None if i else out)[0]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and shifts is None:
+            add_broadcast(fine, noise, by)
+        elif torch.compiler.is_compiling():
             fine = fine + upsampled(noise, whole, by, by_axis[i])
         else:
             add_upsampled(fine, noise, by, by_axis[i])

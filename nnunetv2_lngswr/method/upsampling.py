@@ -33,6 +33,17 @@ def upsampled(
     return coarse
 
 
+def add_broadcast(fine: Tensor, coarse: Tensor, by: Sequence[int]) -> None:
+    """fine += `upsampled` coarse, where no sample is shifted. For compiled code, in 3D the faster
+    way."""
+    rows = coarse if by[-1] == 1 else torch.stack((coarse, coarse), dim=-1).flatten(-2)
+    shape = list(fine.shape[:2])
+    for axis, (length, f) in enumerate(zip(coarse.shape[2:-1], by)):
+        shape += [length, f]
+        rows = rows.unsqueeze(3 + 2 * axis)
+    fine.view(*shape, fine.shape[-1]).add_(rows)
+
+
 def add_upsampled(
     fine: Tensor, coarse: Tensor, by: Sequence[int], shift: Sequence[Tensor | None]
 ) -> None:
@@ -67,8 +78,7 @@ def _first_and_second(coarse: Tensor, axis: int, shift: Tensor | None) -> tuple[
 
 
 def _interleaved(even: Tensor, odd: Tensor) -> Tensor:
-    """(..., n) and (..., n) -> (..., 2n), in turn; torch.stack takes three times as long on CPU."""
-    pairs = even.new_empty((*even.shape, 2))
-    pairs[..., 0] = even
-    pairs[..., 1] = odd
-    return pairs.flatten(-2)
+    """(..., n) and (..., n) -> (..., 2n), in turn."""
+    if even.device.type == "cpu":  # in single precision; a fifth of what torch.stack takes there
+        return torch.view_as_real(torch.complex(even, odd)).flatten(-2)
+    return torch.stack((even, odd), dim=-1).flatten(-2)

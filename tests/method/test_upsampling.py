@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nnunetv2_lngswr.method.upsampling import add_upsampled, upsampled
+from nnunetv2_lngswr.method.upsampling import add_broadcast, add_upsampled, upsampled
 
 CASES = [
     ((6, 8), (2, 2)),
@@ -30,7 +30,7 @@ def looked_up(coarse: torch.Tensor, lengths, by, begins) -> torch.Tensor:
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("samples", [1, 6])
 @pytest.mark.parametrize("lengths, by", CASES)
-def test_both_ways_are_the_looked_up_one(lengths, by, samples, shifted, rng):
+def test_all_ways_are_the_looked_up_one(lengths, by, samples, shifted, rng):
     sizes = [n if f == 1 else n // 2 + shifted for n, f in zip(lengths, by)]
     coarse = torch.randn((samples, 3, *sizes), generator=rng)
     fine = torch.randn((samples, 3, *lengths), generator=rng)
@@ -44,3 +44,7 @@ def test_both_ways_are_the_looked_up_one(lengths, by, samples, shifted, rng):
     total = fine.clone()
     add_upsampled(total, coarse, by, shift)
     assert torch.equal(total, fine + expected)
+    if not shifted:
+        total = fine.clone()
+        add_broadcast(total, coarse, by)
+        assert torch.equal(total, fine + expected)
