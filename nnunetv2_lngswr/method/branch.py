@@ -15,6 +15,7 @@ from nnunetv2_lngswr.method.fusion import DynamicMultiScaleFusion
 from nnunetv2_lngswr.method.noise import LayerwiseNoise
 from nnunetv2_lngswr.method.prior import FrequencyPrior
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
+from nnunetv2_lngswr.method.scales import Scales
 
 PRIOR_SIGMA_WITHOUT_NOISE = 0.5
 """Standard deviations of a channel."""
@@ -39,6 +40,8 @@ class Branch(nn.Module):
         Whether to reconstruct.
     fuse
         Whether to add the dynamic multi-scale fusion.
+    scales
+        Of the noise, as `scales.py` gives them; None: the noise's own.
     """
 
     def __init__(
@@ -51,15 +54,18 @@ class Branch(nn.Module):
         sigma: float,
         reconstruct: bool,
         fuse: bool = False,
+        scales: Scales | None = None,
     ):
         super().__init__()
         self.noise = self.prior = self.reconstruction = self.convolution = self.fusion = None
+        grid = {"scales": scales, "random_grid": config.noise_random_grid}
         injected_sigma = PRIOR_SIGMA_WITHOUT_NOISE
         if config.noise and sigma > 0:
             self.noise = LayerwiseNoise(
                 sigma,
                 spectrum=config.noise_spectrum,
                 random_amplitude=config.noise_random_amplitude,
+                **grid,
             )
             injected_sigma = self.noise.nominal_sigma
         if axes and (reconstruct or self.noise is not None):
@@ -70,6 +76,7 @@ class Branch(nn.Module):
                 spectrum=config.noise_spectrum,
                 wavelet=config.wavelet,
                 momentum=config.prior_momentum,
+                **grid,
             )
         if axes and reconstruct:
             by_convolution = config.fusion == "conv"

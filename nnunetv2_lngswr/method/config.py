@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_lngswr.method.bands import HAAR, SPECTRA, check_wavelet, subbands
-from nnunetv2_lngswr.method.checks import is_bool, is_share, require, require_count, require_size
+from nnunetv2_lngswr.method.checks import (
+    is_bool,
+    is_int,
+    is_share,
+    require,
+    require_count,
+    require_size,
+)
 
 FUSIONS = ("mix", "conv")
 _SWITCHES = (
     "noise",
     "noise_random_amplitude",
+    "noise_random_grid",
     "reconstruction",
     "reconstruct_input",
     "reconstruct_stages",
@@ -43,7 +51,13 @@ class LNGSWRConfig:
     noise_random_amplitude: bool = True
     """Draw the amplitude per sample from U(0, largest) rather than using the largest."""
     noise_spectrum: str = "multiscale"
-    """"white" or "multiscale" (white noise at strides 1, 2, 4, 8, summed)."""
+    """"white" or "multiscale" (white noise at strides 1, 2, 4, 8, ..., summed)."""
+    noise_max_stride: int | None = None
+    """Largest stride of the multiscale noise, a power of two, in voxels of the network's input: a
+    feature map has the strides that remain at its resolution, and none longer than itself. None: 1,
+    2, 4 and 8 voxels of each feature map."""
+    noise_random_grid: bool = False
+    """Draw at every step and for every sample where the blocks of the multiscale noise begin."""
     noise_ramp_up: float = 0.5
     """Share of the epochs over which the amplitudes grow from 0, linearly step by step."""
 
@@ -88,6 +102,8 @@ class LNGSWRConfig:
         for name in ("noise_sigma_input", "noise_sigma_stages"):
             require_size(name, getattr(self, name))
         require("noise_spectrum", self.noise_spectrum, SPECTRA.__contains__, _one_of(SPECTRA))
+        largest = self.noise_max_stride
+        require("noise_max_stride", largest, _is_stride, "a power of two (1, 2, 4, ...), or null")
         stage = self.reconstruct_from_stage
         require_count("reconstruct_from_stage", stage, "an integer >= 0", least=0, most=100)
         check_wavelet(self.wavelet)
@@ -134,6 +150,10 @@ def _band_gain(band: str, directional: list[float], diagonal: float) -> float:
     if not high:
         return 1.0
     return directional[high[0]] if len(high) == 1 else diagonal
+
+
+def _is_stride(value: Any) -> bool:
+    return value is None or (is_int(value) and value > 0 and value.bit_count() == 1)
 
 
 def _one_of(names: tuple[str, ...]) -> str:

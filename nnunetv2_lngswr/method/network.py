@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_lngswr.method.bands import subbands
 from nnunetv2_lngswr.method.branch import Branch
 from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.scales import Scales, check_max_stride, scales_up_to
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ def attach(
     *,
     strides: Sequence[int | Sequence[int]] | None = None,
     features: Sequence[int] | None = None,
+    patch_size: Sequence[int] | None = None,
 ) -> nn.Module:
     """Add LNG-SWR to `network`, in place, and return it.
 
@@ -49,11 +51,14 @@ def attach(
     strides, features
         Per stage, what it pools by (a number or one per axis) and its channels; read from
         ``encoder.strides`` and ``encoder.output_channels`` when not given.
+    patch_size
+        Voxels per axis of what the network is trained on; needed with ``noise_max_stride``.
 
     Raises
     ------
     ValueError
-        The network has no such encoder, or LNG-SWR already.
+        The network has no such encoder, or LNG-SWR already; ``noise_max_stride`` without a patch,
+        or larger than it.
     """
     encoder, stages = _encoder_of(network)
     strides = getattr(encoder, "strides", None) if strides is None else strides
@@ -68,7 +73,7 @@ def attach(
     rank = len(first.kernel_size)
     per_axis = [(s,) * rank if isinstance(s, int) else tuple(s) for s in strides]
 
-    lngswr = LNGSWR(features, per_axis, first.in_channels, config)
+    lngswr = LNGSWR(features, per_axis, first.in_channels, config, patch_size=patch_size)
     encoder.add_module(NAME, lngswr)
     encoder.register_forward_pre_hook(lngswr.image.before_encoder)
     _, *branches = (branch for _, branch in lngswr.branches())
@@ -101,6 +106,8 @@ class LNGSWR(nn.Module):
         Of the encoder's input.
     config
         The settings of the method.
+    patch_size
+        Voxels per axis; needed with ``noise_max_stride``.
     """
 
     def __init__(
@@ -109,9 +116,12 @@ class LNGSWR(nn.Module):
         strides: Sequence[Sequence[int]],
         image_channels: int,
         config: LNGSWRConfig,
+        *,
+        patch_size: Sequence[int] | None = None,
     ):
         super().__init__()
         self.config = config
+        on_image, *on_stages = _noise_scales(config.noise_max_stride, strides, patch_size)
         rank = len(strides[0])
         axes = [tuple(a for a, stride in enumerate(s) if stride > 1) for s in strides]
         self.image = Branch(
@@ -121,6 +131,7 @@ class LNGSWR(nn.Module):
             config,
             sigma=config.noise_sigma_input,
             reconstruct=config.reconstruction and config.reconstruct_input,
+            scales=on_image,
         )
         last = len(features) - 1
         self.stages = nn.ModuleList(
@@ -132,6 +143,7 @@ class LNGSWR(nn.Module):
                 sigma=config.noise_sigma_stages,
                 reconstruct=_reconstructs(config, s, last),
                 fuse=config.bottleneck_fusion and s == last,
+                scales=on_stages[s],
             )
             for s, channels in enumerate(features)
         )
@@ -231,6 +243,24 @@ def _one_for_each_stage(name: str, values: Sequence[T] | None, stages: int) -> S
             f"attach needs {name}, one entry for each of the {stages} stages, got {values}"
         )
     return values
+
+
+def _noise_scales(
+    max_stride: int | None, strides: Sequence[Sequence[int]], patch_size: Sequence[int] | None
+) -> list[Scales | None]:
+    """Scales of the noise on the image and after every stage; None where nothing limits them."""
+    if max_stride is None:
+        return [None] * (1 + len(strides))
+    if patch_size is None:
+        raise ValueError(f"noise_max_stride needs a patch_size, got {max_stride} without one")
+    check_max_stride(max_stride, patch_size)
+    ratio, extent = [1] * len(patch_size), list(patch_size)
+    scales: list[Scales | None] = [scales_up_to(max_stride, ratio, extent)]
+    for stride in strides:
+        ratio = [r * s for r, s in zip(ratio, stride)]
+        extent = [-(-length // s) for length, s in zip(extent, stride)]
+        scales.append(scales_up_to(max_stride, ratio, extent))
+    return scales
 
 
 def _reconstructs(config: LNGSWRConfig, stage: int, last: int) -> bool:

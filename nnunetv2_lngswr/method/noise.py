@@ -8,8 +8,9 @@ U(0, sigma_max), or is sigma_max itself. n is made of uniform variates: on CPU t
 the time of normal ones, whose generation is serial and was half of what LNG-SWR cost.
 
 Two spectra. ``white``: independent voxels. ``multiscale``: the sum of white noise at strides 1, 2,
-4 and 8, nearest-upsampled and normalised, so that energy falls into the low band too, which the
-reconstruction keeps.
+4 and 8, or at those of `scales`, nearest-upsampled and normalised, so that energy falls into the
+low band too, which the reconstruction keeps. Its blocks begin at the first voxel, or, with a random
+grid, at a place of each sample's own, drawn at every step.
 
 Randomness. Eager code draws from a generator of this module's own, which `LayerwiseNoise.seed`
 sets, so that noise never disturbs the stream that augmentation draws from. A ``torch.Generator``
@@ -21,7 +22,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -29,9 +31,13 @@ from torch import Tensor, nn
 
 from nnunetv2_lngswr.method.bands import SPECTRA
 from nnunetv2_lngswr.method.chunks import chunks
+from nnunetv2_lngswr.method.scales import Scales
+from nnunetv2_lngswr.method.upsampling import add_broadcast, add_upsampled, upsampled
 from nnunetv2_lngswr.method.wavelet import analysis_matrix
 
 MULTISCALE_STRIDES = (1, 2, 4, 8)
+FILTER_WINDOW = 256
+"""Taps; more than any wavelet's filter has."""
 _SD_INT8 = ((2**16 - 1) / 12) ** 0.5  # of the 2**8 equally likely values, in steps
 
 
@@ -49,6 +55,11 @@ class LayerwiseNoise(nn.Module):
         "white" or "multiscale".
     random_amplitude
         Draw sigma per sample from U(0, sigma_max) rather than using sigma_max.
+    scales
+        Strides of the multiscale noise per scale and axis, see `scales`; None: 1, 2, 4 and 8 along
+        every axis.
+    random_grid
+        Draw per sample where the blocks of the multiscale noise begin.
 
     Raises
     ------
@@ -59,7 +70,13 @@ class LayerwiseNoise(nn.Module):
     strength: Tensor
 
     def __init__(
-        self, sigma_max: float, *, spectrum: str = "multiscale", random_amplitude: bool = True
+        self,
+        sigma_max: float,
+        *,
+        spectrum: str = "multiscale",
+        random_amplitude: bool = True,
+        scales: Scales | None = None,
+        random_grid: bool = False,
     ):
         super().__init__()
         if not sigma_max >= 0:
@@ -69,6 +86,8 @@ class LayerwiseNoise(nn.Module):
         self.sigma_max = float(sigma_max)
         self.spectrum = spectrum
         self.random_amplitude = random_amplitude
+        self.scales = scales
+        self.random_grid = random_grid
         # a tensor: compiled code is not compiled anew when it changes
         self.register_buffer("strength", torch.ones(()), persistent=False)
         self._seed = secrets.randbits(63)
@@ -111,10 +130,15 @@ class LayerwiseNoise(nn.Module):
                 (x.shape[0], 1, *ones), device=x.device, dtype=amplitude.dtype, generator=generator
             )
         amplitude = amplitude.expand(*x.shape[:2], *ones)
+        scales = _scales(self.spectrum, len(ones), self.scales)
+        shifts = None
+        if self.random_grid and len(scales) > 1:
+            bits = (x.shape[0], len(scales) - 1, len(ones), 1, *ones)
+            shifts = torch.rand(bits, device=x.device, generator=generator) < 0.5
         if not compiled:
-            return _AddNoise.apply(x, amplitude, self.spectrum, generator)
+            return _AddNoise.apply(x, amplitude, scales, shifts, generator)
         kind = {"dtype": x.dtype, "device": x.device, "generator": None}
-        return x + _noise(x.shape, amplitude, spectrum=self.spectrum, **kind)
+        return x + _noise(x.shape, amplitude, shifts, scales=scales, **kind)
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -124,7 +148,8 @@ class LayerwiseNoise(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"sigma_max={self.sigma_max}, spectrum={self.spectrum!r}, "
-            f"random_amplitude={self.random_amplitude}"
+            f"random_amplitude={self.random_amplitude}, scales={self.scales}, "
+            f"random_grid={self.random_grid}"
         )
 
 
@@ -134,20 +159,24 @@ class _AddNoise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, amplitude: Tensor, spectrum: str, generator: torch.Generator
+        ctx,
+        x: Tensor,
+        amplitude: Tensor,
+        scales: Scales,
+        shifts: Tensor | None,
+        generator: torch.Generator,
     ) -> Tensor:
         result = torch.empty_like(x)
-        draw = partial(
-            _noise, spectrum=spectrum, dtype=x.dtype, device=x.device, generator=generator
-        )
+        draw = partial(_noise, scales=scales, dtype=x.dtype, device=x.device, generator=generator)
         for chunk in chunks(x):
             of, out = x[chunk], result[chunk]
-            torch.add(of, draw(of.shape, amplitude[chunk], out=out), out=out)
+            shifted = None if shifts is None else shifts[chunk[0]]
+            torch.add(of, draw(of.shape, amplitude[chunk], shifted, out=out), out=out)
         return result
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 def channel_sd(x: Tensor) -> Tensor:
@@ -169,56 +198,126 @@ def channel_sd(x: Tensor) -> Tensor:
     return (x - x.mean(dims, keepdim=True)).square_().mean(dims).sqrt()
 
 
-def noise_band_energy(spectrum: str, wavelet: str, n_axes: int) -> np.ndarray:
+def noise_band_energy(
+    spectrum: str,
+    wavelet: str,
+    n_axes: int,
+    *,
+    scales: Scales | None = None,
+    random_grid: bool = False,
+) -> np.ndarray:
     """Closed form of unit noise's energy per coefficient in each band.
 
     White noise stays white under an orthonormal transform: 1 in every band. Noise of stride s has
     along one axis the covariance 1[floor(i/s) = floor(j/s)], and over several axes the product of
     these; so its energies are products of one-axis energies, the mean over the band's filters h of
-    sum_ij h_i h_j 1[floor(i/s) = floor(j/s)].
+    sum_ij h_i h_j 1[floor(i/s) = floor(j/s)]. With a random grid it is the expectation over the
+    places where the blocks begin, which the axes have each for itself.
+
+    Parameters
+    ----------
+    spectrum, wavelet
+        Of the noise and of the transform.
+    n_axes
+        How many axes are transformed.
+    scales
+        Of the multiscale noise, along the transformed axes; None: strides 1, 2, 4 and 8.
+    random_grid
+        Whether the blocks begin anywhere.
 
     Returns
     -------
     (2**n_axes,), ordered as `bands.subbands`
     """
-    strides = MULTISCALE_STRIDES if spectrum == "multiscale" else (1,)
-    # whole blocks of every stride, and longer than any filter: no border effect
-    length = 8 * max(strides) * 4
-    low, high = analysis_matrix(wavelet, length).reshape(2, length // 2, length)
+    scales = _scales(spectrum, n_axes, scales)
     energies = np.zeros(2**n_axes)
-    for stride in strides:
-        one_axis = [
-            np.square(h.reshape(len(h), -1, stride).sum(-1)).sum(-1).mean() for h in (low, high)
-        ]
+    for strides in scales:
         all_axes = np.ones(1)
-        for _ in range(n_axes):
-            all_axes = np.kron(all_axes, one_axis)
-        energies += all_axes / len(strides)
+        for stride in strides:
+            all_axes = np.kron(all_axes, _one_axis_energy(wavelet, stride, random_grid))
+        energies += all_axes / len(scales)
     return energies
 
 
-def _noise(
-    shape, amplitude: Tensor, *, spectrum: str, dtype, device, generator, out: Tensor | None = None
-) -> Tensor:
-    """Noise of `shape` (N, C, *spatial), mean 0 and standard deviation `amplitude` (N, C, 1, ...);
-    `out`: memory to make it in, if it fits."""
-    draw = partial(_uniform, dtype=dtype, device=device, generator=generator)
+@cache
+def _one_axis_energy(wavelet: str, stride: int, random_grid: bool) -> tuple[float, float]:
+    """Energy of noise of one stride in the low and in the high band of one axis.
+
+    A band's filters are one filter, moved by even numbers of voxels; all these places relative to
+    the blocks are equally frequent, and with a random grid so are the odd ones.
+    """
+    matrix = analysis_matrix(wavelet, FILTER_WINDOW)
+    energies = []
+    for first in (0, FILTER_WINDOW // 2):
+        taps = matrix[first + FILTER_WINDOW // 4]  # from the middle: in one piece
+        sums = []
+        for place in range(0, stride, 1 if random_grid else 2):
+            tail = -(place + FILTER_WINDOW) % stride
+            blocks = np.pad(taps, (place, tail)).reshape(-1, stride).sum(-1)
+            sums.append(np.square(blocks).sum())
+        energies.append(float(np.mean(sums)))
+    return energies[0], energies[1]
+
+
+def _scales(spectrum: str, n_axes: int, scales: Scales | None) -> Scales:
+    """What the spectrum is made of: `scales` and their default are of the multiscale one."""
     if spectrum == "white":
-        noise, mean, sd = draw(shape, out=out)
-        noise.sub_(mean)
-    else:
-        # coarse to fine; a scale has even sizes, so that the coarser one covers it in whole blocks
-        sizes = [tuple(shape[2:])]
-        for _ in MULTISCALE_STRIDES[1:]:
-            sizes.append(tuple((length + 1) // 2 for length in sizes[-1]))
-        noise, mean, sd = draw((*shape[:2], *sizes[-1]))
-        noise.sub_(len(sizes) * mean)  # of all scales at once, where it costs least
-        for size, coarse in zip(sizes[-2::-1], sizes[:0:-1]):
-            fine = draw((*shape[:2], *(2 * length for length in coarse)), out=out)[0]
-            noise = _crop(_add_doubled(fine, noise), size)
-        sd *= len(sizes) ** 0.5
+        return ((1,) * n_axes,)
+    return scales or tuple((stride,) * n_axes for stride in MULTISCALE_STRIDES)
+
+
+def _noise(
+    shape,
+    amplitude: Tensor,
+    shifts: Tensor | None,
+    *,
+    scales: Scales,
+    dtype,
+    device,
+    generator,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Noise of `shape` (N, C, *spatial), mean 0 and standard deviation `amplitude` (N, C, 1, ...).
+
+    `shifts` (N, scales - 1, axes, 1, 1, ...): whether a sample's blocks of the next coarser scale
+    begin one block of this scale before the first; None: no. `out`: memory to make it in, if it
+    fits.
+    """
+    draw = partial(_uniform, dtype=dtype, device=device, generator=generator)
+    factors = [
+        tuple(c // f for f, c in zip(fine, coarse)) for fine, coarse in zip(scales, scales[1:])
+    ]
+    sizes = [tuple(shape[2:])]
+    for by in factors:
+        sizes.append(_blocks(sizes[-1], by, shifted=shifts is not None))
+    # coarse to fine
+    noise, mean, sd = draw((*shape[:2], *sizes[-1]), out=None if factors else out)
+    by_axis = [[None] * len(sizes[0])] * len(factors)
+    if shifts is not None:
+        by_axis = [scale.unbind(1) for scale in shifts.to(noise.dtype).unbind(1)]
+    noise.sub_(len(sizes) * mean)  # of all scales at once, where it costs least
+    for i, by in reversed(list(enumerate(factors))):
+        # whole blocks, of which some are cut off
+        whole = [-(-length // f) * f for length, f in zip(sizes[i], by)]
+        fine = draw((*shape[:2], *whole), out=None if i else out)[0]
+        if torch.compiler.is_compiling() and shifts is None:
+            add_broadcast(fine, noise, by)
+        elif torch.compiler.is_compiling():
+            fine = fine + upsampled(noise, whole, by, by_axis[i])
+        else:
+            add_upsampled(fine, noise, by, by_axis[i])
+        noise = _crop(fine, sizes[i])
+    sd *= len(sizes) ** 0.5
     # before the cast: fp16 would round the sums of scales
     return noise.mul_((amplitude / sd).to(noise.dtype)).to(dtype)
+
+
+def _blocks(lengths: Sequence[int], by: Sequence[int], *, shifted: bool) -> tuple[int, ...]:
+    """How many blocks of `by` (1 or 2) voxels cover each axis; one more where they may be shifted,
+    since the last one then begins within."""
+    return tuple(
+        length if f == 1 else (length + 1) // 2 + shifted for length, f in zip(lengths, by)
+    )
 
 
 def _uniform(
@@ -236,17 +335,6 @@ def _uniform(
     if out is None or out.shape != shape or out.dtype != torch.float32 or not out.is_contiguous():
         return draws.float(), -0.5, _SD_INT8
     return out.copy_(draws), -0.5, _SD_INT8
-
-
-def _add_doubled(fine: Tensor, coarse: Tensor) -> Tensor:
-    """fine += coarse, nearest-upsampled by 2 on every axis, with no temporary of fine's size."""
-    rows = torch.stack((coarse, coarse), dim=-1).flatten(-2)
-    shape = list(fine.shape[:2])
-    for axis, length in enumerate(coarse.shape[2:-1]):
-        shape += [length, 2]
-        rows = rows.unsqueeze(3 + 2 * axis)
-    fine.view(*shape, fine.shape[-1]).add_(rows)
-    return fine
 
 
 def _crop(x: Tensor, spatial: tuple[int, ...]) -> Tensor:

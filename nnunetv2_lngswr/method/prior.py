@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nnunetv2_lngswr.method.bands import subbands
 from nnunetv2_lngswr.method.noise import noise_band_energy
+from nnunetv2_lngswr.method.scales import Scales
 from nnunetv2_lngswr.method.wavelet import band_energy, transformable_axes
 
 ENOUGH = 2**14
@@ -41,6 +42,8 @@ class FrequencyPrior(nn.Module):
         Of the noise and of the transform.
     momentum
         Weight of the newest step in the running mean (the first steps average evenly).
+    scales, random_grid
+        Of the noise, along all spatial axes (see `noise.LayerwiseNoise`).
     """
 
     unit_energy: Tensor
@@ -58,13 +61,18 @@ class FrequencyPrior(nn.Module):
         spectrum: str,
         wavelet: str,
         momentum: float = 0.01,
+        scales: Scales | None = None,
+        random_grid: bool = False,
     ):
         super().__init__()
         self.axes, self.wavelet, self.sigma, self.momentum = axes, wavelet, float(sigma), momentum
         n_bands = len(subbands(len(axes)))
-        unit_energy = torch.tensor(
-            noise_band_energy(spectrum, wavelet, len(axes)), dtype=torch.float32
+        if scales is not None:
+            scales = tuple(tuple(scale[axis] for axis in axes) for scale in scales)
+        unit_energy = noise_band_energy(
+            spectrum, wavelet, len(axes), scales=scales, random_grid=random_grid
         )
+        unit_energy = torch.tensor(unit_energy, dtype=torch.float32)
         self.register_buffer("unit_energy", unit_energy, persistent=False)  # (B,)
         self.register_buffer("energy", torch.zeros(channels, n_bands))
         self.register_buffer("variance", torch.zeros(channels))

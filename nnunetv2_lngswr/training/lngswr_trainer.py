@@ -65,7 +65,8 @@ class LNGSWRTrainer(PlansEntryTrainer):
             num_output_channels,
             enable_deep_supervision,
         )
-        return attach(network, _method_of(cls.read_settings(configuration_manager.configuration)))
+        method = _method_of(cls.read_settings(configuration_manager.configuration))
+        return attach(network, method, patch_size=configuration_manager.patch_size)
 
     def _written_entry(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         return {

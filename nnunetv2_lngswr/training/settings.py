@@ -28,6 +28,7 @@ from nnunetv2_lngswr.method.checks import (
     require_size,
 )
 from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.scales import check_max_stride
 from nnunetv2_lngswr.training.schedule import relative_step_size
 from nnunetv2_lngswr.utils.epsilon import parse_epsilon
 from nnunetv2_lngswr.utils.errors import UserError
@@ -216,6 +217,11 @@ def read_settings(
     where = f'plans: "{PLANS_KEY}"'
     # checked even where the trainer has no LNG-SWR
     overridden = _replaced(method or LNGSWRConfig(), entry, where)
+    if "patch_size" in configuration:
+        try:
+            check_max_stride(overridden.noise_max_stride, configuration["patch_size"])
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
     if method is not None:
         method = overridden
     if adversarial is not None:

@@ -100,7 +100,7 @@ def warm_start_checkpoint(
     method = read_settings(configuration, method=LNGSWRConfig()).method
     assert method is not None
     try:
-        attach(network, method)
+        attach(network, method, patch_size=configuration.get("patch_size"))
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
     load_warm_start(network, checkpoint, source)

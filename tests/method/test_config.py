@@ -14,6 +14,11 @@ from nnunetv2_lngswr.method.config import LNGSWRConfig
         ("noise_sigma_stages", "much", "noise_sigma_stages must be a number >= 0, got 'much'"),
         ("noise_sigma_input", float("nan"), "noise_sigma_input must be a number >= 0, got nan"),
         ("noise_spectrum", "pink", "noise_spectrum must be one of white, multiscale, got 'pink'"),
+        ("noise_max_stride", 12, r"noise_max_stride must be a power of two .*, or null, got 12"),
+        ("noise_max_stride", 0, "noise_max_stride must be a power of two .* got 0"),
+        ("noise_max_stride", -8, "noise_max_stride must be a power of two .* got -8"),
+        ("noise_max_stride", 8.0, "noise_max_stride must be a power of two .* got 8.0"),
+        ("noise_max_stride", True, "noise_max_stride must be a power of two .* got True"),
         ("noise", 1, "noise must be true or false, got 1"),
         ("wavelet", "har", "wavelet must be the name of an orthogonal PyWavelets wavelet"),
         ("gains", "wiener", 'gains must be "prior" or a list'),
@@ -35,7 +40,7 @@ def test_bad_values_are_refused_with_name_rule_and_value(field, value, message):
 
 def test_every_switch_is_true_or_false():
     switches = [f.name for f in dataclasses.fields(LNGSWRConfig) if isinstance(f.default, bool)]
-    assert len(switches) == 8
+    assert len(switches) == 9
     for name in switches:
         with pytest.raises(ValueError, match=f"{name} must be true or false, got 1"):
             LNGSWRConfig(**{name: 1})

@@ -9,6 +9,8 @@ from torch import nn
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import attach, find_lngswr, is_backbone_key
+from nnunetv2_lngswr.method.noise import noise_band_energy
+from nnunetv2_lngswr.method.scales import scales_up_to
 from tests.method.networks import FEATURES, STRIDES, image, make
 
 IDENTITY = LNGSWRConfig(noise=False, gains=(1.0, 1.0))
@@ -167,12 +169,42 @@ def test_odd_sizes_and_thin_volumes_pass():
     assert branch.eval()(x).shape == x.shape
 
 
+def test_each_branch_has_the_noise_that_remains_at_its_resolution():
+    config = LNGSWRConfig(noise_max_stride=8, noise_random_grid=True)
+    lngswr = find_lngswr(attach(make(strides="anisotropic"), config, patch_size=(12, 33, 32)))
+    expected = {
+        "input": scales_up_to(8, (1, 1, 1), (12, 33, 32)),
+        "stage 0": scales_up_to(8, (1, 1, 1), (12, 33, 32)),
+        "stage 1": ((1, 1, 1), (2, 1, 1), (4, 2, 2), (8, 4, 4)),
+        "stage 2": ((1, 1, 1), (2, 1, 1), (4, 2, 2)),
+    }
+    assert {name: branch.noise.scales for name, branch in lngswr.branches()} == expected
+    assert all(branch.noise.random_grid for _, branch in lngswr.branches())
+    for name, branch in lngswr.branches():
+        axes = branch.prior.axes
+        scales = [tuple(scale[axis] for axis in axes) for scale in expected[name]]
+        unit = noise_band_energy("multiscale", "haar", len(axes), scales=scales, random_grid=True)
+        assert torch.allclose(branch.prior.unit_energy, torch.tensor(unit, dtype=torch.float32))
+
+
+def test_a_largest_stride_needs_a_patch_that_holds_it():
+    with pytest.raises(ValueError, match="noise_max_stride needs a patch_size, got 8 without one"):
+        attach(make(), LNGSWRConfig(noise_max_stride=8))
+    with pytest.raises(ValueError, match="noise_max_stride must be at most 16.* 16 x 8 .* got 32"):
+        attach(make(), LNGSWRConfig(noise_max_stride=32), patch_size=(16, 8))
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"gains": "prior", "wavelet": "db2", "bottleneck_fusion": True}]
+    "options",
+    [
+        {},
+        {"gains": "prior", "wavelet": "db2", "bottleneck_fusion": True},
+        {"noise_max_stride": 16, "noise_random_grid": True},
+    ],
 )
 def test_compiles_without_a_graph_break_and_computes_the_same(options):
     torch._dynamo.reset()
-    network = attach(make(), LNGSWRConfig(**options))
+    network = attach(make(), LNGSWRConfig(**options), patch_size=(16, 16))
     x = image()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     network.eval()

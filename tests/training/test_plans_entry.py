@@ -19,6 +19,8 @@ from nnunetv2_lngswr.trainers import (
     nnUNetTrainerVanillaDA5,
 )
 from nnunetv2_lngswr.training import plans_entry
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError
 from tests import tiny_dataset
 from tests.training.tiny_training import SHORT, steps, weights
 
@@ -77,6 +79,47 @@ def test_misspelt_key_is_refused_before_any_folder_is_made(plans):
     ):
         tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry={"nois_sigma_input": 1})
     assert not Path(os.environ["nnUNet_results"]).exists()
+
+
+@pytest.mark.parametrize("cls", [nnUNetTrainerVanilla, nnUNetTrainerLNGSWR])
+def test_a_stride_larger_than_the_patch_is_refused_before_any_folder_is_made(plans, cls):
+    patch = plans["configurations"]["2d"]["patch_size"]
+    with pytest.raises(
+        UserError,
+        match='plans: "lngswr": noise_max_stride must be at most .* along the patch of '
+        f"{patch[0]} x {patch[1]} voxels, got 1024",
+    ):
+        tiny_dataset.make_trainer(cls, plans, entry={"noise_max_stride": 1024})
+    assert not Path(os.environ["nnUNet_results"]).exists()
+
+
+def test_noise_of_the_objects_size_trains_and_stays_with_the_checkpoint(plans):
+    entry = {**SHORT, "seed": 0, "noise_max_stride": 16, "noise_random_grid": True}
+    trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=entry)
+    steps(trainer, 2)
+    noise = trainer.lngswr.image.noise
+    assert noise.scales[-1] == (16, 16) and noise.random_grid
+    path = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(path))
+    saved = load_checkpoint(path)["init_args"]["plans"]["configurations"]["2d"]["lngswr"]
+    assert saved["noise_max_stride"] == 16 and saved["noise_random_grid"] is True
+
+    trainer.on_train_start()
+    tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=entry).on_train_start()
+    for other in ({**entry, "noise_max_stride": 8}, {**entry, "noise_random_grid": False}):
+        with pytest.raises(UserError, match='holds another "lngswr" entry'):
+            tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=other).on_train_start()
+
+
+def test_a_results_folder_from_before_the_settings_of_strides_and_grid_is_continued(plans):
+    trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=SHORT)
+    trainer.on_train_start()
+    path = Path(trainer.output_folder_base) / "plans.json"
+    saved = json.loads(path.read_text())
+    entry = saved["configurations"]["2d"]["lngswr"]
+    assert entry.pop("noise_max_stride") is None and entry.pop("noise_random_grid") is False
+    path.write_text(json.dumps(saved))
+    tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=SHORT).on_train_start()
 
 
 def test_the_callers_plans_stay_as_they_were(plans):

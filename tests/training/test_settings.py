@@ -51,6 +51,19 @@ def test_bad_values_are_refused_by_every_trainer(defaults, field, value, message
     assert str(caught.value).startswith('plans: "lngswr": ')
 
 
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_a_stride_that_the_patch_does_not_hold_is_refused_by_every_trainer(defaults):
+    plans = {"patch_size": [20, 48], "lngswr": {"noise_max_stride": 64}}
+    with pytest.raises(
+        UserError,
+        match='^plans: "lngswr": noise_max_stride must be at most 32, the largest power of two '
+        "along the patch of 20 x 48 voxels, got 64$",
+    ):
+        read_settings(plans, **defaults)
+    plans["lngswr"]["noise_max_stride"] = 32
+    read_settings(plans, **defaults)
+
+
 def test_unknown_keys_are_named_with_the_nearest():
     with pytest.raises(UserError, match='unknown key "wavlet" in "lngswr"; did you mean wavelet'):
         read_settings({"lngswr": {"wavlet": "haar"}})

@@ -136,6 +136,24 @@ def test_another_architecture_is_refused_with_the_keys(tmp_path):
         assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
+def test_conversion_reads_the_patch_that_the_noises_strides_are_held_to(tmp_path):
+    folder = model_folders.make_model_folder(tmp_path, dimension=2)
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint = load_checkpoint(path)
+    configuration = checkpoint["init_args"]["plans"]["configurations"]["2d"]
+    out = tmp_path / "out.pth"
+    configuration["lngswr"] = {"noise_max_stride": 4}
+    torch.save(checkpoint, path)
+    warm_start_checkpoint(path, out)
+    assert any(not is_backbone_key(k) for k in load_checkpoint(out)["network_weights"])
+    out.unlink()
+    configuration["lngswr"] = {"noise_max_stride": 1024}
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match="noise_max_stride must be at most .* got 1024"):
+        warm_start_checkpoint(path, out)
+    assert not out.exists()
+
+
 def test_no_file_is_left_when_conversion_fails(tmp_path):
     folder = model_folders.make_model_folder(tmp_path, extra={"init_args": {}})
     with pytest.raises(ValueError, match="'init_args' lack plans, configuration, dataset_json"):
