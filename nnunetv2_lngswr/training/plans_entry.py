@@ -93,7 +93,9 @@ class PlansEntryTrainer(nnUNetTrainer):
     @classmethod
     def read_settings(cls, configuration: Mapping[str, Any]) -> TrainerSettings:
         """What a configuration of the plans says to this trainer, over the class's own settings."""
-        return read_settings(configuration, method=cls.method, adversarial=cls.adversarial)
+        return read_settings(
+            configuration, method=cls.method, adversarial=cls.adversarial, epochs=cls.epochs
+        )
 
     def _written_entry(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The given entry, under the names of this version.
@@ -102,6 +104,11 @@ class PlansEntryTrainer(nnUNetTrainer):
         version changes a default.
         """
         return current_entry(configuration)
+
+    @property
+    def _noise_factor(self) -> float:
+        """Of LNG-SWR's amplitudes in this epoch, for trainers whose training has phases."""
+        return 1.0
 
     # --- seed
 
