@@ -94,9 +94,13 @@ class AdversarialTrainer(RobustValidationTrainer):
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
         if 0 < self._first_attacked == self.current_epoch:
+            epochs, rate = (
+                self.num_epochs - self.current_epoch,
+                self.optimizer.param_groups[0]["lr"],
+            )
             self.print_to_log_file(
-                f"Last phase: adversarial training for {self.num_epochs - self.current_epoch} "
-                "epochs, and the learning rate has started again"
+                f"Last phase: adversarial training for {epochs} epochs, the learning rate starts "
+                f"again at {rate:g}"
             )
         self._step = self._draws = 0
         self._perturbation = Perturbation()

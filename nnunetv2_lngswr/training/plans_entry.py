@@ -6,6 +6,7 @@ written whole or not at all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.training.settings import (
+    ADVERSARIAL_KEY,
     PLANS_KEY,
     ATConfig,
     TrainerSettings,
@@ -186,12 +188,11 @@ class PlansEntryTrainer(nnUNetTrainer):
             return
         plans = PlansManager(json.loads(path.read_text()))
         there = plans.get_configuration(self.configuration_name).configuration
-        if self.read_settings(there) != self.settings:
-            here = self.configuration_manager.configuration
+        differences = changed_settings(self.read_settings(there), self.settings)
+        if differences:
             raise UserError(
-                f'{path} holds another "{PLANS_KEY}" entry: {there.get(PLANS_KEY)} there, '
-                f"{here.get(PLANS_KEY)} here. Give the changed plans a 'plans_name' (and file "
-                "name) of their own, or remove the results folder."
+                f'{path} holds another "{PLANS_KEY}" entry: {differences}. Give the changed plans '
+                "a 'plans_name' (and file name) of their own, or remove the results folder."
             )
 
     def _bare_network(self) -> torch.nn.Module:
@@ -201,6 +202,19 @@ class PlansEntryTrainer(nnUNetTrainer):
             network = getattr(network, wrapper, network)
         assert isinstance(network, torch.nn.Module)
         return network
+
+
+def changed_settings(there: TrainerSettings, here: TrainerSettings) -> str:
+    """Which settings of one trainer differ, and how; empty where none does."""
+    changed = []
+    for group in dataclasses.fields(TrainerSettings):
+        old, new = (getattr(settings, group.name) for settings in (there, here))
+        prefix = f'"{ADVERSARIAL_KEY}": ' if group.name == "adversarial" else ""
+        for field in dataclasses.fields(new) if old != new else ():
+            values = [getattr(settings, field.name) for settings in (old, new)]
+            if values[0] != values[1]:
+                changed.append(f'{prefix}"{field.name}" {values[0]!r} there, {values[1]!r} here')
+    return "; ".join(changed)
 
 
 def _without_stopwatch(transform: Any) -> None:
