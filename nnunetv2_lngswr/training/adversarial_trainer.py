@@ -94,10 +94,8 @@ class AdversarialTrainer(RobustValidationTrainer):
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
         if 0 < self._first_attacked == self.current_epoch:
-            epochs, rate = (
-                self.num_epochs - self.current_epoch,
-                self.optimizer.param_groups[0]["lr"],
-            )
+            epochs = self.num_epochs - self.current_epoch
+            rate = self.optimizer.param_groups[0]["lr"]
             self.print_to_log_file(
                 f"Last phase: adversarial training for {epochs} epochs, the learning rate starts "
                 f"again at {rate:g}"

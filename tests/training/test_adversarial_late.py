@@ -211,3 +211,44 @@ def test_a_budget_that_only_a_subclass_knows_is_held_to_the_same_rule(make):
 
     with pytest.raises(UserError, match="got 0.5 of 1 in all"):
         make(Longer, LATE, num_epochs=None).initialize()
+
+
+# --- the last phase alone, of a model that exists
+
+
+@pytest.mark.parametrize("cls, plain", PLAIN)
+def test_a_finished_model_is_made_robust_by_the_last_phase_alone(make, trained_on, cls, plain):
+    finished = trained(make(nnUNetTrainerVanilla, num_epochs=2))
+    source = str(Path(finished.output_folder) / "checkpoint_final.pth")
+    settings = {**FULL, "restart_lr": 0.5}
+    late = make(cls, settings, num_epochs=2, warm_start=source, plans_name="robustified")
+    late.on_train_start()
+    x = torch.randn(1, 1, 16, 16)
+    with torch.no_grad():
+        expected, found = (t.network.eval()(x)[0] for t in (finished, late))
+    assert torch.allclose(expected, found, atol=1e-5)
+    trained_on.clear()
+    clean = []
+    train_step = late.train_step
+    late.train_step = lambda batch: clean.append(batch["data"].clone()) or train_step(batch)
+    late.run_training()
+    assert not any(torch.equal(a, b["data"]) for a, b in zip(clean, trained_on, strict=True))
+    # the rates of the last phase of one long training
+    long = trained(make(cls, {**settings, "start": 0.5}, **FOUR, plans_name="long"))
+    assert late._logged["lrs"] == long._logged["lrs"][2:]
+    assert all(np.isfinite(late._logged["robust_fg_dice"]))
+
+
+# --- as nnU-Net runs it elsewhere
+
+
+def test_a_compiled_network_with_a_gradient_scaler_goes_through_both_phases_alike(make):
+    found = []
+    for compiled in (False, True):
+        trainer = make(nnUNetTrainerLNGSWRAT, LATE, **FOUR)
+        trainer.initialize()
+        trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10) if compiled else None
+        if compiled:  # what nnU-Net does on a GPU, less the code generation
+            trainer.network = torch.compile(trainer.network, backend="eager")
+        found.append(weights(trained(trainer)))
+    assert all(torch.allclose(found[0][k], found[1][k], atol=1e-5) for k in found[0])
