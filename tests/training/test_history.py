@@ -43,7 +43,7 @@ def test_robust_curve(epochs, attack, monkeypatch, tmp_path):
 def late_log(epochs: int, late_from: int) -> RobustCurveLogger:
     logger = RobustCurveLogger(late_from=late_from)
     for key, values in logger.my_fantastic_logging.items():
-        values += ["apgd_dice" if key == "robust_attack" else 0.5] * epochs
+        values += [{"robust_attack": "apgd_dice", "at_fallback": 0}.get(key, 0.5)] * epochs
         if "robust_fg" in key or key in ("fgsm_fg_dice", "selection"):
             values[:late_from] = [float("nan")] * min(late_from, epochs)
     return logger
@@ -74,10 +74,10 @@ def test_the_border_between_phases_is_drawn_once_it_is_passed(epochs, shown, mon
 
 def test_a_training_of_one_phase_has_no_border(monkeypatch, tmp_path):
     labels = []
-    monkeypatch.setattr(
-        Figure,
-        "savefig",
-        lambda figure, _: labels.extend(x.get_label() for x in figure.axes[0].lines),
-    )
+
+    def look(figure, path):
+        labels.extend(line.get_label() for line in figure.axes[0].lines)
+
+    monkeypatch.setattr(Figure, "savefig", look)
     late_log(3, 0).plot_progress_png(str(tmp_path))
     assert "loss_tr" in labels and "adversarial from here" not in labels
