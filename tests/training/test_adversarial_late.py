@@ -237,6 +237,7 @@ def test_a_finished_model_is_made_robust_by_the_last_phase_alone(make, trained_o
     long = trained(make(cls, {**settings, "start": 0.5}, **FOUR, plans_name="long"))
     assert late._logged["lrs"] == long._logged["lrs"][2:]
     assert all(np.isfinite(late._logged["robust_fg_dice"]))
+    assert "Last phase" in log_of(long) and "Last phase" not in log_of(late)
 
 
 # --- as nnU-Net runs it elsewhere

@@ -203,15 +203,15 @@ def test_best_checkpoint_of_a_late_training_is_of_the_last_phase_alone(make, dic
     assert logged["robust_attack"] == ["apgd_dice"] * 5 and logged["at_fallback"] == [0] * 5
 
 
-def test_without_foreground_the_first_epoch_leaves_a_best_checkpoint(make, dice_of_epoch):
-    trainer = make(nnUNetTrainerAT, FULL)
+@pytest.mark.parametrize("first", [0, 1])
+def test_without_foreground_the_first_epoch_leaves_a_best_checkpoint(make, dice_of_epoch, first):
+    trainer = make(nnUNetTrainerAT, {**FULL, "start": first / 3}, num_epochs=3)
     trainer.initialize()
-    nothing = [float("nan")] * 2
-    dice_of_epoch(trainer, clean=[0.7] * 2, fgsm=nothing, pgd=nothing)
+    nothing = [float("nan")] * 3
+    dice_of_epoch(trainer, clean=[0.7] * 3, fgsm=nothing, pgd=nothing)
     trainer.run_training()
-    assert (
-        load_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")["current_epoch"] == 1
-    )
+    best = load_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")
+    assert best["current_epoch"] == first + 1
 
 
 @pytest.mark.parametrize("scheme, steps_before", [("fgsm_rs", 1), ("free", 0)])
