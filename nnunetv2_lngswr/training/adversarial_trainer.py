@@ -95,7 +95,7 @@ class AdversarialTrainer(RobustValidationTrainer):
         super().on_train_epoch_start()
         if 0 < self._first_attacked == self.current_epoch:
             epochs = self.num_epochs - self.current_epoch
-            rate = self.optimizer.param_groups[0]["lr"]
+            rate = self._logged["lrs"][-1]
             self.print_to_log_file(
                 f"Last phase: adversarial training for {epochs} epochs, the learning rate starts "
                 f"again at {rate:g}"

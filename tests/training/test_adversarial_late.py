@@ -95,9 +95,9 @@ def test_until_the_last_phase_no_network_is_asked_more_often(make, cls, plain):
 # --- the last phase
 
 
-@pytest.mark.parametrize("scheme", ["fgsm_rs", "free"])
-def test_the_attack_comes_with_the_last_phase(make, trained_on, monkeypatch, scheme):
-    trainer = make(nnUNetTrainerAT, {**LATE, "scheme": scheme}, **FOUR)
+@pytest.mark.parametrize("scheme, dimension", [("fgsm_rs", 2), ("free", 3)])
+def test_the_attack_comes_with_the_last_phase(make, trained_on, monkeypatch, scheme, dimension):
+    trainer = make(nnUNetTrainerAT, {**LATE, "scheme": scheme}, dimension, **FOUR)
     given, train_step = [], trainer.train_step
 
     def record(batch):
