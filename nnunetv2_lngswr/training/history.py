@@ -128,10 +128,20 @@ def _show_band(
 
 
 class RobustCurveLogger(LocalLogger):
-    """nnU-Net's logger with the values of `LOGGED`; its progress.png shows the robust curve too."""
+    """nnU-Net's logger with the values of `LOGGED`; its progress.png shows the robust curve too.
 
-    def __init__(self, verbose: bool = False) -> None:
+    Parameters
+    ----------
+    verbose
+        As nnU-Net's.
+    late_from
+        The epoch with which the last of two phases begins; 0: there is one. The robust values of
+        the epochs before it are nan.
+    """
+
+    def __init__(self, verbose: bool = False, *, late_from: int = 0) -> None:
         super().__init__(verbose)
+        self._late_from = late_from
         self.my_fantastic_logging |= {key: [] for key in LOGGED}
 
     def load_checkpoint(self, checkpoint: dict) -> None:
@@ -141,7 +151,14 @@ class RobustCurveLogger(LocalLogger):
 
     def plot_progress_png(self, output_folder: str) -> None:
         # nnU-Net makes, saves and closes the figure in one function
-        with _before_arranging(lambda: add_robust_curve(plt.gcf(), self.my_fantastic_logging)):
+        def draw() -> None:
+            figure, logged = plt.gcf(), self.my_fantastic_logging
+            for panel in figure.axes:
+                _mark_last_phase(panel, self._late_from, len(logged["lrs"]), linewidth=4)
+            if len(logged["lrs"]) > self._late_from:
+                add_robust_curve(figure, logged)
+
+        with _before_arranging(draw):
             super().plot_progress_png(output_folder)
 
 
@@ -182,11 +199,11 @@ def add_robust_curve(figure: Figure, logged: Mapping[str, list]) -> None:
             panel.legend(loc=(0.2, 1))
 
 
-def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
+def plot_robust_curve(logged: Mapping[str, list], path: str | Path, *, late_from: int = 0) -> None:
     """Pseudo Dice over the epochs: clean, under FGSM and the strong attack, and the criterion.
 
-    Marks the epoch of checkpoint_best, and the one from which a run that overfitted went on with
-    PGD-2.
+    Marks the epoch of checkpoint_best, the one from which a run that overfitted went on with PGD-2,
+    and where the last of two phases begins.
 
     Parameters
     ----------
@@ -194,6 +211,8 @@ def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
         The logger's values, with those of `LOGGED`.
     path
         Of the picture.
+    late_from
+        As `RobustCurveLogger`.
     """
     with _own_style():
         figure = Figure(figsize=(9, 5), layout="constrained")
@@ -212,10 +231,18 @@ def plot_robust_curve(logged: Mapping[str, list], path: str | Path) -> None:
                 color="C4",
                 label="catastrophic overfitting: PGD-2 from here",
             )
+        _mark_last_phase(axes, late_from, len(epochs))
         axes.set(xlabel="epoch", ylabel="pseudo Dice")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
         _save(figure, path)
+
+
+def _mark_last_phase(panel: Axes, late_from: int, epochs: int, linewidth: float = 1) -> None:
+    """A line between the phases of a training, once an epoch of the last one is among `epochs`."""
+    if 0 < late_from < epochs:
+        style = {"color": "0.4", "ls": "--", "linewidth": linewidth}
+        panel.axvline(late_from - 0.5, label="adversarial from here", **style)
 
 
 def _own_style():

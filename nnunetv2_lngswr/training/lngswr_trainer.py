@@ -117,7 +117,7 @@ class LNGSWRTrainer(PlansEntryTrainer):
         steps = self.num_epochs * self.num_iterations_per_epoch
         lngswr = self.lngswr  # once: it is looked for among all modules
         ramp_steps = lngswr.config.noise_ramp_up * steps
-        lngswr.set_noise_strength(ramp(self._steps, ramp_steps))
+        lngswr.set_noise_strength(self._noise_factor * ramp(self._steps, ramp_steps))
         result = super().train_step(batch)
         lngswr.commit_priors()
         lngswr.clamp_gates_()

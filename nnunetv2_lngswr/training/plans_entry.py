@@ -6,6 +6,7 @@ written whole or not at all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.training.settings import (
+    ADVERSARIAL_KEY,
     PLANS_KEY,
     ATConfig,
     TrainerSettings,
@@ -94,7 +96,9 @@ class PlansEntryTrainer(nnUNetTrainer):
     @classmethod
     def read_settings(cls, configuration: Mapping[str, Any]) -> TrainerSettings:
         """What a configuration of the plans says to this trainer, over the class's own settings."""
-        return read_settings(configuration, method=cls.method, adversarial=cls.adversarial)
+        return read_settings(
+            configuration, method=cls.method, adversarial=cls.adversarial, epochs=cls.epochs
+        )
 
     def _written_entry(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The given entry, under the names of this version.
@@ -103,6 +107,11 @@ class PlansEntryTrainer(nnUNetTrainer):
         version changes a default.
         """
         return current_entry(configuration)
+
+    @property
+    def _noise_factor(self) -> float:
+        """Of LNG-SWR's amplitudes in this epoch, for trainers whose training has phases."""
+        return 1.0
 
     # --- seed
 
@@ -180,12 +189,11 @@ class PlansEntryTrainer(nnUNetTrainer):
             return
         plans = PlansManager(json.loads(path.read_text()))
         there = plans.get_configuration(self.configuration_name).configuration
-        if self.read_settings(there) != self.settings:
-            here = self.configuration_manager.configuration
+        differences = changed_settings(self.read_settings(there), self.settings)
+        if differences:
             raise UserError(
-                f'{path} holds another "{PLANS_KEY}" entry: {there.get(PLANS_KEY)} there, '
-                f"{here.get(PLANS_KEY)} here. Give the changed plans a 'plans_name' (and file "
-                "name) of their own, or remove the results folder."
+                f'{path} holds another "{PLANS_KEY}" entry: {differences}. Give the changed plans '
+                "a 'plans_name' (and file name) of their own, or remove the results folder."
             )
 
     def _bare_network(self) -> torch.nn.Module:
@@ -195,6 +203,19 @@ class PlansEntryTrainer(nnUNetTrainer):
             network = getattr(network, wrapper, network)
         assert isinstance(network, torch.nn.Module)
         return network
+
+
+def changed_settings(there: TrainerSettings, here: TrainerSettings) -> str:
+    """Which settings of one trainer differ, and how; empty where none does."""
+    changed = []
+    for group in dataclasses.fields(TrainerSettings):
+        old, new = (getattr(settings, group.name) for settings in (there, here))
+        prefix = f'"{ADVERSARIAL_KEY}": ' if group.name == "adversarial" else ""
+        for field in dataclasses.fields(new) if old != new else ():
+            values = [getattr(settings, field.name) for settings in (old, new)]
+            if values[0] != values[1]:
+                changed.append(f'{prefix}"{field.name}" {values[0]!r} there, {values[1]!r} here')
+    return "; ".join(changed)
 
 
 def _without_stopwatch(transform: Any) -> None:

@@ -9,7 +9,7 @@ overfitting is seen by both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,11 @@ def moving_average(earlier: Sequence[float], value: float) -> float:
     if np.isnan(value):
         return earlier[-1]
     return 0.9 * earlier[-1] + 0.1 * value
+
+
+def nnunets_moving_average(values: Sequence[float]) -> float:
+    """What nnU-Net's logger makes of the mean_fg_dice of some epochs."""
+    return reduce(lambda average, value: average * 0.9 + 0.1 * value, values)
 
 
 def overfits(fgsm: Sequence[float], strong: Sequence[float], margin: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nnunetv2_lngswr.attacks.terms import PGD_PATH
 
 
@@ -16,6 +18,30 @@ def ramp(step: float, ramp_steps: float) -> float:
         Over which it grows; 0: no ramp, 1 from the start.
     """
     return 1.0 if step >= ramp_steps else step / ramp_steps
+
+
+def first_attacked_epoch(epochs: int, start: float) -> int:
+    """The first epoch that begins at `start` of a training or later, counted from 0.
+
+    Parameters
+    ----------
+    epochs
+        Of the training.
+    start
+        Share of it, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        No epoch does.
+    """
+    first = math.ceil(round(start * epochs, 6))  # 0.55 * 100 is a little above 55
+    if first >= epochs:
+        raise ValueError(
+            f"start must leave at least one whole epoch to the attack, got {start!r} of {epochs} "
+            "in all; train for more epochs, or start earlier (0: with the first step)"
+        )
+    return first
 
 
 def relative_step_size(scheme: str, steps: int) -> float:

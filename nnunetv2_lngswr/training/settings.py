@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from nnunetv2_lngswr.method.checks import (
 )
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.scales import check_max_stride
-from nnunetv2_lngswr.training.schedule import relative_step_size
+from nnunetv2_lngswr.training.schedule import first_attacked_epoch, relative_step_size
 from nnunetv2_lngswr.utils.epsilon import parse_epsilon
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import did_you_mean
@@ -108,8 +109,16 @@ class ATConfig:
     loss: str = "ce"
     """What "fgsm_rs" and "pgd" ascend, a name of attacks.losses; "free" ascends the training
     loss."""
+    start: float = 0.0
+    """Share of the epochs that are trained without attack. Those that begin later are the last
+    phase: plain training of as many epochs as come before, then adversarial training."""
+    restart_lr: float = 1.0
+    """What the learning rate starts again at in the last phase, in units of its initial value; it
+    decays over the epochs of each phase."""
+    late_noise: float = 1.0
+    """Factor of the amplitudes of LNG-SWR's noise in the last phase."""
     ramp_up: float = 0.1
-    """Share of the epochs over which epsilon grows from 0, linearly step by step."""
+    """Share of the last phase's epochs over which epsilon grows from 0, linearly step by step."""
     clean_share: float = 0.0
     """Share of the samples that stay as they are; exact over the steps of an epoch, whatever the
     batch size."""
@@ -148,7 +157,15 @@ class ATConfig:
                     f'"{self.scheme}"'
                 )
         require_size("step_size", self.step_size, positive=True, optional=True)
-        for name in ("ramp_up", "clean_share", "robust_weight", "overfitting_margin"):
+        require("start", self.start, lambda v: is_share(v) and v < 1, "a number in [0, 1)")
+        require_size("restart_lr", self.restart_lr, positive=True)
+        for name in (
+            "late_noise",
+            "ramp_up",
+            "clean_share",
+            "robust_weight",
+            "overfitting_margin",
+        ):
             require(name, getattr(self, name), is_share, "a number in [0, 1]")
         require_size("consistency", self.consistency)
         if self.consistency and self.scheme == "free":
@@ -196,6 +213,7 @@ def read_settings(
     *,
     method: LNGSWRConfig | None = None,
     adversarial: ATConfig | None = None,
+    epochs: int | None = None,
 ) -> TrainerSettings:
     """Settings of one (inheritance-resolved) configuration of the plans.
 
@@ -206,12 +224,15 @@ def read_settings(
     method, adversarial
         The trainer's defaults; None: what the entry says of it is checked, and is none of this
         trainer's business.
+    epochs
+        Of the training, where the entry does not say; None: not known.
 
     Raises
     ------
     UserError
-        An unknown key, with the nearest known ones, or a value that its field does not allow; the
-        text names the key in the plans.
+        An unknown key, with the nearest known ones, a value that its field does not allow, or an
+        adversarial training that would start in the last epoch or later; the text names the key in
+        the plans.
     """
     entry = current_entry(configuration)
     where = f'plans: "{PLANS_KEY}"'
@@ -228,6 +249,10 @@ def read_settings(
         given = entry.get(ADVERSARIAL_KEY, {})
         adversarial = _replaced(adversarial, given, f'{where}: "{ADVERSARIAL_KEY}"')
     run = _replaced(RunSettings(), entry, where)
+    epochs = run.num_epochs or epochs
+    if adversarial is not None and epochs is not None:
+        with _told_as_the_users(f'{where}: "{ADVERSARIAL_KEY}"'):
+            first_attacked_epoch(epochs, adversarial.start)
     return TrainerSettings(method=method, run=run, adversarial=adversarial)
 
 
@@ -281,8 +306,14 @@ def warn_of_old_keys(configuration: Mapping[str, Any]) -> None:
 def _replaced(defaults: T, entry: Mapping[str, Any], where: str) -> T:
     """`defaults` with its fields of the entry; what these refuse is told as the user's mistake."""
     own = _fields(type(defaults))
-    try:
+    with _told_as_the_users(where):
         return dataclasses.replace(defaults, **{k: v for k, v in entry.items() if k in own})
+
+
+@contextmanager
+def _told_as_the_users(where: str) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 

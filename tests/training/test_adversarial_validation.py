@@ -176,15 +176,42 @@ def test_best_checkpoint_is_chosen_by_clean_and_robust_dice(make, dice_of_epoch)
     assert trainer._best_ema == pytest.approx(trainer.logger.get_value("ema_fg_dice", step=-1))
 
 
-def test_without_foreground_the_first_epoch_leaves_a_best_checkpoint(make, dice_of_epoch):
-    trainer = make(nnUNetTrainerAT, FULL)
+def test_best_checkpoint_of_a_late_training_is_of_the_last_phase_alone(make, dice_of_epoch):
+    # clean Dice was best before, and falls in the last epoch more than robust Dice rises
+    trainer = make(nnUNetTrainerAT, {**FULL, "start": 0.4, "fallback": False}, num_epochs=5)
     trainer.initialize()
-    nothing = [float("nan")] * 2
-    dice_of_epoch(trainer, clean=[0.7] * 2, fgsm=nothing, pgd=nothing)
+    curves = {"clean": [0.9, 0.95, 0.5, 0.6, 0.1], "fgsm": [0.3, 0.5, 0.6], "pgd": [0.3, 0.5, 0.6]}
+    dice_of_epoch(trainer, **curves)
+    best = []
+    end = trainer.on_epoch_end
+
+    def record():
+        end()
+        path = Path(trainer.output_folder) / "checkpoint_best.pth"
+        best.append(load_checkpoint(path)["current_epoch"] - 1)
+
+    trainer.on_epoch_end = record
     trainer.run_training()
-    assert (
-        load_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")["current_epoch"] == 1
-    )
+    assert best == [0, 1, 2, 3, 3]  # plain training's, then that of the last phase
+    logged = trainer._logged
+    average = [0.5, 0.9 * 0.5 + 0.1 * 0.6, 0.81 * 0.5 + 0.09 * 0.6 + 0.1 * 0.1]
+    robust = [0.3, 0.9 * 0.3 + 0.1 * 0.5, 0.81 * 0.3 + 0.09 * 0.5 + 0.1 * 0.6]
+    assert logged["ema_robust_fg_dice"][2:] == pytest.approx(robust)
+    assert logged["selection"][2:] == pytest.approx(np.add(average, robust) / 2)
+    for key in ("robust_fg_dice", "ema_robust_fg_dice", "fgsm_fg_dice", "selection"):
+        assert np.isnan(logged[key][:2]).all() and len(logged[key]) == 5
+    assert logged["robust_attack"] == ["apgd_dice"] * 5 and logged["at_fallback"] == [0] * 5
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_without_foreground_the_first_epoch_leaves_a_best_checkpoint(make, dice_of_epoch, first):
+    trainer = make(nnUNetTrainerAT, {**FULL, "start": first / 3}, num_epochs=3)
+    trainer.initialize()
+    nothing = [float("nan")] * 3
+    dice_of_epoch(trainer, clean=[0.7] * 3, fgsm=nothing, pgd=nothing)
+    trainer.run_training()
+    best = load_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")
+    assert best["current_epoch"] == first + 1
 
 
 @pytest.mark.parametrize("scheme, steps_before", [("fgsm_rs", 1), ("free", 0)])
@@ -250,5 +277,15 @@ def test_overfitting_is_that_of_a_single_step_at_the_full_epsilon(make, settings
     trainer = make(nnUNetTrainerAT, settings, num_epochs=4)
     trainer.initialize()
     trainer._logged.update(fgsm_fg_dice=[0.5, 0.9], robust_fg_dice=[0.4, 0.0])
+    trainer.current_epoch = epoch
+    assert trainer._overfits() is expected
+
+
+@pytest.mark.parametrize("epoch, expected", [(5, False), (6, True)])
+def test_overfitting_is_looked_for_after_the_ramp_of_the_last_phase(make, epoch, expected):
+    trainer = make(nnUNetTrainerAT, {"start": 0.5, "ramp_up": 0.5}, num_epochs=8)
+    trainer.initialize()
+    nothing = [float("nan")] * 4  # of the epochs before
+    trainer._logged.update(fgsm_fg_dice=[*nothing, 0.5, 0.9], robust_fg_dice=[*nothing, 0.4, 0.0])
     trainer.current_epoch = epoch
     assert trainer._overfits() is expected

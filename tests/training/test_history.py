@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from nnunetv2_lngswr.method.bands import subbands
-from nnunetv2_lngswr.training.history import CURVES, LOGGED, plot_history, plot_robust_curve
+from nnunetv2_lngswr.training.history import (
+    CURVES,
+    LOGGED,
+    RobustCurveLogger,
+    plot_history,
+    plot_robust_curve,
+)
 from tests.drawn_texts import drawn_texts
 
 
@@ -31,3 +38,46 @@ def test_robust_curve(epochs, attack, monkeypatch, tmp_path):
     assert any("PGD-2 from here" in text.text for text in drawn)
     assert {attack, f"{attack} (mov. avg.)"} <= {text.text for text in drawn}
     assert not [text for text in drawn if text.is_cut]
+
+
+def late_log(epochs: int, late_from: int) -> RobustCurveLogger:
+    logger = RobustCurveLogger(late_from=late_from)
+    for key, values in logger.my_fantastic_logging.items():
+        values += [{"robust_attack": "apgd_dice", "at_fallback": 0}.get(key, 0.5)] * epochs
+        if "robust_fg" in key or key in ("fgsm_fg_dice", "selection"):
+            values[:late_from] = [float("nan")] * min(late_from, epochs)
+    return logger
+
+
+@pytest.mark.parametrize("epochs, shown", [(1, False), (8, False), (9, True), (10, True)])
+def test_the_border_between_phases_is_drawn_once_it_is_passed(epochs, shown, monkeypatch, tmp_path):
+    logger, borders, labels = late_log(epochs, 8), [], set()
+
+    def look(figure, path, **_):
+        for panel in figure.axes:
+            labels.update(line.get_label() for line in panel.lines)
+            named = [x for x in panel.lines if x.get_label() == "adversarial from here"]
+            borders.append([list(line.get_xdata()) for line in named])
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    logger.plot_progress_png(str(tmp_path))
+    assert len(borders) == 4 and borders == [[[7.5, 7.5]] * shown] * 4
+    assert ("robust pseudo dice (apgd_dice)" in labels) == shown
+    borders.clear()
+    monkeypatch.undo()
+    if shown:
+        with drawn_texts(monkeypatch) as drawn:
+            plot_robust_curve(logger.my_fantastic_logging, tmp_path / "a.png", late_from=8)
+        assert any(text.text == "adversarial from here" for text in drawn)
+        assert not [text for text in drawn if text.is_cut]
+
+
+def test_a_training_of_one_phase_has_no_border(monkeypatch, tmp_path):
+    labels = []
+
+    def look(figure, path):
+        labels.extend(line.get_label() for line in figure.axes[0].lines)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    late_log(3, 0).plot_progress_png(str(tmp_path))
+    assert "loss_tr" in labels and "adversarial from here" not in labels

@@ -173,6 +173,9 @@ def test_a_setting_under_both_names_is_refused():
         ({"epsilon_range": "image"}, "epsilon_range must be one of case, patch"),
         ({"clean_share": 1.5}, r"clean_share must be a number in \[0, 1\], got 1.5"),
         ({"clean_share": -0.1}, "clean_share must be"),
+        ({"start": 1}, r"start must be a number in \[0, 1\), got 1"),
+        ({"restart_lr": 0}, "restart_lr must be a number > 0, got 0"),
+        ({"late_noise": 1.1}, r"late_noise must be a number in \[0, 1\], got 1.1"),
         ({"ramp_up": 10}, r"ramp_up must be a number in \[0, 1\], got 10"),
         ({"robust_weight": "half"}, "robust_weight must be"),
         ({"steps": 7}, 'steps belongs to scheme "pgd", got 7 with scheme "fgsm_rs"'),
@@ -190,6 +193,19 @@ def test_bad_adversarial_settings_are_refused_with_name_rule_and_value(settings,
     with pytest.raises(ValueError, match=message) as caught:
         read_settings({"lngswr": {"adversarial": settings}}, adversarial=ATConfig())
     assert str(caught.value).startswith('plans: "lngswr": "adversarial": ')
+
+
+def test_a_last_phase_of_no_whole_epoch_is_refused_by_those_whom_it_concerns():
+    late = {"adversarial": {"start": 0.8}}
+    with pytest.raises(UserError, match='plans: "lngswr": "adversarial": start must leave at le'):
+        read_settings({"lngswr": {**late, "num_epochs": 4}}, adversarial=ATConfig())
+    with pytest.raises(UserError, match="got 0.8 of 3 in all; train for more epochs, or start ear"):
+        read_settings({"lngswr": late}, adversarial=ATConfig(), epochs=3)
+    with pytest.raises(UserError, match="got 0.9 of 5"):
+        read_settings({"lngswr": {"num_epochs": 5}}, adversarial=ATConfig(start=0.9), epochs=10)
+    for fine in ({"epochs": 5}, {}, {"epochs": None}):
+        read_settings({"lngswr": late}, adversarial=ATConfig(), **fine)
+    read_settings({"lngswr": {**late, "num_epochs": 1}}, method=LNGSWRConfig())
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)

@@ -46,16 +46,21 @@ def batches(trainer: PlansEntryTrainer, n: int) -> list[dict]:
     return [next(trainer.dataloader_train) for _ in range(n)]
 
 
-def interrupt_second_epoch(trainer: PlansEntryTrainer) -> None:
-    """Let `Killed` end the training when its second epoch begins."""
+def interrupt(trainer: PlansEntryTrainer, epoch: int) -> None:
+    """Let `Killed` end the training when this epoch begins, counted from 0."""
     begin = trainer.on_epoch_start
 
-    def killed_in_the_second_epoch() -> None:
-        if trainer.current_epoch == 1:
+    def killed_in_that_epoch() -> None:
+        if trainer.current_epoch == epoch:
             raise Killed
         begin()
 
-    trainer.on_epoch_start = killed_in_the_second_epoch
+    trainer.on_epoch_start = killed_in_that_epoch
+
+
+def interrupt_second_epoch(trainer: PlansEntryTrainer) -> None:
+    """Let `Killed` end the training when its second epoch begins."""
+    interrupt(trainer, 1)
 
 
 def partly_ignored(label: np.ndarray) -> np.ndarray:

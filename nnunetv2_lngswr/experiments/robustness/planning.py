@@ -11,7 +11,7 @@ from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.splits import read_splits
-from nnunetv2_lngswr.training.settings import PLANS_KEY
+from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -179,11 +179,21 @@ def plan_run(
     if settings:
         plans += f"_{name}"
     if not dry_run:
-        entry = {**benchmark.settings, **benchmark.preset.budget, "seed": seed, **settings}
+        entry = {**_shared_settings(benchmark), "seed": seed, **settings}
         if epochs:
             entry["num_epochs"] = epochs
         _write_plans(benchmark, plans, entry, variant=name if settings else None)
     return TrainingRun(shown, seed, fold, plans, ARMS[arm["arm"]])
+
+
+def check_budget(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError unless the budget is enough for what each arm's settings ask of it."""
+    for arm in arms.values():
+        check_entry({**_shared_settings(benchmark), **settings_of(arm)})
+
+
+def _shared_settings(benchmark: Benchmark) -> dict[str, Any]:
+    return {**benchmark.settings, **benchmark.preset.budget}
 
 
 def _write_plans(

@@ -12,6 +12,7 @@ from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.execution import run_all
 from nnunetv2_lngswr.experiments.robustness.options import Options
 from nnunetv2_lngswr.experiments.robustness.planning import (
+    check_budget,
     check_configuration,
     check_folds,
     plan_run,
@@ -85,6 +86,7 @@ def benchmark_robustness(
 def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     """Refuse what the folder or the data cannot take, as far as it can be told by now."""
     claim(benchmark, write=False)
+    check_budget(benchmark, arms)
     check_configuration(benchmark)
     check_folds(benchmark, options.folds)
     check_record(benchmark, arms)
