@@ -107,14 +107,12 @@ class ATConfig:
     step_size: float | None = None
     """In units of epsilon; None: 1.25 ("fgsm_rs"), 2.5 / steps ("pgd"), 1 ("free")."""
     loss: str = "ce"
-    """What "fgsm_rs" and "pgd" ascend, a name of attacks.losses; "free" ascends the training
-    loss."""
+    """What "fgsm_rs" and "pgd" ascend, of attacks.losses; "free" ascends the training loss."""
     start: float = 0.0
     """Share of the epochs that are trained without attack. Those that begin later are the last
     phase: plain training of as many epochs as come before, then adversarial training."""
     restart_lr: float = 1.0
-    """What the learning rate starts again at in the last phase, in units of its initial value; it
-    decays over the epochs of each phase."""
+    """The learning rate at the start of the last phase, in units of its initial value."""
     late_noise: float = 1.0
     """Factor of the amplitudes of LNG-SWR's noise in the last phase."""
     ramp_up: float = 0.1
