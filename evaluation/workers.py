@@ -127,7 +127,7 @@ def run_in_workers(
     """
     out.discard(todo)
     environment, told = _environment_of_workers(workers), call_of(session, out)
-    told["options"]["graph_memory"] //= workers
+    told["options"]["graph_memory"] = session.options.graph_memory // workers
     desc = f"{workers} workers"
     with (
         ExitStack() as stack,
