@@ -49,9 +49,9 @@ def equal_time_runs(
     for arm in dict.fromkeys(r.arm for r in runs if r.arm != BASELINE):
         of = [r for r in runs if r.arm == arm]
         ratio = epoch_seconds(benchmark, of) / baseline
-        if ratio <= TIME_TOLERANCE:
-            continue
         fewer = max(1, round(epochs / ratio))
+        if ratio <= TIME_TOLERANCE or fewer == epochs:  # nothing to train less
+            continue
         for run in of:
             yield plan_run(
                 benchmark, arm, arms[arm], run.seed, run.fold, epochs=fewer, dry_run=dry_run

@@ -31,3 +31,16 @@ def test_equal_time_is_decided_for_an_arm_as_a_whole_and_never_for_the_baseline(
     assert [(r.arm, r.seed, r.plans) for r in again] == [
         ("LNGSWR (same time)", s, f"lngswrBenchmarkSeed{s}Epochs5") for s in (0, 1)
     ]
+
+
+def test_an_arm_is_not_trained_again_for_as_many_epochs(tmp_path, monkeypatch):
+    def again(ratio):
+        monkeypatch.setattr(
+            times, "epoch_seconds", lambda _, runs: ratio if runs[0].arm == "LNGSWR" else 1.0
+        )
+        return [r.plans for r in times.equal_time_runs(its, runs, arms, dry_run=True)]
+
+    its = make_benchmark(tmp_path)  # two epochs
+    arms = {name: {"arm": name} for name in ("vanilla", "LNGSWR")}
+    runs = [plan_run(its, arm, arms[arm], 0, 0, dry_run=True) for arm in arms]
+    assert again(1.3) == [] and again(1.4) == ["lngswrBenchmarkSeed0Epochs1"]
