@@ -28,7 +28,8 @@ def checks(results: Sequence[Record]) -> list[str]:
     lines = [_against(control, results) for control in CONTROLS]
     lines += [
         f"Check failed: {run_title(r)} returned every case as it was, having found nothing better; "
-        "its Dice says nothing. Give it more --steps, or another attack them where it is a suite."
+        "its Dice says nothing. Give it more --steps, or look beside a suite: --attacks worst "
+        "apgd_dice --steps 200."
         for r in results
         if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0
     ]

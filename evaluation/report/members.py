@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.rows import MEAN_LABEL, Row
-from nnunetv2_lngswr.attacks.suites import SUITES
-
-EXTRA = "dice_after_"
-"""What the keys in extras start with; the member's name follows."""
+from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES
 
 
 def dice_after_members(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -44,7 +41,7 @@ def dice_after_members(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _means(suite: str, cases: Sequence[dict[str, Any]]) -> dict[str, float]:
     means = {}
     for member in SUITES[suite]:
-        dice = [extras.get(f"{EXTRA}{member.name}") for extras in cases]
+        dice = [extras.get(DICE_AFTER + member.name) for extras in cases]
         defined = [d for d in dice if d is not None and not np.isnan(d)]
         means[member.name] = float(np.mean(defined)) if defined else float("nan")
     return means

@@ -13,7 +13,7 @@ from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.registry import run_attack
-from nnunetv2_lngswr.attacks.suites import SUITES, Member
+from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES, Member
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
 JUDGE = "scale_free_dice"
@@ -46,58 +46,50 @@ def ensemble(
     """
     best, judge = BestIterate(x, target, ball), get_loss(JUDGE)
     best.evaluate(model, x, judge)
-    chain = _Chain(best)
     extras = {}
     for member in SUITES[suite]:
         can_fall = (best.best_dice != 0).nonzero().flatten()  # an undefined one can
         if len(can_fall):
-            chain.run(member, model, can_fall, generator)
-            best.evaluate(model, chain.points, judge)
-        extras[f"dice_after_{member.name}"] = best.best_dice
+            best.evaluate(model, _run(member, model, best, can_fall, generator), judge)
+        extras[DICE_AFTER + member.name] = best.best_dice
     settings = {"suite": suite, "loss": JUDGE, "steps": None, "restarts": None}
     return best.result(suite, settings=settings, extras=extras)
 
 
-class _Chain:
-    """The members one after another; what they use is counted in `best`."""
+def _run(
+    member: Member,
+    model: DifferentiableModel,
+    best: BestIterate,
+    where: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The best points (B, C, *spatial), with the member's in the cases with these indices.
 
-    def __init__(self, best: BestIterate) -> None:
-        self.best = best
-        self.points = best.x.clone()
-        self.dice = torch.full_like(best.best_dice, float("inf"))
+    What it took and saw is counted in `best`.
+    """
+    at = where.to(best.x.device)
+    found = run_attack(
+        member.attack,
+        model,
+        best.x[at],
+        best.target.cases(where),
+        best.ball.cases(where),
+        generator=generator,
+        **member.options,
+        **({"start": best.best[at]} if member.goes_on else {}),
+    )
+    best.forwards += found.forwards
+    best.gradients += found.gradients
+    best.non_finite[where] += found.non_finite
+    best.history += _of_all_cases(found.loss_history, where, len(best.x))
+    best.dice_history += _of_all_cases(found.dice_history, where, len(best.x))
+    points = best.best.clone()
+    points[at] = found.perturbed
+    return points
 
-    def run(
-        self,
-        member: Member,
-        model: DifferentiableModel,
-        where: torch.Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        """On the cases with these indices; `points` has the best of all members then."""
-        best = self.best
-        at = where.to(best.x.device)
-        found = run_attack(
-            member.attack,
-            model,
-            best.x[at],
-            best.target.cases(where),
-            best.ball.cases(where),
-            generator=generator,
-            **member.options,
-            **({"start": self.points[at]} if member.goes_on else {}),
-        )
-        best.forwards += found.forwards
-        best.gradients += found.gradients
-        best.non_finite[where] += found.non_finite
-        best.history += self._of_all_cases(found.loss_history, where)
-        best.dice_history += self._of_all_cases(found.dice_history, where)
-        dice = torch.where(found.dice.isnan(), float("inf"), found.dice)
-        better = dice <= self.dice[where]
-        self.points[at[better.to(at.device)]] = found.perturbed[better.to(at.device)]
-        self.dice[where[better]] = dice[better]
 
-    def _of_all_cases(self, history: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        """(evaluations, n) of the cases `where` as (evaluations, B)."""
-        whole = torch.full((len(history), len(self.dice)), float("nan"), dtype=torch.float64)
-        whole[:, where] = history
-        return whole
+def _of_all_cases(history: torch.Tensor, where: torch.Tensor, cases: int) -> torch.Tensor:
+    """(evaluations, n) of the cases `where` as (evaluations, cases); nan in the others."""
+    whole = torch.full((len(history), cases), float("nan"), dtype=torch.float64)
+    whole[:, where] = history
+    return whole

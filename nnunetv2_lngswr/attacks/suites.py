@@ -45,6 +45,8 @@ SUITES: dict[str, tuple[Member, ...]] = {
     ),
 }
 """{name: members, cheapest first}. A published suite never changes; a better one is a new one."""
+DICE_AFTER = "dice_after_"
+"""What the keys of a result's extras start with; the member's name follows."""
 NEWEST = {"worst": "worst-v1"}
 """{what users may write: the newest version of it}."""
 

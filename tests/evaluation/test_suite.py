@@ -7,7 +7,7 @@ import pytest
 from evaluation import compare, robust
 from evaluation.comparison.models import read_models
 from evaluation.report import markdown, strength
-from evaluation.report.cases_table import read_cases
+from evaluation.report.cases_table import NORM_TITLES, read_cases
 from evaluation.rows import MEAN_LABEL
 from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of
 from nnunetv2_lngswr.utils.errors import UserError
@@ -57,7 +57,8 @@ def test_every_report_says_the_suite_and_what_its_members_add(evaluated):
         dice = list(record["dice"].values())
         assert list(record["dice"]) == [m.name for m in SUITES["worst-v1"]]
         assert dice == sorted(dice, reverse=True)
-        assert f"{100 * dice[-1]:.1f}" in report
+        cells = ("worst-v1", NORM_TITLES[record["norm"]], record["epsilon_text"])
+        assert f"| {' | '.join([*cells, *(f'{100 * d:.1f}' for d in dice)])} |" in report
 
 
 def test_what_a_suite_says_beside_other_attacks_and_where_it_has_not_converged(evaluated):
