@@ -138,7 +138,9 @@ def shrink(examples: Path, path: Path) -> None:
     with Image.open(examples) as image:
         height = round(image.height * ATTACK_WIDTH / image.width)
         small = image.convert("RGB").resize((ATTACK_WIDTH, height), Image.Resampling.LANCZOS)
-    small.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    # by maximum coverage: the median cut spends its colours on the grey image, none on the legend
+    few = small.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def main(arguments: list[str]) -> int:
