@@ -72,6 +72,13 @@ def batch(rank: int):
     return x + 2 * y.unsqueeze(1), y
 
 
+@torch.no_grad()
+def noiseless_loss(network, x, y) -> float:
+    loss = F.cross_entropy(network.eval()(x), y).item()
+    network.train()
+    return loss
+
+
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("gains", ["prior", (0.12, 0.02)])
 def test_it_trains_and_its_gates_learn(rank, gains):
@@ -81,8 +88,9 @@ def test_it_trains_and_its_gates_learn(rank, gains):
     assert len(gates) == 3  # the image, and two stages before the bottleneck
     before = [gate.detach().clone() for gate in gates]
     x, y = batch(rank)
-    optimizer, losses = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9), []
-    for _ in range(30):
+    # Small steps, and the loss without noise: another CPU's rounding then changes little.
+    optimizer, first = torch.optim.Adam(network.parameters(), 0.01), noiseless_loss(network, x, y)
+    for _ in range(40):
         optimizer.zero_grad()
         loss = F.cross_entropy(network(x), y)
         loss.backward()
@@ -90,8 +98,7 @@ def test_it_trains_and_its_gates_learn(rank, gains):
         optimizer.step()
         lngswr.commit_priors()
         lngswr.clamp_gates_()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert noiseless_loss(network, x, y) < 0.8 * first  # .68 is the worst of 24 seeds
     for gate, start in zip(gates, before):
         assert not torch.equal(gate, start) and gate.isfinite().all()
     for _, branch in lngswr.branches():
