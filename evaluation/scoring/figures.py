@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from evaluation.report.figures import COLOURS, GREY, STYLES, save
 from evaluation.report.fitting import fitted, legend_label, plain_texts
@@ -57,9 +58,9 @@ def draw_scores(path: Path, summary: Summary, rows: Sequence[Record]) -> None:
     )
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
     for axis, measure in zip(axes, measures):
+        axis.set_title(measure_title(measure, units), fontsize=FONT + 1, loc="left")
         for place, (_, model, label) in enumerate(shown):
             _draw_row(axis, summary, rows, (model, label, measure), place)
-        axis.set_title(measure_title(measure, units), fontsize=FONT + 1, loc="left")
         axis.grid(axis="x", color="#E5E5E5", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.tick_params(labelsize=FONT)
@@ -101,10 +102,11 @@ def draw_reliability(path: Path, summary: Summary) -> None:
             _draw_reliability(curve, counts, record, models.index(record["model"]))
         title = f"{of_label[0]['label_name']} ({label})"
         curve.set_title(fitted(title, PANEL - 0.4, FONT + 1), fontsize=FONT + 1, loc="left")
-        curve.set_aspect("equal")
         curve.set_xlim(-2, 102)
         curve.set_ylim(-2, 102)
         counts.set_yscale("log")
+        counts.yaxis.set_major_formatter("{x:g}")  # log's own is a formula
+        counts.yaxis.set_minor_formatter(NullFormatter())
         counts.set_xlabel("probability (%)", fontsize=FONT)
         for axis in (curve, counts):
             axis.tick_params(labelsize=FONT)
@@ -118,7 +120,7 @@ def draw_reliability(path: Path, summary: Summary) -> None:
         fontsize=FONT,
     )
     heading = (
-        f"Reliability over the whole image, {summary['cases']} cases; below the diagonal: "
+        f"Reliability over the whole image, {summary['cases']} cases; flatter than the diagonal: "
         "too confident"
     )
     figure.suptitle(fitted(heading, 0.96 * figure.get_figwidth(), FONT + 1), fontsize=FONT + 1)

@@ -76,8 +76,9 @@ def _intersection_over_union(
     pairs = np.zeros((predicted + 1, reference + 1))
     values, counts = np.unique(p.astype(np.int64) * (reference + 1) + g, return_counts=True)
     pairs.flat[values] = counts
-    union = pairs.sum(1, keepdims=True) + pairs.sum(0, keepdims=True) - pairs
-    return (pairs / union)[1:, 1:]
+    sizes, of_reference = pairs.sum(1)[1:, None], pairs.sum(0)[1:]
+    overlaps = pairs[1:, 1:]
+    return overlaps / (sizes + of_reference - overlaps)
 
 
 def _share(part: int, whole: int) -> float:

@@ -183,11 +183,12 @@ def _cases(folder: Path, ending: str) -> dict[str, Path]:
 
 def _ending_of(folder: Path) -> str:
     found = _endings_in(folder)
-    if len(found) != 1:
-        what = f"images of several endings, {', '.join(found)}" if found else "no images"
+    if not found:
+        raise UserError(f"{folder} holds no labels: no file of an ending that nnU-Net reads (-l)")
+    if len(found) > 1:
         raise UserError(
-            f"{folder} holds {what} that nnU-Net reads; give dataset.json, whose file_ending says "
-            "which are the labels (-djfile)"
+            f"{folder} holds files of several endings, {', '.join(found)}; give dataset.json, "
+            "whose file_ending says which are the labels (-djfile)"
         )
     return found[0]
 

@@ -103,12 +103,12 @@ class CaseScorer:
         found, file = image.array[0], Path(image.file)
         if not np.isfinite(found).all() or readers.nifti_has_nan(image.file):
             raise UserError(f"{file}: the segmentation holds NaN or infinite values")
-        low, high = float(found.min()), float(found.max())
-        whole = found.astype(np.int64 if high < 2**31 else np.float64)
-        if not np.array_equal(whole, found) or low < 0 or high > LARGEST_LABEL:
+        whole = np.clip(found, 0, LARGEST_LABEL).astype(np.int64)
+        wrong = found[whole != found]
+        if wrong.size:
             raise UserError(
                 f"{file}: a segmentation holds whole numbers from 0 to {LARGEST_LABEL}, this one "
-                f"has values from {low:g} to {high:g} that are none; is it an image?"
+                f"has {wrong[0]:g}; is it an image?"
             )
         self.labels.check_known(_values(whole), file, ground_truth=ground_truth)
         return whole
