@@ -249,6 +249,20 @@ def test_a_label_that_only_some_cases_have_is_undefined_in_the_others(tmp_path):
     assert row["dice"] == "nan" and row["reference_voxels"] == row["matched_lesions"] == "0"
 
 
+def test_probabilities_of_a_label_count_in_cases_that_lack_it(tmp_path):
+    write_labels(tmp_path / "labels", cases=CASES[:2])
+    write_model(tmp_path / "a", cases=CASES[:2])
+    for case, held in zip(CASES, (truth(0), truth(1).clip(0, 1))):
+        for folder in ("a", "labels"):
+            write_image(tmp_path / folder / f"{case}.nii.gz", held)
+        one_hot = np.stack([held == k for k in range(3)]).astype(np.float32)
+        np.savez_compressed(tmp_path / "a" / f"{case}.npz", probabilities=one_hot)
+    found = score(tmp_path, "a", probabilities=True)
+    for record in found["calibration"]:
+        assert sum(b["voxels"] for b in record["bins"]) == 2 * truth(0).size
+    assert find(found, "ece", label="2")["cases"] == 2
+
+
 def test_pictures_have_pixels(tmp_path):
     for folder in ("labels", "a"):
         (tmp_path / folder).mkdir()
