@@ -50,10 +50,8 @@ def score_predictions(
         case -> patient, or what gives it for cases; None: each case is a patient of its own.
     names
         Of the models; by default those of their folders.
-    progress
-        Show a progress bar.
-    **options
-        Fields of `ScoreOptions`.
+    progress, **options
+        Whether to show a progress bar; fields of `ScoreOptions`.
 
     Returns
     -------
@@ -77,13 +75,9 @@ def score_predictions(
     table = run.score_cases(
         inputs, labels=known, options=chosen, groups=patients, progress=progress
     )
+    notes = run.notes_on(inputs, Path(labels), known, chosen)
     summary = build_summary(
-        table,
-        inputs=inputs,
-        labels=known,
-        options=chosen,
-        grouped=patients is not None,
-        notes=run.notes_on(inputs, Path(labels), known, chosen),
+        table, inputs=inputs, labels=known, options=chosen, grouped=bool(patients), notes=notes
     )
     run.write_scores(output, table, summary)
     return summary

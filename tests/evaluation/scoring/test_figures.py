@@ -5,16 +5,9 @@ import math
 import pytest
 from matplotlib.axes import Axes
 
-from evaluation.report import figures as report_figures
 from evaluation.scoring import figures
 from evaluation.scoring.measures import measure_names
 from tests.drawn_texts import drawn_texts
-
-
-@pytest.fixture(autouse=True)
-def coarse(monkeypatch):
-    """Where texts end up does not depend on it, and time does."""
-    monkeypatch.setattr(report_figures, "DPI", 60)
 
 
 LONG = "nnUNetTrainerLNGSWRAdversarialFreeWarmStart_250epochs__of_a_longer_name_still"
