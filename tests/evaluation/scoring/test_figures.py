@@ -9,7 +9,6 @@ from evaluation.scoring import figures
 from evaluation.scoring.measures import measure_names
 from tests.drawn_texts import drawn_texts
 
-
 LONG = "nnUNetTrainerLNGSWRAdversarialFreeWarmStart_250epochs__of_a_longer_name_still"
 FORMULA = "_$\\no{formula$ x_y^z"
 
