@@ -15,6 +15,7 @@ from nnunetv2_lngswr.cli import (
     installation,
     paper,
     passed_on,
+    robustify,
     splits,
     warm_start,
 )
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_command(commands)
     benchmark.add_command(commands)
     warm_start.add_command(commands)
+    robustify.add_command(commands)
     convert_dataset.add_command(commands)
     splits.add_command(commands)
     paper.add_command(commands)
