@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
 from nnunetv2_lngswr.experiments.robustify import TRAINERS, Options
@@ -144,4 +145,5 @@ def _robustify(arguments: argparse.Namespace) -> int:
         files = ", ".join(f"compare.{ending}" for ending in ("md", "csv", "json", "png"))
         print(f"\nwritten to {done.comparison}: {files}")
     print(f"robust model: {done.robust}")
+    print(f"nnUNet_results={shlex.quote(str(done.results))} {shlex.join(done.prediction)}")
     return 0

@@ -181,7 +181,8 @@ def _run_steps(plan: Plan, say: Say) -> None:
             say("$ " + shlex.join(step.command))
         else:
             log = plan.output / "logs" / f"{step.name}.log"
-            run_command(step.command, log, environment=_environment(plan), say=say, show=step.show)
+            environment = {"MPLBACKEND": "Agg", **_environment(plan)}
+            run_command(step.command, log, environment=environment, say=say, show=step.show)
     if plan.options.skip_evaluation:
         return
     folders = [plan.evaluation(when) for when in (BEFORE, AFTER)]
@@ -194,7 +195,6 @@ def _environment(plan: Plan) -> Mapping[str, str]:
     found = {
         "nnUNet_preprocessed": str(plan.preprocessed.parent),
         "nnUNet_results": str(plan.results),
-        "MPLBACKEND": "Agg",
     }
     if os.environ.get("nnUNet_raw"):
         found["nnUNet_raw"] = str(Path(os.environ["nnUNet_raw"]).absolute())
@@ -217,4 +217,5 @@ def _say_plan(plan: Plan, say: Say) -> None:
         )
     entry = entry_of(plan.plans, plan.model.configuration)
     say(f'Plans: {plan.new_plans}, the model\'s own with "{PLANS_KEY}": {json.dumps(entry)}')
-    say(f"export nnUNet_results={shlex.quote(str(plan.results))}")
+    for name, value in _environment(plan).items():
+        say(f"export {name}={shlex.quote(value)}")

@@ -62,6 +62,13 @@ class Plan:
         return self.results / self.model.dataset / name
 
     @property
+    def prediction(self) -> list[str]:
+        """nnU-Net's command that predicts with the new model."""
+        named = ["-d", self.model.dataset, "-c", self.model.configuration]
+        named += ["-f", *map(str, self.model.folds), "-tr", self.trainer, "-p", self.plans_name]
+        return ["nnUNetv2_predict", "-i", "IMAGES", "-o", "PREDICTIONS", *named]
+
+    @property
     def comparison(self) -> Path:
         """Folder of the comparison."""
         return self.output / "comparison"

@@ -48,10 +48,14 @@ def test_a_vanilla_model_becomes_an_ordinary_robust_one(
     before, out = tree(root), tmp_path / "out"
     call = ["robustify", str(model), "-o", str(out), *QUICK]
     assert cli.main(call) == 0
-    assert "| before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| before" in said
     check_only_plans_were_added(before, tree(root))
     results = out / "nnUNet_results"
     (robust,) = (results / NAME).iterdir()
+    trainer, plans, _ = robust.name.split("__")
+    assert f"nnUNet_results={results} nnUNetv2_predict -i IMAGES -o PREDICTIONS -d {NAME}" in said
+    assert f"-tr {trainer} -p {plans}" in said
     check_last_phase(robust, model)
     check_comparison(out)
     check_prediction_and_export(robust, root, tmp_path, monkeypatch)
