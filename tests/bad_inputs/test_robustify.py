@@ -206,14 +206,14 @@ DATA_ROWS = [
         "no plans",
         spoil.remove(PLANNED),
         "described by no plans",
-        f"copy ROOT/{PLANS} to ROOT/{PLANNED} and run {PREPROCESS}",
+        f"put the model's plans.json there as nnUNetPlans.json and run {PREPROCESS}",
     ),
     data(
         "preprocessed otherwise",
         spoil.change_json(PLANNED, {f"{CONFIGURATION}.spacing": [2.0, 2.0]}),
         "preprocessed by nnUNetPlans.json",
         "spacing",
-        f"copy ROOT/{PLANS} to ROOT/{PLANNED} and run {PREPROCESS}",
+        f"put the model's plans.json there as nnUNetPlans.json and run {PREPROCESS}",
     ),
     data(
         "other labels",

@@ -100,7 +100,7 @@ def _check_data(folder: Path, model: GivenModel) -> None:
             its = _signature(plans, model)
             described[name] = [key for key in mine if mine[key] != its[key]]
     alike = [name for name, differences in described.items() if not differences]
-    copied = f"copy {model.folder / 'plans.json'} to {folder / f'{plans_name}.json'} and run "
+    copied = f"put the model's plans.json there as {plans_name}.json and run "
     by = plans_name if plans_name in alike or not alike else alike[0]
     command = f"nnUNetv2_preprocess -d {_number(model)} -plans_name {by} -c {model.configuration}"
     if described and not alike:
