@@ -210,7 +210,11 @@ DATA_ROWS = [
     ),
     data(
         "preprocessed otherwise",
-        spoil.change_json(PLANNED, {f"{CONFIGURATION}.spacing": [2.0, 2.0]}),
+        # the copy describes data that are there no more
+        spoil.both(
+            spoil.copy(PLANNED, f"{DATA}/Copy.json"),
+            spoil.change_json(PLANNED, {f"{CONFIGURATION}.spacing": [2.0, 2.0]}),
+        ),
         "preprocessed by nnUNetPlans.json",
         "spacing",
         f"put the model's plans.json there as nnUNetPlans.json and run {PREPROCESS}",

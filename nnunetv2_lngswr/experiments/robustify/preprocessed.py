@@ -92,16 +92,19 @@ def _check_data(folder: Path, model: GivenModel) -> None:
     manager = PlansManager(dict(model.plans))
     identifier = manager.get_configuration(model.configuration).data_identifier
     mine = _signature(model.plans, model)
-    plans_name = model.plans["plans_name"]
     described: dict[str, list[str]] = {}
     for name, plans in _plans_there(folder, model.configuration):
         configuration = PlansManager(dict(plans)).get_configuration(model.configuration)
         if configuration.data_identifier == identifier:
             its = _signature(plans, model)
             described[name] = [key for key in mine if mine[key] != its[key]]
+    # nnU-Net names data after the plans that they are made by; others may be copies of older ones
+    owner = identifier.removesuffix(f"_{model.configuration}")
+    if owner in described:
+        described = {owner: described[owner]}
     alike = [name for name, differences in described.items() if not differences]
-    copied = f"put the model's plans.json there as {plans_name}.json and run "
-    by = plans_name if plans_name in alike or not alike else alike[0]
+    by = next(iter(alike), owner if described else model.plans["plans_name"])
+    copied = f"put the model's plans.json there as {by}.json and run "
     command = f"nnUNetv2_preprocess -d {_number(model)} -plans_name {by} -c {model.configuration}"
     if described and not alike:
         name, differences = next(iter(described.items()))

@@ -171,6 +171,24 @@ def test_evaluations_can_be_left_out_and_come_later(project, noted, tmp_path):
     assert not noted.commands
 
 
+def test_a_model_of_all_cases_is_evaluated_on_images_of_others(
+    project, noted, tmp_path, monkeypatch
+):
+    root, model = project()
+    (model / "fold_0").rename(model / "fold_all")
+    with pytest.raises(UserError, match=r"fold_all .* \(-i, -l\)"):
+        robustify(model, tmp_path / "out", Options(device="cpu"))
+    monkeypatch.delenv("nnUNet_raw")
+    places = {n: root / "nnUNet_raw" / NAME / f"{n}Tr" for n in ("images", "labels")}
+    robustify(model, tmp_path / "out", Options(device="cpu", **places))
+    before, train, after = noted.commands
+    assert train[3] == "all" and (tmp_path / "out/start/fold_all.pth").is_file()
+    for words in (before, after):
+        assert words[words.index("-f") + 1] == "all"
+        assert words[words.index("-i") + 1] == str(places["images"])
+        assert words[words.index("-l") + 1] == str(places["labels"])
+
+
 def test_a_folder_of_another_call_is_refused(project, noted, tmp_path):
     _, model = project()
     out = tmp_path / "out"
