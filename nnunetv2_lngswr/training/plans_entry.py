@@ -170,6 +170,8 @@ class PlansEntryTrainer(nnUNetTrainer):
         super().on_train_start()
         warm_start = self.settings.run.warm_start
         if warm_start is not None and self.current_epoch == 0:
+            # the folds of a model share their plans, and each has weights of its own
+            warm_start = warm_start.replace("{fold}", str(self.fold))
             load_warm_start(self._bare_network(), load_checkpoint(warm_start), warm_start)
             self.print_to_log_file(f"Warm start from {warm_start}")
 

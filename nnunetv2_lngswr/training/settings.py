@@ -67,7 +67,7 @@ class RunSettings:
     """Covers initialisation, data order and noise; implies single-process augmentation."""
     warm_start: str | None = None
     """Checkpoint (vanilla or LNG-SWR) whose weights, segmentation heads included, the network
-    starts from."""
+    starts from; {fold} in it stands for the fold."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tests.evaluation.scoring.files import LABELS, write_description, write_labels, write_model
+from tests.experiments.robustify.given import write_project, zipped
 from tests.model_folders import ball, make_case, make_model_folder
 
 MODEL = "nnUNetTrainer__nnUNetPlans__2d"
@@ -101,6 +102,11 @@ def experiment(root: Path) -> None:
     _json(raw / "splits_final.json", folds)
     for name in ("preprocessed", "results"):
         (root / f"nnUNet_{name}").mkdir()
+
+
+def trained(root: Path) -> None:
+    """nnU-Net's folders with preprocessed data and a model, also as a zip file."""
+    zipped(write_project(root), root / "model.zip")
 
 
 def nothing(root: Path) -> None:

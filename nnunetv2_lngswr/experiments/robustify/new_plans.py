@@ -1,0 +1,85 @@
+"""The plans of the new training: the model's own under a new name, with a "lngswr" entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
+from nnunetv2_lngswr.experiments.robustify.options import BUDGET, TRAINERS, WARM_START, Options
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY
+from nnunetv2_lngswr.utils.errors import UserError
+
+FOLD = "{fold}"
+"""In the path of a warm start: what the trainer puts the number of its fold for."""
+# the last phase alone: it begins with the first epoch, its learning rate with the initial one
+LAST_PHASE = {"start": 0.0, "restart_lr": 1.0, "late_noise": 1.0}
+# those of plain training are too strong on top of attacks: the new trainer has its own
+_NOT_KEPT = ("noise_sigma_input", "noise_sigma_stages", "noise_ramp_up")
+
+
+def choose_trainer(model: GivenModel, options: Options) -> str:
+    """Return the name of the trainer of the new training.
+
+    Raises
+    ------
+    UserError
+        The model has parts that the one asked for has not.
+    """
+    trainer = options.trainer or TRAINERS[model.has_lngswr]
+    if model.has_lngswr and trainer != TRAINERS[True]:
+        raise UserError(
+            f"{model.folder} has the parts of LNG-SWR ({model.trainer}), which {trainer} lacks: "
+            f"take {TRAINERS[True]} (-tr)"
+        )
+    return trainer
+
+
+def new_budget(model: GivenModel, share: float) -> dict[str, int]:
+    """Return the model's budget with a share of its epochs, at least one."""
+    epochs, *iterations = BUDGET
+    return {
+        epochs: max(1, round(share * model.budget[epochs])),
+        **{key: model.budget[key] for key in iterations},
+    }
+
+
+def make_plans(model: GivenModel, starts: Path, options: Options) -> dict[str, Any]:
+    """Return the plans of the new training.
+
+    Parameters
+    ----------
+    model
+        Whose plans are copied; its own settings of LNG-SWR stay, but for the strength of the noise.
+    starts
+        Folder of the checkpoints to start from, one per fold (`start_file`).
+    options
+        Share of the budget and settings.
+    """
+    dropped = (*_NOT_KEPT, *BUDGET, WARM_START, ADVERSARIAL_KEY)
+    entry = {
+        **{key: value for key, value in model.entry.items() if key not in dropped},
+        **new_budget(model, options.share),
+        WARM_START: str(start_file(starts, FOLD)),
+        **(options.settings or {}),
+        ADVERSARIAL_KEY: {**LAST_PHASE, **options.adversarial},
+    }
+    plans = json.loads(json.dumps(model.plans))
+    plans["configurations"][model.configuration][PLANS_KEY] = entry
+    # no two trainings may share a name: nnU-Net's results folder is called by it
+    digest = hashlib.sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
+    plans["plans_name"] = f"{model.plans['plans_name']}_robust_{digest[:8]}"
+    return plans
+
+
+def start_file(starts: Path, fold: int | str) -> Path:
+    """Return where the checkpoint lies that a fold starts from."""
+    return starts / f"fold_{fold}.pth"
+
+
+def entry_of(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Return the "lngswr" entry that `make_plans` wrote."""
+    return plans["configurations"][configuration][PLANS_KEY]

@@ -1,0 +1,149 @@
+"""What the new training is told and starts from: plans, budget, trainer, weights."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from nnunetv2_lngswr.experiments.robustify.given_model import read_model
+from nnunetv2_lngswr.experiments.robustify.new_plans import (
+    LAST_PHASE,
+    choose_trainer,
+    entry_of,
+    make_plans,
+    new_budget,
+)
+from nnunetv2_lngswr.experiments.robustify.options import TRAINERS, Options
+from nnunetv2_lngswr.experiments.robustify.start import make_start
+from nnunetv2_lngswr.method.network import find_lngswr
+from nnunetv2_lngswr.trainers import nnUNetTrainerAT
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, save_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError
+from tests import tiny_dataset
+from tests.experiments.robustify.given import make_network
+
+OURS = {"gains": [0.3, 0.2, 0.1], "noise_sigma_input": 0.7, "seed": 5, "num_epochs": 7}
+
+
+def computes(checkpoint, plans, trainer):
+    network = make_network(plans, trainer, seed=9).eval()
+    network.load_state_dict(checkpoint["network_weights"])
+    x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return network(x)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS.values())
+@pytest.mark.parametrize("kind", ["plain", "resenc"])
+def test_it_starts_with_what_the_vanilla_model_computes(project, tmp_path, kind, trainer):
+    _, folder = project(kind=kind)
+    model = read_model(folder, Options())
+    plans = make_plans(model, tmp_path, Options())
+    start = make_start(model, 0, plans, trainer, trust=False)
+    given = load_checkpoint(folder / "fold_0" / "checkpoint_final.pth")
+    expected = computes(given, model.plans, "nnUNetTrainer")
+    assert torch.allclose(computes(start, plans, trainer), expected, atol=1e-6)
+    # the heads are the model's, which nnU-Net's -pretrained_weights leaves out
+    head = "decoder.seg_layers.0.weight"
+    assert torch.equal(start["network_weights"][head], given["network_weights"][head])
+
+
+def test_a_model_of_ours_keeps_its_gates_and_settings(project, tmp_path):
+    _, folder = project(trainer="nnUNetTrainerLNGSWR", entry=OURS)
+    model = read_model(folder, Options())
+    trainer = choose_trainer(model, Options())
+    assert trainer == "nnUNetTrainerLNGSWRAT" and model.has_lngswr
+    with pytest.raises(UserError, match="has the parts of LNG-SWR .* take nnUNetTrainerLNGSWRAT"):
+        choose_trainer(model, Options(trainer="nnUNetTrainerAT"))
+    plans = make_plans(model, tmp_path, Options())
+    start = make_start(model, 0, plans, trainer, trust=False)["network_weights"]
+    given = load_checkpoint(folder / "fold_0" / "checkpoint_final.pth")["network_weights"]
+    assert set(start) == set(given) and all(torch.equal(start[k], given[k]) for k in given)
+    entry = entry_of(plans, "2d")
+    assert entry["gains"] == OURS["gains"] and entry["seed"] == OURS["seed"]
+    # strong noise underfits on top of attacks: the trainer's own is milder
+    assert "noise_sigma_input" not in entry and entry["num_epochs"] == 2
+
+
+def test_the_plans_are_the_models_own_but_for_name_and_entry(project, tmp_path):
+    _, folder = project()
+    model = read_model(folder, Options())
+    made = make_plans(
+        model, tmp_path, Options(settings={"seed": 3, "adversarial": {"epsilon": "8/255"}})
+    )
+    entry = made["configurations"]["2d"].pop("lngswr")
+    assert entry["adversarial"] == {**LAST_PHASE, "epsilon": "8/255"} and entry["seed"] == 3
+    assert made.pop("plans_name") != model.plans["plans_name"]
+    assert made == {key: value for key, value in model.plans.items() if key != "plans_name"}
+    names = {make_plans(model, place, Options())["plans_name"] for place in (tmp_path, folder)}
+    assert len(names) == 2  # two folders of results never share one
+
+
+def test_the_budget_is_a_share_of_the_models_own(project):
+    _, folder = project(folds=(0, 1))
+    model = read_model(folder, Options())
+    iterations = {"num_iterations_per_epoch": 3, "num_val_iterations_per_epoch": 1}
+    for share, epochs in ((0.1, 2), (0.25, 5), (1, 20), (0.001, 1)):
+        assert new_budget(model, share) == {"num_epochs": epochs, **iterations}
+    debug = folder / "fold_1" / "debug.json"
+    debug.write_text(json.dumps(json.loads(debug.read_text()) | {"num_epochs": "40"}))
+    assert read_model(folder, Options()).budget["num_epochs"] == 40
+    # exports of some versions leave debug.json out: then checkpoint, plans, or nnU-Net's own
+    for fold in (0, 1):
+        (folder / f"fold_{fold}" / "debug.json").unlink()
+    assert read_model(folder, Options()).budget == {
+        "num_epochs": 20,
+        "num_iterations_per_epoch": 250,
+        "num_val_iterations_per_epoch": 50,
+    }
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["lngswr"] = {"num_epochs": 9, "num_iterations_per_epoch": 30}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    found = read_model(folder, Options()).budget
+    assert found["num_epochs"] == 20 and found["num_iterations_per_epoch"] == 30
+
+
+def test_a_trainer_that_trains_otherwise_is_noted(project):
+    _, folder = project()
+    model = read_model(folder, Options())
+    alike = ("nnUNetTrainer", "nnUNetTrainer_250epochs", "nnUNetTrainerLNGSWRAT_1epoch")
+    other = ("nnUNetTrainerNoMirroring", "nnUNetTrainerVanillaDA5", "nnUNetTrainerNoMirroring_x")
+    for name in (*alike, *other):
+        assert dataclasses.replace(model, trainer=name).trains_otherwise == (name in other)
+
+
+def test_each_fold_starts_from_its_own_weights(plans, tmp_path):
+    entry = {
+        "num_epochs": 1,
+        "num_iterations_per_epoch": 1,
+        "num_val_iterations_per_epoch": 1,
+        "warm_start": str(tmp_path / "fold_{fold}.pth"),
+    }
+    for fold in (0, 1):
+        network = make_network(plans, "nnUNetTrainer", seed=fold)
+        checkpoint = {
+            "network_weights": network.state_dict(),
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {},
+        }
+        save_checkpoint(checkpoint, tmp_path / f"fold_{fold}.pth")
+    for fold in (0, 1):
+        trainer = tiny_dataset.make_trainer(nnUNetTrainerAT, plans, entry=entry, fold=fold)
+        trainer.on_train_start()
+        expected = make_network(plans, "nnUNetTrainer", seed=fold).state_dict()
+        found = trainer._bare_network().state_dict()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_an_lngswr_start_begins_at_the_identity(project, tmp_path):
+    _, folder = project()
+    model = read_model(folder, Options())
+    plans = make_plans(model, tmp_path, Options())
+    start = make_start(model, 0, plans, TRAINERS[True], trust=False)
+    network = make_network(plans, TRAINERS[True], seed=1)
+    network.load_state_dict(start["network_weights"])
+    lngswr = find_lngswr(network)
+    assert lngswr is not None
+    gates = torch.cat([p.flatten() for p in lngswr.gate_parameters()])
+    assert len(gates) and not gates.any()
