@@ -11,7 +11,8 @@ evaluating adversarial robustness", section 5; signs of obfuscated gradients: At
 Wagner 2018, section 3.1. Rules, on means over cases, with TOLERANCE for chance:
 
 transfer
-    PGD made on the other model must not lower Dice further than PGD made on this one.
+    Neither PGD nor the white-box attack, made on the other model, may lower Dice further than the
+    white-box attack made on this one.
 black box
     Neither the square attack (no gradients) nor random signs may lower Dice further than PGD at the
     same budget.

@@ -190,7 +190,7 @@ def measure_case(
         "rows": rows,
         "surface": surface,
         "adaptive": adaptive(model, case),
-        "designed": designed(model, case, protocol),
+        "designed": designed(model, other, case, protocol),
     }
     advance(surface_cost(protocol) + designed_cost(protocol))
     return found

@@ -14,7 +14,8 @@ straight through
 gates open
     Every reconstruction is the identity, forward too: the same weights without the method.
 
-`other start`, the white-box attack as it is from another random start, says what chance does.
+Beside them, `other start`: the white-box attack as it is from another random start, which says what
+chance does; and `other model`: made on the other model of the pair, as `transfer` is with PGD.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
 if TYPE_CHECKING:
     from benchmarks.masked_gradients_checks import Protocol
 
-OTHER_START, LOW_BAND = "other start", "low band"
-STRAIGHT_THROUGH, GATES_OPEN = "straight through", "gates open"
+OTHER_START, OTHER_MODEL = "other start", "other model"
+LOW_BAND, STRAIGHT_THROUGH, GATES_OPEN = "low band", "straight through", "gates open"
 
 
-def designed(model: SegmentationModel, case: Case, protocol: Protocol) -> dict[str, dict[str, Any]]:
+def designed(
+    model: SegmentationModel, other: SegmentationModel, case: Case, protocol: Protocol
+) -> dict[str, dict[str, Any]]:
     """The attacks above on one case, at the protocol's epsilon and steps.
 
     Returns
@@ -69,7 +72,11 @@ def designed(model: SegmentationModel, case: Case, protocol: Protocol) -> dict[s
 
     axes = low_band_axes(window.networks[0], x)
     confined = LowBandModel(window, x, case.bounds, axes)
-    found = {OTHER_START: attacked(window), LOW_BAND: confined.point(attacked(confined))}
+    found = {
+        OTHER_START: attacked(window),
+        OTHER_MODEL: attacked(other.sliding_window()),
+        LOW_BAND: confined.point(attacked(confined)),
+    }
     if reconstructions(window.networks):
         with straight_through(window.networks):
             found[STRAIGHT_THROUGH] = attacked(window)
@@ -85,8 +92,8 @@ def designed(model: SegmentationModel, case: Case, protocol: Protocol) -> dict[s
 
 
 def designed_cost(protocol: Protocol) -> float:
-    """Of `designed`, in predictions, with all four attacks."""
-    return 4 * (3.5 * protocol.attack_steps + 2)
+    """Of `designed`, in predictions, with all five attacks."""
+    return 5 * (3.5 * protocol.attack_steps + 2)
 
 
 class LowBandModel:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.masked_gradients_checks import GRADIENT_ERROR, LEVEL, TOLERANCE, ZERO, Protocol
-from benchmarks.masked_gradients_designed import OTHER_START
+from benchmarks.masked_gradients_designed import OTHER_MODEL, OTHER_START
 from benchmarks.model_pair import mean
 from evaluation import significance
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
@@ -97,7 +97,13 @@ def judge(figures: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """
     white, clean = figures["white_box"]["dice"], figures["clean"]["dice"]
     verdicts = {
-        "transfer": _not_below(white, {"transfer": figures["transfer"]["dice"]}),
+        "transfer": _not_below(
+            white,
+            {
+                "transfer": figures["transfer"]["dice"],
+                OTHER_MODEL: figures["designed"][OTHER_MODEL]["dice"],
+            },
+        ),
         "black box": _not_below(white, {k: figures[k]["dice"] for k in ("square", "noise")}),
         "steps": _judge_steps({int(n): s["dice"] for n, s in figures["steps"].items()}, clean),
         "radius": _judge_radii({parse_budget(r): f["dice"] for r, f in figures["radii"].items()}),
@@ -164,9 +170,9 @@ def _judge_adaptive(*, gains: int, difference: float | None, equal: bool) -> tup
 
 
 def _judge_designed(white: float, dice: Mapping[str, float]) -> tuple[str, str]:
-    others = {k: v for k, v in dice.items() if k != OTHER_START}
-    verdict, _ = _not_below(min(white, dice[OTHER_START]), others)
-    return verdict, _not_below(white, dice)[1]
+    by_method = {k: v for k, v in dice.items() if k not in (OTHER_START, OTHER_MODEL)}
+    verdict, _ = _not_below(min(white, dice[OTHER_START]), by_method)
+    return verdict, _not_below(white, {OTHER_START: dice[OTHER_START], **by_method})[1]
 
 
 def percent(value: float) -> str:

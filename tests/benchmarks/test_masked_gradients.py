@@ -196,6 +196,8 @@ def test_each_rule(honest):
             {**honest, "adaptive": {"gains": 1, "difference": 0.0, "equal": True, **changed}}
         )["adaptive"]
 
+    assert with_dice("designed", white - 0.02, "other model")["transfer"] == MASKED
+    assert with_dice("designed", white - 0.02, "other model")["designed"] == PASSES
     assert with_dice("designed", white - 0.02, "low band")["designed"] == MASKED
     assert with_dice("designed", white - 0.02, "other start")["designed"] == PASSES
 

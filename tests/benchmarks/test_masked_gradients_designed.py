@@ -11,6 +11,7 @@ from benchmarks.masked_gradients_checks import Protocol, measure_case
 from benchmarks.masked_gradients_designed import (
     GATES_OPEN,
     LOW_BAND,
+    OTHER_MODEL,
     OTHER_START,
     STRAIGHT_THROUGH,
     LowBandModel,
@@ -194,7 +195,7 @@ def test_a_reconstruction_that_hides_gradients_is_found_and_an_honest_one_passes
         measured = [measure_case(with_network(model, network), model, cases[0], PROTOCOL)]
         figures = summarise(measured, PROTOCOL)
         shares = {name: f["low_share"] for name, f in figures["designed"].items()}
-        assert [*shares] == [OTHER_START, LOW_BAND, STRAIGHT_THROUGH, GATES_OPEN]
+        assert [*shares] == [OTHER_START, OTHER_MODEL, LOW_BAND, STRAIGHT_THROUGH, GATES_OPEN]
         assert shares[LOW_BAND] == pytest.approx(1) and shares[OTHER_START] < 0.9
         found[kind.__name__] = judge(figures)["designed"]
     assert found["SelectiveWaveletReconstruction"]["verdict"] == PASSES, found
@@ -204,6 +205,8 @@ def test_a_reconstruction_that_hides_gradients_is_found_and_an_honest_one_passes
 def test_without_a_reconstruction_there_is_nothing_to_open(model, cases):
     assert reconstructions(model.networks) == []
     case = model.preprocess(cases[0].images, cases[0].label, identifier="case")
-    found = designed(model, case, dataclasses.replace(PROTOCOL, attack_steps=3))
-    assert [*found] == [OTHER_START, LOW_BAND]
-    assert found == designed(model, case, dataclasses.replace(PROTOCOL, attack_steps=3))
+    short = dataclasses.replace(PROTOCOL, attack_steps=3)
+    found = designed(model, model, case, short)
+    assert [*found] == [OTHER_START, OTHER_MODEL, LOW_BAND]
+    assert found == designed(model, model, case, short)
+    assert found[OTHER_MODEL] == found[OTHER_START]  # which is itself here
