@@ -138,6 +138,8 @@ class LowBandModel:
 def low_band_axes(network: nn.Module, x: torch.Tensor) -> tuple[int, ...]:
     """Axes of x (B, C, *spatial) that the input's reconstruction transforms, or would.
 
+    All axes of the windows for a network without an encoder, which none can be attached to.
+
     Raises
     ------
     ValueError
@@ -148,8 +150,8 @@ def low_band_axes(network: nn.Module, x: torch.Tensor) -> tuple[int, ...]:
         raise ValueError(
             f"the low band is that of {HAAR}, got a model with {method.config.wavelet}"
         )
-    axes = branch_axes(network)["input"]
     of_window = next(p.ndim for p in network.parameters() if p.ndim > 2) - 2
+    axes = branch_axes(network)["input"] if hasattr(network, "encoder") else range(of_window)
     # the windows of 2D models have an axis less than the case: the first
     return tuple(x.ndim - of_window + axis for axis in axes)
 
