@@ -35,6 +35,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from benchmarks.saved_bytes import peak_of_saved_bytes
 from benchmarks.saving import command_line, first_paragraph
 from evaluation.model.graph_memory import GRAPH_BYTES, bytes_of_graph
 from evaluation.model.sliding_window import SlidingWindow
@@ -183,32 +184,21 @@ def memory(dimension: int, device: torch.device, windows: int, kept: int) -> dic
         graph_bytes=graph_bytes,
     )
     assert window.window_count(x) == windows
-    live = peak = 0
-
-    class Saved:
-        def __init__(self, tensor):
-            nonlocal live, peak
-            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
-            live += self.size
-            peak = max(peak, live)
-
-        def __del__(self):
-            nonlocal live
-            live -= self.size
-
     before = memory_mib("VmHWM")
     found = {"windows": windows, "kept": kept, "kept_mib": graph_bytes / 2**20}
-    # the first gradient measures a window by hooks of its own, which hide it from ours
-    window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+
+    def step() -> None:
+        window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+
+    step()  # the first gradient measures a window by hooks of its own, which hide it from ours
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+        step()
         return {
             **found,
             "allocator_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20,
         }
-    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
-        window.value_and_gradient(x, lambda z: cross_entropy(z, target))
+    peak = peak_of_saved_bytes(step)
     after = memory_mib("VmHWM")
     return {
         **found,

@@ -1,4 +1,4 @@
-"""Is a model's robustness real, or are its gradients masked? Six checks on a model folder and,
+"""Is a model's robustness real, or are its gradients masked? Seven checks on a model folder and,
 as the control, on a reference.
 
     python benchmarks/masked_gradients.py -m MODEL_FOLDER --reference VANILLA_FOLDER -f FOLD \\
@@ -11,7 +11,8 @@ evaluating adversarial robustness", section 5; signs of obfuscated gradients: At
 Wagner 2018, section 3.1. Rules, on means over cases, with TOLERANCE for chance:
 
 transfer
-    PGD made on the other model must not lower Dice further than PGD made on this one.
+    Neither PGD nor the white-box attack, made on the other model, may lower Dice further than the
+    white-box attack made on this one.
 black box
     Neither the square attack (no gradients) nor random signs may lower Dice further than PGD at the
     same budget.
@@ -33,6 +34,11 @@ adaptive
     detached must equal the full gradient: gains are constants of the model, so that there is
     nothing an adaptive attacker could use beyond what our attacks differentiate. Unsettled: it does
     not, and the attacks must differentiate through the gains (ours do).
+designed
+    No attack that is made for the method may lower Dice further than the white-box one from the
+    better of two starts: the perturbation confined to the low band that the reconstruction keeps;
+    the reconstructions' gradient replaced by the identity's (BPDA); the reconstructions left out
+    while the perturbation is made (masked_gradients_designed.py).
 
 Finished cases are kept beside OUT.json: the same command goes on where a killed one was.
 
@@ -55,6 +61,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.masked_gradients_checks import Protocol, measure_case, surface_cost
+from benchmarks.masked_gradients_designed import designed_cost
 from benchmarks.masked_gradients_showing import draw, tables
 from benchmarks.masked_gradients_verdicts import judge, summarise
 from benchmarks.model_pair import Pair, load, parser
@@ -90,7 +97,7 @@ def measure(
     """
     settings = _settings(pair, protocol)
     found = _finished(kept, settings) or {name: [] for name in pair.models}
-    cost = sum(r.cost for r in protocol.runs()) + surface_cost(protocol)
+    cost = sum(r.cost for r in protocol.runs()) + surface_cost(protocol) + designed_cost(protocol)
     total = cost * len(pair.cases) * len(pair.models)
     with tqdm(
         total=round(total),

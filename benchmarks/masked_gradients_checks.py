@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.masked_gradients_designed import designed, designed_cost, with_method
 from benchmarks.model_pair import problem
 from evaluation.inputs import CaseFiles
 from evaluation.model.case import Case
@@ -33,7 +34,6 @@ from nnunetv2_lngswr.attacks.geometry import (
     step_direction,
 )
 from nnunetv2_lngswr.attacks.losses import cross_entropy
-from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
 from nnunetv2_lngswr.utils.epsilon import budget_text
 
 TOLERANCE = 0.01
@@ -165,7 +165,7 @@ def measure_case(
     -------
     dict
         {"case", "rows": [{"attack", "epsilon", "steps", "dice", "loss"}], "surface": as
-        `loss_surface`, "adaptive": as `adaptive`}.
+        `loss_surface`, "adaptive": as `adaptive`, "designed": as `designed`}.
     """
     result = run_case(
         model, files, protocol.runs(), Options(seed=protocol.seed), surrogate=other, advance=advance
@@ -185,13 +185,15 @@ def measure_case(
         files.images, files.label, files.previous_stage, identifier=files.identifier
     )
     surface = loss_surface(model, case, protocol)
-    advance(surface_cost(protocol))
-    return {
+    found = {
         "case": case.identifier,
         "rows": rows,
         "surface": surface,
         "adaptive": adaptive(model, case),
+        "designed": designed(model, other, case, protocol),
     }
+    advance(surface_cost(protocol) + designed_cost(protocol))
+    return found
 
 
 def surface_cost(protocol: Protocol) -> float:
@@ -275,28 +277,12 @@ def adaptive(model: SegmentationModel, case: Case) -> dict[str, Any]:
 @contextmanager
 def gains_detached(networks: Sequence[nn.Module]) -> Iterator[int]:
     """Within it, no gradient flows through the gains of any reconstruction; yields their number."""
-    modules = [
-        m
-        for network in networks
-        for m in network.modules()
-        if isinstance(m, SelectiveWaveletReconstruction)
-    ]
-    with ExitStack() as stack:
-        for module in modules:
-            _detach_gains(module, stack)
-        yield len(modules)
 
+    def made_of(gains: Callable) -> Callable:
+        def detached(prior_gain: torch.Tensor | None = None) -> torch.Tensor:
+            return gains(None if prior_gain is None else prior_gain.detach()).detach()
 
-def _detach_gains(module: SelectiveWaveletReconstruction, stack: ExitStack) -> None:
-    gains = module.gains
-    own = "gains" in module.__dict__
+        return detached
 
-    def detached(prior_gain: torch.Tensor | None = None) -> torch.Tensor:
-        return gains(None if prior_gain is None else prior_gain.detach()).detach()
-
-    module.gains = detached
-    # what stood on the instance comes back, else the method of the class shows again
-    if own:
-        stack.callback(setattr, module, "gains", gains)
-    else:
-        stack.callback(delattr, module, "gains")
+    with with_method(networks, "gains", made_of) as count:
+        yield count

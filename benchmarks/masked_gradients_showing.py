@@ -23,9 +23,12 @@ def tables(
 ) -> str:
     """Markdown: foreground Dice in percent with its interval, then the verdicts."""
 
-    def cell(f: Mapping[str, float]) -> str:
+    def cell(f: Mapping[str, float] | None) -> str:
+        if f is None:  # vanilla has no reconstruction to design against
+            return ""
         return f"{percent(f['dice'])} [{percent(f['low'])}, {percent(f['high'])}]"
 
+    designs = dict.fromkeys(k for f in figures.values() for k in f["designed"])
     e, n, a = budget_text(protocol.epsilon), protocol.attack_steps, protocol.attack
     lines = [
         ("clean", "clean", None),
@@ -33,11 +36,12 @@ def tables(
         (f"PGD-{n} {e}, made on the other model", "transfer", None),
         (f"square {e}, {protocol.queries} queries", "square", None),
         (f"random signs {e}", "noise", None),
+        *((f"{a}-{n} {e}, {k}", "designed", k) for k in designs),
         *((f"{a}-{k} {e}", "steps", k) for k in next(iter(figures.values()))["steps"]),
         *((f"{a}-{n} {r}", "radii", r) for r in next(iter(figures.values()))["radii"]),
     ]
     body = [
-        [name, *(cell(f[key] if sub is None else f[key][sub]) for f in figures.values())]
+        [name, *(cell(f[key] if sub is None else f[key].get(sub)) for f in figures.values())]
         for name, key, sub in lines
     ]
     dice = markdown_table(["foreground Dice, % [95%]", *(titles[k] for k in figures)], body)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.masked_gradients_checks import GRADIENT_ERROR, LEVEL, TOLERANCE, ZERO, Protocol
+from benchmarks.masked_gradients_designed import OTHER_MODEL, OTHER_START
 from benchmarks.model_pair import mean
 from evaluation import significance
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
@@ -28,9 +29,16 @@ def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[st
         attack: str, epsilon: Fraction | None = None, steps: int | None = None
     ) -> dict[str, float]:
         text = "" if epsilon is None else budget_text(epsilon)
-        values = [_row(c, attack, text, steps)["dice"] for c in cases]
+        return over_cases([_row(c, attack, text, steps)["dice"] for c in cases])
+
+    def over_cases(values: list[float]) -> dict[str, float]:
         low, high = significance.interval(np.array(values, float)[:, None], draws)
         return {"dice": mean(values), "low": low, "high": high}
+
+    def designed(name: str) -> dict[str, float]:
+        of_cases = [c["designed"][name] for c in cases]
+        shares = [f["low_share"] for f in of_cases if f["low_share"] is not None]
+        return {**over_cases([f["dice"] for f in of_cases]), "low_share": mean(shares)}
 
     e, steps = protocol.epsilon, protocol.attack_steps
     sweep, text = sorted({*protocol.step_sweep, steps}), budget_text(e)
@@ -57,6 +65,7 @@ def summarise(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[st
             "difference": _largest([c["adaptive"]["difference"] for c in cases]),
             "equal": all(c["adaptive"]["equal"] for c in cases),
         },
+        "designed": {name: designed(name) for name in cases[0]["designed"]},
     }
 
 
@@ -88,7 +97,13 @@ def judge(figures: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """
     white, clean = figures["white_box"]["dice"], figures["clean"]["dice"]
     verdicts = {
-        "transfer": _not_below(white, {"transfer": figures["transfer"]["dice"]}),
+        "transfer": _not_below(
+            white,
+            {
+                "transfer": figures["transfer"]["dice"],
+                OTHER_MODEL: figures["designed"][OTHER_MODEL]["dice"],
+            },
+        ),
         "black box": _not_below(white, {k: figures[k]["dice"] for k in ("square", "noise")}),
         "steps": _judge_steps({int(n): s["dice"] for n, s in figures["steps"].items()}, clean),
         "radius": _judge_radii({parse_budget(r): f["dice"] for r, f in figures["radii"].items()}),
@@ -96,6 +111,7 @@ def judge(figures: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             np.array(figures["surface"]["loss"]), figures["surface"]["gradient_error"]
         ),
         "adaptive": _judge_adaptive(**figures["adaptive"]),
+        "designed": _judge_designed(white, {k: f["dice"] for k, f in figures["designed"].items()}),
     }
     return {check: {"verdict": verdict, "why": why} for check, (verdict, why) in verdicts.items()}
 
@@ -151,6 +167,12 @@ def _judge_adaptive(*, gains: int, difference: float | None, equal: bool) -> tup
     if not equal:
         return MASKED, why
     return (PASSES if difference in (0, None) else UNSETTLED), why
+
+
+def _judge_designed(white: float, dice: Mapping[str, float]) -> tuple[str, str]:
+    by_method = {k: v for k, v in dice.items() if k not in (OTHER_START, OTHER_MODEL)}
+    verdict, _ = _not_below(min(white, dice[OTHER_START]), by_method)
+    return verdict, _not_below(white, {OTHER_START: dice[OTHER_START], **by_method})[1]
 
 
 def percent(value: float) -> str:

@@ -44,6 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     models = _read([folder / "measured.jsonl" for folder in args.folders])
     halves = {half: _half(models, args.groups, half) for half in (0, 1)}
+    halves = {half: of for half, of in halves.items() if of}  # few cases can be in one of them
     found = {
         **conditions(command_line("worst_suite_table", sys.argv[1:]), "cpu", 1),
         "models": [_of_model(key, cases, args.suite) for key, cases in models.items()],

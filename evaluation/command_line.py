@@ -229,6 +229,13 @@ def _add_steps_and_surrogate(group: argparse._ArgumentGroup) -> None:
         "counts; default: each attack's own",
     )
     add(
+        "--temperature",
+        type=float,
+        default=_DEFAULTS.temperature,
+        metavar="T",
+        help="of apgd_dice, in units of the case's mean decision margin; default: its own",
+    )
+    add(
         "--seed",
         type=int,
         default=_DEFAULTS.seed,

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.options import LIMITS, check_integer
+from evaluation.options import LIMITS
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.option_types import given_text
+from nnunetv2_lngswr.utils.values import check_integer
 
 PROG = "python -m evaluation.compare"
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from nnunetv2_lngswr.attacks.registry import ATTACKS as ATTACK_SPECS
 from nnunetv2_lngswr.attacks.suites import full_name, suites_among
-from nnunetv2_lngswr.attacks.terms import Norm, Unit
+from nnunetv2_lngswr.attacks.terms import Norm, Unit, check_temperature
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.values import shown
+from nnunetv2_lngswr.utils.values import check_integer, shown
 
 ATTACKS = ("worst",)
 EPSILONS = ("1/255", "2/255", "4/255", "8/255")
@@ -84,6 +84,8 @@ class Options:
     restarts: int | None = None
     """Of attacks with a random start, and draws of the noise control, of which the worst counts; up
     to 10,000. None takes each attack's own."""
+    temperature: float | None = None
+    """Of apgd_dice, in units of the case's mean decision margin. None takes its own."""
     seed: int = 0
     """Of everything random."""
     corruptions: Sequence[str] = ("all",)
@@ -158,6 +160,8 @@ class Options:
         for name, norm in zip(_BUDGETS, (LINF, L2)):
             values[name] = [budget_text(e) for e in self.budgets(norm)]
         values["steps_of"] = dict(self.steps_of)
+        if self.temperature is None:
+            del values["temperature"]  # as in folders from before it could be set
         return {
             _NEW_NAMES.get(k, k): list(v) if isinstance(v, tuple) else v for k, v in values.items()
         }
@@ -227,7 +231,11 @@ class Options:
 
     def _check_suite(self) -> None:
         others = {a for a in self.attacks if not suites_among([a])} - {*WORST}
-        takers = {"steps": others - {*_OTHER_STEPS}, "restarts": others}
+        takers = {
+            "steps": others - {*_OTHER_STEPS},
+            "restarts": others,
+            "temperature": {a for a in others if _takes_temperature(a)},
+        }
         given = [n for n, of in takers.items() if not of and getattr(self, n) is not None]
         given += [f"steps of {name}" for name in suites_among(dict(self.steps_of))]
         if len(suites_among(self.attacks)) > 1:
@@ -237,12 +245,20 @@ class Options:
                 f"{' and '.join(given)} cannot be set: {self.suite} is fixed, so that its numbers "
                 "can be compared; name the attack to set, such as --attacks apgd_dice --steps 10"
             )
+        if "temperature" in given:
+            raise UserError(
+                "temperature is of apgd_dice, which is not among the attacks: "
+                f"{', '.join(self.attacks)}"
+            )
 
     def _check_numbers(self) -> None:
         for name, limits in LIMITS.items():
             value = getattr(self, name)
             if value is not None or name in ("seed", "graph_memory"):
                 check_integer(name, value, *limits)
+        if self.temperature is not None:
+            check_temperature(self.temperature)
+            self._set("temperature", float(self.temperature))
         step, tolerance = self.tile_step_size, self.nsd_tolerance
         if not (_is_number(step) and 0 < step <= 1):
             raise UserError(f"step_size (tile_step_size) must be in (0, 1], got {shown(step)}")
@@ -294,18 +310,9 @@ def said_of_old_name(old: str, new: str) -> str:
     return f"{old} is now called {new}; the old name goes on working"
 
 
-def check_integer(name: str, value: Any, least: int, most: int) -> None:
-    """Refuse anything but an integer from `least` to `most`.
-
-    Raises
-    ------
-    UserError
-        Names the option, the rule and the value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be an integer >= {least}, got {shown(value)}")
-    if value > most:
-        raise UserError(f"{name} must be at most {most}, got {shown(value)}")
+def _takes_temperature(attack: str) -> bool:
+    spec = ATTACK_SPECS.get(attack.removesuffix("_l2").removesuffix("_linf"))
+    return spec is not None and "temperature" in spec.tunable
 
 
 def _names(option: str, given: Any) -> tuple[str, ...]:

@@ -233,11 +233,8 @@ def _all_attack_runs(options: Options, attacks: Iterable[_Attack]) -> list[Evalu
 def _attack_runs(options: Options, attack: _Attack) -> list[EvaluationRun]:
     name, spec, norm = attack
     steps = dict(options.steps_of).get(name, None if spec.own_steps else options.steps)
-    arguments = {
-        k: v
-        for k, v in (("steps", steps), ("restarts", options.restarts))
-        if v is not None and k in spec.tunable
-    }
+    given = {"steps": steps, "restarts": options.restarts, "temperature": options.temperature}
+    arguments = {k: v for k, v in given.items() if v is not None and k in spec.tunable}
     forwards, gradients = _evaluations(spec, arguments)
     run = EvaluationRun(
         kind="attack",

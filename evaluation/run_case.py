@@ -104,6 +104,13 @@ def sliding_window(model: SegmentationModel, options: Options) -> SlidingWindow:
     )
 
 
+def foreground_dice_of(model: SegmentationModel, case: Case, x: torch.Tensor) -> float:
+    """Dice of the segmentation that is exported for x, (C, *spatial), preprocessed; foreground
+    mean."""
+    evaluated = _EvaluatedCase(model, case, Options(), None)
+    return _mean_dice(evaluated.score(model.predict(case, x)))
+
+
 class _EvaluatedCase:
     """A preprocessed case with what its runs share: window, bounds and target are built once."""
 

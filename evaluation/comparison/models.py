@@ -31,6 +31,7 @@ SAME_OPTIONS = (
     "restarts",
     "seed",
     "nsd_tolerance",
+    "temperature",
 )
 # what may differ, but must be known
 NOTED = (

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.report.strength import look_further
 from nnunetv2_lngswr.attacks.registry import ATTACKS
+from nnunetv2_lngswr.attacks.suites import suites_among
 
 CONTROLS = {spec.name: spec.control for spec in ATTACKS.values() if spec.control}
 
@@ -28,8 +30,7 @@ def checks(results: Sequence[Record]) -> list[str]:
     lines = [_against(control, results) for control in CONTROLS]
     lines += [
         f"Check failed: {run_title(r)} returned every case as it was, having found nothing better; "
-        "its Dice says nothing. Give it more --steps, or look beside a suite: --attacks worst "
-        "apgd_dice --steps 200."
+        f"its Dice says nothing. {_advice(r['attack'])}"
         for r in results
         if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0
     ]
@@ -40,6 +41,10 @@ def run_title(record: Record) -> str:
     """'pgd_linf 4/255', 'gamma 3', 'clean'."""
     parts = (record["attack"], record["epsilon_text"], record["severity"])
     return " ".join(str(p) for p in parts if p is not None)
+
+
+def _advice(attack: str) -> str:
+    return look_further(attack) if suites_among([attack]) else "Give it more --steps."
 
 
 def _against(control: str, results: Sequence[Record]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.attack_figures import LATE_FALL, NON_FINITE
 from evaluation.rows import MEAN_LABEL, Row, is_noise
-from nnunetv2_lngswr.attacks.suites import suites_among
+from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES, suites_among
 
 CONVERGED_FALL = 0.01
 AGREEING_RANGE = 0.1
@@ -28,7 +28,8 @@ def checks(rows: Sequence[Row]) -> list[str]:
     A loss that is not finite fails the check of its run. An attack whose Dice still fell by more
     than a point over the last quarter of its steps, on the mean over cases, has not converged. And
     where attacks of several steps differ by more than ten points on a case, the weaker ones missed
-    what was there.
+    what was there. So may the last member of a suite have done where it still took as much from
+    what the first had left.
 
     Parameters
     ----------
@@ -36,7 +37,12 @@ def checks(rows: Sequence[Row]) -> list[str]:
         Of cases.csv, all cases.
     """
     attacked = [r for r in rows if r["kind"] == "attack" and r["label"] == MEAN_LABEL]
-    return [*_not_finite(attacked), *_not_converged(attacked), *_disagreeing(attacked)]
+    return [
+        *_not_finite(attacked),
+        *_not_converged(attacked),
+        *_disagreeing(attacked),
+        *_members_disagreeing(attacked),
+    ]
 
 
 def _not_finite(rows: Iterable[Row]) -> Iterable[str]:
@@ -87,10 +93,39 @@ def _disagreeing(rows: Iterable[Row]) -> Iterable[str]:
             )
 
 
+def _members_disagreeing(rows: Iterable[Row]) -> Iterable[str]:
+    """Where a suite's last member took much from what the first had left, and may not be done."""
+    for run, cases in _by_run(r for r in rows if suites_among([r["attack"]])).items():
+        (suite,) = suites_among([run[0]])
+        first, last = (SUITES[suite][i].name for i in (0, -1))
+        left = {
+            r["case"]: tuple(_extras(r).get(DICE_AFTER + name) for name in (first, last))
+            for r in cases
+        }
+        # below 0 there is nothing to find
+        open_ends = {case: (a, b) for case, (a, b) in left.items() if a is not None and b}
+        far = {case: (a, b) for case, (a, b) in open_ends.items() if a - b > AGREEING_RANGE}
+        if far:
+            worst = max(far, key=lambda case: far[case][0] - far[case][1])
+            high, low = far[worst]
+            yield (
+                f"Warning: the members of {_title(run)} differ by more than "
+                f"{100 * AGREEING_RANGE:.0f} points of Dice in {len(far)} of {len(cases)} cases, "
+                f"most in {worst}: {first} {100 * high:.1f}, "
+                f"{last} {100 * low:.1f}. {look_further(run[0])}"
+            )
+
+
+def look_further(attack: str) -> str:
+    """Advice about a suite, as it is run, which is fixed: a longer attack beside it."""
+    norm = "_l2" if attack.endswith("_l2") else ""
+    return f"Look further beside the suite: --attacks worst apgd_dice{norm} --steps 200."
+
+
 def _advice(attack: str, steps: int | None) -> str:
     """What to do about an attack that has not converged."""
     if suites_among([attack]):
-        return "Look further beside the suite: --attacks worst apgd_dice --steps 200."
+        return look_further(attack)
     now = "" if steps is None else f" (now {steps})"
     return f"Raise --steps{now}."
 

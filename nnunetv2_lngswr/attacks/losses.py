@@ -11,7 +11,6 @@ over voxels: it sees the overlap of the whole case, label by label.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from nnunetv2_lngswr.attacks.geometry import like_cases
+from nnunetv2_lngswr.attacks.terms import check_temperature
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
 
@@ -206,8 +206,7 @@ def soft_dice_loss(temperature: float = 1.0, *, scale_free: bool = False) -> Los
     UserError
         A temperature that is not a positive number.
     """
-    if not (_is_number(temperature) and 0 < temperature < math.inf):
-        raise UserError(f"temperature must be a finite number > 0, got {temperature!r}")
+    check_temperature(temperature)
 
     def loss(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
         scaled = z / temperature
@@ -223,10 +222,6 @@ def soft_dice_loss(temperature: float = 1.0, *, scale_free: bool = False) -> Los
         return torch.where(present.any(1), 1 - mean, masked_mean(p, target))
 
     return loss
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @torch.no_grad()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import is_number, shown
+
 
 class Norm(StrEnum):
     """The norm of a perturbation: Linf, or L2 as the root mean square per voxel."""
@@ -28,3 +31,15 @@ PGD_PATH = 2.5
 
 TORCHATTACKS_PREFIX = "torchattacks:"
 """What the names of attacks start with that the package torchattacks has."""
+
+
+def check_temperature(value: object) -> None:
+    """Refuse what logits cannot be divided by.
+
+    Raises
+    ------
+    UserError
+        A value that is not a positive number.
+    """
+    if not is_number(value) or value <= 0:
+        raise UserError(f"temperature must be a finite number > 0, got {shown(value)}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
+
+from nnunetv2_lngswr.utils.errors import UserError
 
 SHOWN_AT_MOST = 60
 """Characters."""
@@ -19,6 +21,20 @@ def is_number(value: object) -> TypeGuard[float]:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def check_integer(name: str, value: Any, least: int, most: int) -> None:
+    """Refuse anything but an integer from `least` to `most`.
+
+    Raises
+    ------
+    UserError
+        Names the option, the rule and the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} must be an integer >= {least}, got {shown(value)}")
+    if value > most:
+        raise UserError(f"{name} must be at most {most}, got {shown(value)}")
 
 
 def shown(value: object) -> str:

@@ -95,7 +95,7 @@ def test_quantised_input_is_called_masked(models, cases):
     figures = measured(with_network(models[0], Quantised(models[0].networks[0])), models[1], cases)
     assert figures["clean"]["dice"] > 0.9  # a model that works, and whose Dice stands against PGD
     found = verdicts(figures)
-    found.pop("adaptive")
+    del found["adaptive"], found["designed"]  # it has no reconstruction to design against
     assert all(v == MASKED for v in found.values()), judge(figures)
 
 
@@ -196,6 +196,11 @@ def test_each_rule(honest):
             {**honest, "adaptive": {"gains": 1, "difference": 0.0, "equal": True, **changed}}
         )["adaptive"]
 
+    assert with_dice("designed", white - 0.02, "other model")["transfer"] == MASKED
+    assert with_dice("designed", white - 0.02, "other model")["designed"] == PASSES
+    assert with_dice("designed", white - 0.02, "low band")["designed"] == MASKED
+    assert with_dice("designed", white - 0.02, "other start")["designed"] == PASSES
+
     assert [with_adaptive(), with_adaptive(difference=1e-9), with_adaptive(equal=False)] == [
         PASSES,
         UNSETTLED,
@@ -286,6 +291,7 @@ def test_command_writes_figures_and_picture(folders, cases, tmp_path, monkeypatc
         "radius",
         "surface",
         "adaptive",
+        "designed",
     }
     assert result["protocol"]["epsilon"] == "8/255" and result["command"].startswith(
         "python benchmarks/masked_gradients.py -m "

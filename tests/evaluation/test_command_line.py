@@ -85,6 +85,18 @@ BAD = {
         ["--attacks", "worst-v1", "--restarts", "5"],
         "restarts cannot be set: worst-v1 is fixed",
     ),
+    "temperature of the suite": (
+        ["--temperature", "0.1"],
+        "temperature cannot be set: worst-v1 is fixed",
+    ),
+    "temperature that reaches no attack": (
+        ["--attacks", "pgd_linf", "apgd", "--temperature", "0.1"],
+        "temperature is of apgd_dice, which is not among the attacks: pgd_linf, apgd",
+    ),
+    "temperature": (
+        ["--attacks", "apgd_dice", "--temperature", "0"],
+        "temperature must be a finite number > 0, got 0.0",
+    ),
     "steps of the suite by name": (
         ["--attacks", "worst", "apgd", "--steps", "worst-v1=5"],
         "steps of worst-v1 cannot be set",

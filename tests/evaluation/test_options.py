@@ -35,6 +35,17 @@ def test_a_record_keeps_the_names_of_all_versions():
     assert Options.from_record(record) == given
 
 
+def test_a_temperature_is_in_the_record_where_it_is_given():
+    given = Options(attacks=["apgd_dice"], temperature=2)
+    assert given.record()["temperature"] == 2.0 and Options.from_record(given.record()) == given
+    assert type(given.record()["temperature"]) is float
+    assert type(Options(attacks="apgd_dice_l2", temperature=np.float32(0.5)).temperature) is float
+    # else folders from before there was one could not be gone on with
+    assert "temperature" not in Options().record()
+    # beside the suite, which stays as it is
+    Options(attacks=["worst", "apgd_dice"], temperature=0.1)
+
+
 def test_an_old_name_is_taken_and_said_once():
     with pytest.warns(FutureWarning, match="shifts is now called corruptions") as said:
         assert with_new_names({"shifts": ["gamma"], "seed": 1}) == {
@@ -101,6 +112,7 @@ MANY = 10**22
 WRONG = {
     "steps": (True, 2.5, "5", 0, MANY, 10**5000, [3]),
     "restarts": (True, "2", MANY, NAN),
+    "temperature": (True, "1", 0, -1, 0.0, NAN, INF, -INF, 10**5000, [0.1]),
     "max_cases": (True, "3", 0, MANY),
     "seed": (None, True, "0", 1.5, -1, 2**128),
     "window_batch_size": (True, 0, MANY),

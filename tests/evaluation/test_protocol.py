@@ -78,6 +78,16 @@ def test_the_suite_runs_with_its_control_in_every_norm_that_has_budgets():
     assert Options(attacks=["apgd", "worst_linf"]).suite is None
 
 
+def test_a_temperature_reaches_the_attack_that_has_one_in_both_norms():
+    options = Options(
+        attacks=["worst", "apgd", "apgd_dice", "apgd_dice_l2"], temperature=0.1, steps=3
+    )
+    planned = protocol.plan_runs(options, ct=False, two_dimensional=True)
+    found = {r.name: dict(r.options) for r in planned.runs if r.kind == "attack"}
+    assert found["apgd_dice"] == found["apgd_dice_l2"] == {"steps": 3, "temperature": 0.1}
+    assert found["apgd"] == {"steps": 3} and found["worst-v1"] == {} == found["worst-v1_l2"]
+
+
 def test_what_does_not_apply_to_a_model_is_refused_by_name():
     facts = {"ct": False, "two_dimensional": True}
     with pytest.raises(ValueError, match="attack ssah needs a network with an .encoder"):

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from evaluation import compare, robust
+from evaluation.command_line import build_parser
 from evaluation.comparison.models import read_models
+from evaluation.options import Options
 from evaluation.report import markdown, strength
 from evaluation.report.cases_table import NORM_TITLES, read_cases
 from evaluation.rows import MEAN_LABEL
@@ -72,7 +74,16 @@ def test_what_a_suite_says_beside_other_attacks_and_where_it_has_not_converged(e
         row["extras"] = json.dumps({**json.loads(row["extras"] or "{}"), "late_fall": 0.05})
     warned = [line for line in strength.checks(rows) if "has not converged" in line]
     assert len(warned) == 4  # advice that the command takes
-    assert all("--attacks worst apgd_dice --steps 200" in line for line in warned)
+    linf = [line for line in warned if "_l2" not in line]
+    assert len(linf) == 3
+    assert all("--attacks worst apgd_dice --steps 200." in line for line in linf)
+    (l2,) = set(warned) - set(linf)
+    assert "worst-v1_l2 8/255" in l2 and "--attacks worst apgd_dice_l2 --steps 200." in l2
+    for advice in (linf[0], l2):
+        words = advice.split("suite: ")[1].rstrip(".").split()
+        given = build_parser().parse_args(["-m", "M", "-o", "O", *words])
+        assert given.attacks == words[1:3] and given.steps == ["200"]
+        Options(attacks=given.attacks, steps=200, epsilons=BUDGETS, epsilons_l2=["1/255"])
 
 
 def test_without_a_suite_the_report_says_so(finished):

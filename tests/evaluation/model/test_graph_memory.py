@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.saved_bytes import peak_of_saved_bytes
 from evaluation.model.graph_memory import bytes_of_graph
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import cross_entropy
@@ -14,7 +15,6 @@ from tests.evaluation.model.windows import (
     Counting,
     case,
     networks,
-    peak_of_saved_bytes,
     whole_case,
 )
 

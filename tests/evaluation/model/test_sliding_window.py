@@ -6,6 +6,7 @@ import pytest
 import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
+from benchmarks.saved_bytes import peak_of_saved_bytes
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import LabelSpace
 from nnunetv2_lngswr.attacks.losses import LOSSES, cross_entropy
@@ -15,7 +16,6 @@ from tests.evaluation.model.windows import (
     Counting,
     case,
     networks,
-    peak_of_saved_bytes,
     whole_case,
 )
 

@@ -71,23 +71,3 @@ class Counting(torch.nn.Module):
     def forward(self, x):
         self.calls += 1
         return self.network(x)
-
-
-def peak_of_saved_bytes(run):
-    """Most bytes that are saved for backward at any time of run()."""
-    live, peak = 0, 0
-
-    class Saved:
-        def __init__(self, tensor):
-            nonlocal live, peak
-            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
-            live += self.size
-            peak = max(peak, live)
-
-        def __del__(self):
-            nonlocal live
-            live -= self.size
-
-    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-        run()
-    return peak

@@ -32,6 +32,24 @@ def test_checks_name_an_attack_that_returned_every_case_as_it_was():
     )
 
 
+def test_what_to_do_where_every_case_came_back_as_it_was_can_be_done():
+    renamed = {"pgd_l2": "worst-v1_l2", "pgd_linf": "worst-v1"}
+    rows = [
+        {**r, "attack": renamed.get(r["attack"], r["attack"])}
+        | ({} if r["attack"] == "noise" else {"linf_range": 0.0})
+        for r in all_rows()
+    ]
+    said = {}
+    for line in checks.checks(records.summarise(rows, seed=0)):
+        if "returned every case as it was" in line:
+            said[line.split()[2]] = line.split("its Dice says nothing. ")[1]
+    assert said == {
+        "worst-v1": "Look further beside the suite: --attacks worst apgd_dice --steps 200.",
+        "worst-v1_l2": "Look further beside the suite: --attacks worst apgd_dice_l2 --steps 200.",
+        "ssah": "Give it more --steps.",
+    }
+
+
 def test_nothing_defined_is_no_passed_check():
     undefined = [{**r, "dice": float("nan")} for r in all_rows()]
     assert checks.checks(records.summarise(undefined, seed=0)) == [

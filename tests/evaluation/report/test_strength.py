@@ -78,6 +78,47 @@ def test_attacks_that_disagree_are_named_with_the_case():
     )
 
 
+def test_a_suite_that_still_falls_is_told_where_to_look_since_nothing_of_it_can_be_raised():
+    for name, norm in (("worst-v1", "linf"), ("worst-v1_l2", "l2")):
+        rows = attacked(name, [0.5] * 4, norm=norm, steps=None, late_fall=[0.0, 0.0, 0.0, 0.06])
+        (line,) = strength.checks(rows)
+        title, longer = {
+            "linf": ("worst-v1 (linf)", "apgd_dice"),
+            "l2": ("worst-v1_l2", "apgd_dice_l2"),
+        }[norm]
+        assert line == (
+            f"Warning: {title} 8/255 has not converged: Dice fell by 1.5 points over the last "
+            "quarter of its steps, mean over 4 cases. Look further beside the suite: "
+            f"--attacks worst {longer} --steps 200."
+        )
+
+
+def test_a_suite_that_another_attack_beats_is_not_to_be_quoted_alone():
+    rows = attacked("worst-v1", [0.5] * 4, steps=None, late_fall=[0.0] * 4)
+    rows += attacked("apgd_dice", [0.5, 0.5, 0.5, 0.3], late_fall=[0.0] * 4)
+    (line,) = strength.checks(rows)
+    assert line.endswith(
+        "in 1 of 4 cases, most in d: worst-v1 50.0, apgd_dice 30.0. Quote worst_linf, not worst-v1 "
+        "alone."
+    )
+
+
+def test_members_of_a_suite_that_differ_are_named_with_the_case():
+    # the first is too close; the second is at 0, where nothing is left to find
+    after = {"dice_after_dice": [0.5, 0.5, 0.6, 0.6], "dice_after_dice_on": [0.41, 0.0, 0.45, 0.2]}
+    dice = after["dice_after_dice_on"]
+    (line,) = strength.checks(attacked("worst-v1", dice, late_fall=[0.0] * 4, **after))
+    assert line == (
+        "Warning: the members of worst-v1 (linf) 8/255 differ by more than 10 points of Dice in 2 "
+        "of 4 cases, most in d: dice 60.0, dice_on 20.0. Look further beside the suite: "
+        "--attacks worst apgd_dice --steps 200."
+    )
+    # an undefined Dice is no figure, and reports of other attacks have none
+    after["dice_after_dice"] = [0.5, 0.5, None, None]
+    assert strength.checks(attacked("worst-v1", dice, **after)) == []
+    assert strength.checks(attacked("apgd_dice", dice, **after)) == []
+
+
 @pytest.mark.parametrize("weak", ("noise", "fgsm", "transfer", "square"))
 def test_controls_and_single_steps_are_no_measure_of_agreement(weak):
     rows = attacked("pgd_linf", [0.1] * 4, late_fall=[0.0] * 4)
