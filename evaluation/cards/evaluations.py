@@ -108,7 +108,7 @@ def not_tried(models: Sequence[ComparedModel]) -> list[str]:
     rows = [r for m in models for r in m.rows]
     attacks = dict.fromkeys(r["attack"] for r in rows if r["kind"] == "attack")
     norms = {r["norm"] for r in rows if r["kind"] == "worst"}
-    missing = [f"attacks in {norm}" for norm in (LINF, L2) if norm not in norms]
+    missing = [f"attacks in {norm.capitalize()}" for norm in (LINF, L2) if norm not in norms]
     for control, said in _ASKED_FOR.items():
         if not any(name.startswith(control) for name in attacks):
             missing.append(f"{said} ({control})")

@@ -68,7 +68,19 @@ def front_matter(card: Card) -> str:
         "tags": _TAGS,
         "model-index": [{"name": card["name"], "results": [result]}],
     }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that YAML 1.2, which Hugging Face reads, takes for numbers, and 1.1 does not."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if text[:1] in "0123456789+-." else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _metrics(card: Card) -> list[dict[str, Any]]:
@@ -143,7 +155,10 @@ def _found_by(card: Card, entry: Entry) -> str:
 
 
 def _checks(card: Card) -> str:
-    lines = list(dict.fromkeys(line for e in card["evaluations"] for line in e["checks"]))
+    lines = []
+    for number, evaluation in enumerate(card["evaluations"], 1):
+        where = f"Evaluation {number}: " if len(card["evaluations"]) > 1 else ""
+        lines += [f"{where}{line}" for line in evaluation["checks"]]
     tried = [f"- Not tried: {escaped('; '.join(card['not_tried']))}."] if card["not_tried"] else []
     return "\n".join([*(f"- {escaped(line)}" for line in lines), *tried])
 

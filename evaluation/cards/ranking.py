@@ -98,14 +98,25 @@ def rank(cards: Sequence[NamedCard]) -> Ranking:
 
 def _reasons(reference: Card, other: Card) -> list[str]:
     """Why the other is not comparable; an empty list where it is."""
-    found = differences(
-        reference["protocol"] | _deployed(reference), other["protocol"] | _deployed(other)
-    )
+    one, two = (card["protocol"] | _deployed(card) for card in (reference, other))
+    if one["suite"] != two["suite"]:
+        # one of them has attacks and steps of its own: that says no more
+        both = (one.keys() & two.keys()) - {"attacks"}
+        one, two = ({key: p[key] for key in p if key in both} for p in (one, two))
+        one, two = (p | {"suite": p["suite"] or "none"} for p in (one, two))
+    found = differences(one, two)
     found += _other_cases(reference["data"], other["data"])
+    return found or _other_budgets(reference, other)
+
+
+def _other_budgets(reference: Card, other: Card) -> list[str]:
+    """What the table is ordered by must be there."""
     budget = _headline_budget(reference)
-    if not found and budget is not None and claimed_of(_entry(other, budget)) is None:
-        found.append(f"nothing is claimed at {' '.join(budget)}, by which the table is ordered")
-    return found
+    if budget is None:
+        return ["it was attacked"] if _headline_budget(other) else []
+    if claimed_of(_entry(other, budget)) is None:
+        return [f"nothing is claimed at {' '.join(budget)}, by which the table is ordered"]
+    return []
 
 
 def _deployed(card: Card) -> dict[str, Any]:

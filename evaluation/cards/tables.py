@@ -16,13 +16,18 @@ from evaluation.report.markdown import INTERVALS, UNITS
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
 TEMPLATE = "leaderboard.html.jinja"
-READ = (
-    "Best known is the lowest Dice that any evaluation of the checkpoint found, case by case; an "
-    "upper bound, since a stronger attack may leave less. Models that were attacked harder stand "
-    "lower. Where intervals overlap the order says little: lngswr compare tests differences, "
-    "paired by case."
+UPPER_BOUND = (
+    "All are upper bounds: a stronger attack may leave less. Where intervals overlap the order "
+    "says little: lngswr compare tests differences, paired by case."
 )
-SAME = "No card knows of anything lower than it claims."
+BEST_KNOWN = (
+    "Claimed: by the first evaluation of a card. Best known: case by case the lowest that any "
+    "evaluation of the checkpoint found; models that were attacked harder stand lower."
+)
+NOTHING_LOWER = (
+    "Of no checkpoint anything lower is known than its first evaluation found; lngswr card with "
+    "further OUT folders records it where there is."
+)
 NORMS = {"linf": "Linf", "l2": "L2"}
 _IDENTITY = ("trainer", "plans", "configuration", "dataset")
 
@@ -170,4 +175,6 @@ def _order(ranking: Ranking) -> str:
 
 
 def _read(ranking: Ranking) -> str:
-    return READ if ranking.with_best_known or not ranking.budgets else f"{SAME} {READ}"
+    if not ranking.budgets:
+        return "None of them was attacked."
+    return f"{BEST_KNOWN if ranking.with_best_known else NOTHING_LOWER} {UPPER_BOUND}"
