@@ -32,6 +32,7 @@ from evaluation.report.records import (
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import SUITES, suites_among
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 _MODEL = (
     "trainer",
@@ -193,17 +194,28 @@ def _corruptions(
             return {
                 "evaluation": index,
                 "mean": _figures(next(r for r in of if r["kind"] == CORRUPTIONS_MEAN)),
-                "each": [_corruption(model.summary, mean, of) for mean in means],
+                "each": [_corruption(_strengths(model), mean, of) for mean in means],
             }
     return None
 
 
+def _strengths(model: ComparedModel) -> Mapping[str, Mapping[str, Any]]:
+    """{corruption: its strengths and their unit}."""
+    found = model.summary.get("shift_strengths", {})
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise UserError(
+            f"{model.place}/summary.json: shift_strengths is damaged, got {shown(found)}; "
+            "evaluate it again"
+        )
+    return found
+
+
 def _corruption(
-    summary: Mapping[str, Any], mean: Record, records: Sequence[Record]
+    strengths: Mapping[str, Mapping[str, Any]], mean: Record, records: Sequence[Record]
 ) -> dict[str, Any]:
     name = mean["attack"]
     severities = [r for r in records if (r["kind"], r["attack"]) == (CORRUPTION, name)]
-    known = (summary.get("shift_strengths") or {}).get(name, {})
+    known = strengths.get(name, {})
     return {
         "name": name,
         "strengths": known.get("strengths", []),
