@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import command_line
-from evaluation.conditions import failures, find_runs, parse_conditions
+from evaluation.conditions import Condition, failures, find_runs, parse_conditions
 from evaluation.options import MOST_WORKERS, Options, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
@@ -109,20 +109,12 @@ def evaluate(
     OSError
         What the system refuses, such as a full disk; finished cases are kept.
     """
-    from evaluation.results_folder import ResultsFolder
-
     _check_workers(workers)
     places = {"images": images, "labels": labels, "previous_stage": previous_stage}
     given, conditions = Options(**with_new_names(options)), parse_conditions(fail_if)
     session = _prepare(model_folder, places, given, num_parts, part_id)
-    runs = session.planned.runs
-    find_runs(conditions, runs)  # before hours of work
-    out = ResultsFolder(output_folder, session.settings_sha256)
-    summary = _run_what_is_left(session, out, workers, overwrite, progress)
-    failed = failures(conditions, runs, summary) if summary else ()
-    return Evaluation(
-        folder=out.path, finished=bool(summary), summary=summary, failures=tuple(failed)
-    )
+    find_runs(conditions, session.planned.runs)  # before hours of work
+    return _evaluated(session, conditions, output_folder, workers, overwrite, progress)
 
 
 def estimate(
@@ -229,6 +221,22 @@ def _prepare(
     paths = {k: None if v is None else Path(v) for k, v in places.items()}
     inputs = Inputs(model_folder=Path(model_folder), **paths)
     return prepare(inputs, options, num_parts=num_parts, part_id=part_id)
+
+
+def _evaluated(
+    session: Session,
+    conditions: Sequence[Condition],
+    output_folder: str | Path,
+    workers: int | None,
+    overwrite: bool,
+    progress: bool,
+) -> Evaluation:
+    from evaluation.results_folder import ResultsFolder
+
+    out = ResultsFolder(output_folder, session.settings_sha256)
+    summary = _run_what_is_left(session, out, workers, overwrite, progress)
+    failed = failures(conditions, session.planned.runs, summary) if summary else []
+    return Evaluation(folder=out.path, finished=bool(summary), summary=summary, failures=failed)
 
 
 def _run_what_is_left(

@@ -19,6 +19,7 @@ from nnunetv2_lngswr.utils.files import atomic_path
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 _FOLD = "fold_"
+_BLOCK = 2**20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,15 @@ def _difference(archive: zipfile.ZipFile, folds: Folds, wanted: Mapping[str, str
     if missing:
         return f"fold {', '.join(missing)} is missing"
     for fold, sha256 in wanted.items():
-        with archive.open(folds[fold]) as file:
-            there = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        there = _sha256(archive, folds[fold])
         if there != sha256:
             return f"fold {fold} has SHA-256 {there[:12]}, evaluated was {sha256[:12]}"
     return ""
+
+
+def _sha256(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    digest = hashlib.sha256()
+    with archive.open(entry) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
