@@ -47,6 +47,7 @@ Where things are, in the order in which data flows:
     compare         several OUT folders, with tests (significance)
     card            a checkpoint's OUT folders as a robustness card (cards)
     leaderboard     cards in one table
+    score           anybody's segmentations, without a model or an attack (scoring)
 """
 
 from __future__ import annotations

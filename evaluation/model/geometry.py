@@ -22,7 +22,6 @@ CORNERS_APART_VOXELS = 0.1
 SPACING_MM = (1e-7, 1e9)
 ORIGIN_MM = 1e9
 SMALLEST_DETERMINANT = 1e-3  # of the direction, which is 1 for axes at right angles
-MEND = "if its voxels do belong to the image's, copy the image's geometry into it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,8 @@ def check_sane(placed: Placed) -> None:
         )
 
 
-def check_same_grid(one: Placed, image: Placed) -> None:
-    """Refuse a file that does not lie where the image lies.
+def check_same_grid(one: Placed, image: Placed, *, image_is: str = "image") -> None:
+    """Refuse a file that does not lie where the image lies; messages call that `image_is`.
 
     Raises
     ------
@@ -81,25 +80,28 @@ def check_same_grid(one: Placed, image: Placed) -> None:
     """
     if one.shape != image.shape:
         raise UserError(
-            f"{one.file}: shape {one.shape} differs from the image's {image.shape} ({image.file})"
+            f"{one.file}: shape {one.shape} differs from the {image_is}'s {image.shape} "
+            f"({image.file})"
         )
     spacing, image_spacing = _spacing(one), _spacing(image)
     if not np.allclose(spacing, image_spacing):
         raise UserError(
-            f"{one.file}: spacing {spacing} differs from the image's {image_spacing} ({image.file})"
+            f"{one.file}: spacing {spacing} differs from the {image_is}'s {image_spacing} "
+            f"({image.file})"
         )
+    mend = f"if its voxels do belong to the {image_is}'s, copy the {image_is}'s geometry into it"
     a, b = _affine(one), _affine(image)
     if a is None or b is None:
         return
     if a.shape != b.shape:
         raise UserError(
-            f"{one.file}: it has {len(a)} axes, the image has {len(b)} ({image.file}); {MEND}"
+            f"{one.file}: it has {len(a)} axes, the {image_is} has {len(b)} ({image.file}); {mend}"
         )
     apart = _corners_apart(a, b, one.shape)
     if apart > CORNERS_APART_VOXELS * _smallest_step(b):
         raise UserError(
-            f"{one.file}: origin or direction differ from the image's ({image.file}), by up to "
-            f"{apart:.4g} mm ({_describe(a)}, the image's {_describe(b)}); {MEND}"
+            f"{one.file}: origin or direction differ from the {image_is}'s ({image.file}), "
+            f"by up to {apart:.4g} mm ({_describe(a)}, the {image_is}'s {_describe(b)}); {mend}"
         )
 
 

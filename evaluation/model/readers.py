@@ -135,7 +135,7 @@ def read_image(reader: BaseReaderWriter, files: Sequence[str], *, channels: int)
             f"{first}: {array.shape[0]} channels, but dataset.json of the model has {channels} "
             "(channel_names)"
         )
-    if not np.isfinite(array).all() or any(_nifti_has_nan(f) for f in files):
+    if not np.isfinite(array).all() or any(nifti_has_nan(f) for f in files):
         raise UserError(f"{first}: the image holds NaN or infinite values")
     _check_magnitude(image)
     if all(channel.min() == channel.max() for channel in array):
@@ -146,8 +146,21 @@ def read_image(reader: BaseReaderWriter, files: Sequence[str], *, channels: int)
     return image
 
 
-def read_segmentation(reader: BaseReaderWriter, file: str, *, image: FileImage) -> FileImage:
+def read_segmentation(
+    reader: BaseReaderWriter, file: str, *, image: FileImage | None, image_is: str = "image"
+) -> FileImage:
     """Read a segmentation that belongs to `image`.
+
+    Parameters
+    ----------
+    reader
+        nnU-Net's.
+    file
+        To read.
+    image
+        What it must lie on; None for nothing.
+    image_is
+        What messages call that.
 
     Raises
     ------
@@ -162,7 +175,8 @@ def read_segmentation(reader: BaseReaderWriter, file: str, *, image: FileImage) 
         )
     segmentation = FileImage(array=array, properties=properties, file=file)
     check_sane(segmentation.placed)
-    check_same_grid(segmentation.placed, image.placed)
+    if image is not None:
+        check_same_grid(segmentation.placed, image.placed, image_is=image_is)
     return segmentation
 
 
@@ -177,7 +191,7 @@ def read_label(
         As `read_segmentation`; a voxel is not finite, or a value is not among the `known` labels.
     """
     label = read_segmentation(reader, file, image=image)
-    if _nifti_has_nan(file):
+    if nifti_has_nan(file):
         raise UserError(f"{file}: the label holds NaN or infinite values")
     unknown = sorted(set(np.unique(label.array).tolist()) - {float(k) for k in known})
     if unknown:
@@ -263,8 +277,11 @@ def _check_magnitude(image: FileImage) -> None:
         )
 
 
-def _nifti_has_nan(file: str) -> bool:
-    """ITK reads NaN and infinity in NIfTI files as 0 without a word: look again with nibabel."""
+def nifti_has_nan(file: str) -> bool:
+    """Whether a NIfTI file has voxels that are not finite.
+
+    ITK reads those as 0 without a word, so this looks again with nibabel. False for other files.
+    """
     if not file.endswith((".nii", ".nii.gz")):
         return False
     image = nibabel.load(file)

@@ -15,6 +15,7 @@ from nnunetv2_lngswr.cli import (
     installation,
     paper,
     passed_on,
+    score,
     splits,
     warm_start,
 )
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_command(commands)
     warm_start.add_command(commands)
     convert_dataset.add_command(commands)
+    score.add_command(commands)
     splits.add_command(commands)
     paper.add_command(commands)
     passed_on.add_commands(commands)

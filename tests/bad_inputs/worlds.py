@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.card import make_card
+from tests.evaluation.scoring.files import LABELS, write_description, write_labels, write_model
 from tests.model_folders import ball, make_case, make_model_folder
 
 MODEL = "nnUNetTrainer__nnUNetPlans__2d"
@@ -18,6 +19,7 @@ PLANS, DATASET = f"{MODEL}/plans.json", f"{MODEL}/dataset.json"
 CHECKPOINT = f"{MODEL}/fold_0/checkpoint_final.pth"
 IMAGE, LABEL = "images/case0_0000.nii.gz", "labels/case0.nii.gz"
 NAME = "Dataset620_Tiny"
+SCORED = ("p0_0", "p0_1", "p1_2")
 
 
 def evaluation(root: Path) -> None:
@@ -125,3 +127,12 @@ def _picture(path: Path, array: np.ndarray) -> None:
 
 def _json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content))
+
+
+def scores(root: Path) -> None:
+    """Labels, dataset.json, and two models' predictions with their probabilities."""
+    write_labels(root / "labels", cases=SCORED)
+    write_description(root / "dataset.json", LABELS)
+    make_model_folder(root, labels=dict(LABELS))
+    for name, noise in (("a", 1.5), ("b", 1.9)):
+        write_model(root / name, cases=SCORED, noise=noise, npz=True)

@@ -15,6 +15,7 @@ WITHOUT_TORCH = (
     "evaluation.options",
     "evaluation.protocol",
     "evaluation.robust",
+    "evaluation.score",
 )
 HEAVY = ("torch", "nnunetv2", "scipy", "matplotlib", "SimpleITK")
 

@@ -1,0 +1,119 @@
+"""What robustness costs: Dice of a benchmark's arms over the cost of their train step.
+
+    python benchmarks/pareto.py ROBUSTNESS.json [-o pareto.png]
+
+The cost is relative to vanilla's step and comes from `adversarial_step.py`, taken side by side on
+one machine; epoch times of a benchmark are rough. An arm whose attack begins at `start` takes
+plain steps until then. Bars are the 95% intervals that the benchmark gives. The front is drawn
+through the arms that no other arm beats in both. The figures go into FILE.json beside the picture.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.saving import command_line, write_json, write_picture
+from nnunetv2_lngswr.utils.files import read_json
+
+STEP = Path(__file__).parent / "results/2026-11-23-adversarial-step-cpu.json"
+# names of the arms' trainers -> of the steps that they take before and while they attack
+STEPS = {
+    "vanilla": ("vanilla", None),
+    "DA5": ("vanilla", None),
+    "LNGSWR": ("LNG-SWR", None),
+    "AT": ("vanilla", "AT FGSM-RS"),
+    "LNGSWRAT": ("LNG-SWR", "LNG-SWR + AT FGSM-RS"),
+}
+
+
+def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
+    """The mean cost of a step of an arm, relative to vanilla's.
+
+    Parameters
+    ----------
+    arm
+        As robustness.json has it, {"arm": trainer's short name, **settings}; FGSM is its attack.
+    ratios
+        The cost of each kind of step.
+    """
+    adversarial = arm.get("adversarial", {})
+    if arm["arm"] not in STEPS or adversarial.get("scheme", "fgsm_rs") != "fgsm_rs":
+        raise SystemExit(f"no step of {arm} was timed by adversarial_step.py")
+    plain, attacked = STEPS[arm["arm"]]
+    if attacked is None:
+        return ratios[plain]
+    start = adversarial.get("start", 0.0)
+    return start * ratios[plain] + (1 - start) * ratios[attacked]
+
+
+def points(record: Mapping[str, Any], ratios: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One row per arm and reading (clean, worst per budget): cost, Dice and its interval."""
+    rows = []
+    for result in record["results"]:
+        if result["kind"] not in ("clean", "worst"):
+            continue
+        reading = "clean" if result["kind"] == "clean" else f"worst {result['epsilon_text']}"
+        arm = record["arms"][result["model"]]
+        values = {key: 100 * result[key] for key in ("dice", "dice_low", "dice_high")}
+        rows.append(
+            {"arm": result["model"], "reading": reading, "cost": step_cost(arm, ratios), **values}
+        )
+    return rows
+
+
+def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that none beats in both cost and Dice, by cost."""
+    kept: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda r: (r["cost"], -r["dice"])):
+        if not kept or row["dice"] > kept[-1]["dice"]:
+            kept.append(row)
+    return kept
+
+
+def draw(rows: list[dict[str, Any]], title: str) -> Figure:
+    """One panel per reading."""
+    readings = list(dict.fromkeys(row["reading"] for row in rows))
+    figure = Figure(figsize=(4.2 * len(readings), 3.8), layout="constrained")
+    for axis, reading in zip(figure.subplots(1, len(readings), squeeze=False)[0], readings):
+        its = [row for row in rows if row["reading"] == reading]
+        best = front(its)
+        axis.plot([r["cost"] for r in best], [r["dice"] for r in best], color="0.7", zorder=0)
+        for row in its:
+            bar = [[row["dice"] - row["dice_low"]], [row["dice_high"] - row["dice"]]]
+            axis.errorbar(row["cost"], row["dice"], bar, fmt="o", capsize=2, label=row["arm"])
+        axis.set(title=reading, xlabel="train step / vanilla's")
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("foreground Dice, %")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right", frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the picture and its figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("record", type=Path, metavar="ROBUSTNESS.json")
+    parser.add_argument("-o", dest="output", type=Path, default=Path("pareto.png"))
+    args = parser.parse_args(argv)
+    record = read_json(args.record, needs=("results", "arms"))
+    ratios = {
+        arm: its["train_step"]["ratio"]
+        for arm, its in read_json(STEP, needs=("plans",))["plans"][_rank(record)]["arms"].items()
+    }
+    rows = points(record, ratios)
+    seeds = sorted({run["seed"] for run in record["runs"]})
+    title = f"{record['dataset']}, {record['configuration']}, seeds {', '.join(map(str, seeds))}"
+    write_picture(args.output, draw(rows, title))
+    written = {"command": command_line("pareto", argv), "steps": STEP.name, "points": rows}
+    write_json(args.output.with_suffix(".json"), written)
+
+
+def _rank(record: Mapping[str, Any]) -> str:
+    return "2d" if record["configuration"] == "2d" else "3d"
+
+
+if __name__ == "__main__":
+    main()

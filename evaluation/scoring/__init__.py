@@ -1,0 +1,1 @@
+"""Scores of anybody's segmentations against labels, without a model: `lngswr score`."""

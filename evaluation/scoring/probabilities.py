@@ -1,0 +1,110 @@
+"""nnU-Net's probabilities of one case: read from its .npz, and checked against its prediction."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.scoring.label_set import LabelSet
+from nnunetv2_lngswr.utils.errors import UserError
+
+KEY = "probabilities"
+TIE = 1e-3
+"""What two probabilities may differ by where either is taken for the larger."""
+_MEND = (
+    "score the folder that nnUNetv2_predict --save_probabilities or nnUNetv2_train --npz wrote, as "
+    "it wrote it"
+)
+
+
+def read_probabilities(
+    file: Path, prediction: np.ndarray, *, labels: LabelSet, prediction_file: Path
+) -> np.ndarray:
+    """(channels, *spatial) of a prediction, in [0, 1].
+
+    Parameters
+    ----------
+    file
+        The .npz.
+    prediction
+        (*spatial), the label map that these probabilities belong to.
+    labels
+        What the channels stand for.
+    prediction_file
+        For messages.
+
+    Raises
+    ------
+    UserError
+        The file is missing, damaged or of another kind; its shape, channels or values are not those
+        of the prediction's probabilities.
+    """
+    found = _read(file)
+    wanted = labels.channels()
+    if found.shape[1:] != prediction.shape:
+        raise UserError(
+            f"{file}: probabilities of shape {found.shape[1:]} are not those of {prediction_file}, "
+            f"which has {prediction.shape}; {_MEND}"
+        )
+    if wanted is not None and len(found) != wanted:
+        raise UserError(
+            f"{file}: {len(found)} channels of probabilities, but the labels of "
+            f"{labels.dataset_json} make {wanted}"
+        )
+    if not ((found >= -TIE) & (found <= 1 + TIE)).all():  # false for NaN too
+        raise UserError(f"{file}: probabilities must be in [0, 1]; are these logits?")
+    if not labels.has_regions and np.abs(found.sum(0, dtype=np.float64) - 1).max() > 10 * TIE:
+        raise UserError(
+            f"{file}: the probabilities of a voxel do not add up to 1; of a region-based model "
+            "give its dataset.json (-djfile)"
+        )
+    _check_match(found, prediction, labels, file, prediction_file)
+    return np.clip(found, 0, 1)
+
+
+def _read(file: Path) -> np.ndarray:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist, which --npz needs: {_MEND}")
+    try:
+        with np.load(file) as content:
+            if KEY not in content:
+                raise UserError(f"{file} holds no {KEY}, but {', '.join(content) or 'nothing'}")
+            found = content[KEY]
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot read {file}: {error}; predict the case again") from None
+    if found.ndim < 3 or found.dtype.kind != "f":
+        raise UserError(f"{file}: {KEY} are {found.dtype} of shape {found.shape}, no probabilities")
+    return found
+
+
+def _check_match(
+    found: np.ndarray,
+    prediction: np.ndarray,
+    labels: LabelSet,
+    file: Path,
+    prediction_file: Path,
+) -> None:
+    """Every voxel must be what nnU-Net makes of its probabilities, ties apart."""
+    said = labels.segmentation(found)
+    differ = said != prediction
+    if not differ.any():
+        return
+    at = found[:, differ]
+    if labels.has_regions:
+        tie = (np.abs(at - 0.5) <= TIE).any(0)
+    else:
+        held = prediction[differ]
+        is_there = held < len(at)
+        chosen = at[np.where(is_there, held, 0), np.arange(held.size)]
+        tie = is_there & (at.max(0) - chosen <= TIE)
+    wrong = int((~tie).sum())
+    if wrong:
+        raise UserError(
+            f"{file}: in {wrong} of {prediction.size} voxels {prediction_file} is not what these "
+            f"probabilities say (is it postprocessed?); {_MEND}"
+        )

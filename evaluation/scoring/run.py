@@ -1,0 +1,142 @@
+"""All cases scored, and what came of it written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from evaluation.report.formats import csv_text
+from evaluation.report.records import write_summary
+from evaluation.scoring.figures import draw_reliability, draw_scores
+from evaluation.scoring.label_set import LabelSet
+from evaluation.scoring.options import ScoreOptions
+from evaluation.scoring.predictions import Inputs
+from evaluation.scoring.processes import run_jobs
+from evaluation.scoring.report import report_text
+from evaluation.scoring.score_case import CaseFiles, CaseScorer
+from evaluation.scoring.summary import COMMAND
+from evaluation.scoring.table import ScoreTable, score_table
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.image_files import check_whole
+
+SUMMARY = "summary.json"
+
+
+def score_cases(
+    inputs: Inputs,
+    *,
+    labels: LabelSet,
+    options: ScoreOptions,
+    groups: Mapping[str, str] | None,
+    progress: bool,
+) -> ScoreTable:
+    """Score all cases; UserErrors as `CaseScorer` and `score_table`."""
+    jobs = [_files(inputs, case, options.probabilities) for case in inputs.labels]
+    reader = _reader(labels, inputs.ending, jobs[0].label)
+    results = run_jobs(
+        CaseScorer(reader=reader, options=options, labels=labels),
+        jobs,
+        processes=options.processes_for(len(jobs)),
+        progress=progress,
+    )
+    return score_table(
+        results,
+        models=[m.name for m in inputs.models],
+        groups=groups,
+        labels=labels,
+        probabilities=options.probabilities,
+    )
+
+
+def check_output(folder: Path, inputs: Inputs, labels: Path) -> None:
+    """Refuse a folder whose files are another's.
+
+    Raises
+    ------
+    UserError
+        It holds predictions or labels, or the summary.json of another command, such as nnU-Net's.
+    """
+    read = [labels, *(f for m in inputs.models for f in m.folders)]
+    if any(folder == f.resolve() for f in read):
+        raise UserError(f"{folder} is read by this very call: choose another output folder (-o)")
+    summary = folder / SUMMARY
+    if not summary.exists():
+        return
+    content = read_json(summary)
+    if not isinstance(content, dict) or content.get("command") != COMMAND:
+        raise UserError(
+            f"{summary} is not of lngswr score and would be overwritten: choose another output "
+            "folder (-o)"
+        )
+
+
+def notes_on(inputs: Inputs, labels: Path, label_set: LabelSet, options: ScoreOptions) -> list[str]:
+    """What could have been scored and was not."""
+    notes = []
+    beside = labels.absolute().parent / "dataset.json"
+    if label_set.dataset_json is None and beside.is_file():
+        notes.append(
+            f"{beside} was not read; -djfile takes names, regions and the ignore label from it"
+        )
+    having = [
+        m.name
+        for m in inputs.models
+        if all(inputs.probabilities(m.files[c]).is_file() for c in inputs.labels)
+    ]
+    if having and not options.probabilities:
+        notes.append(
+            f"probabilities (.npz) lie beside the predictions of {', '.join(having)}; --npz scores "
+            "their calibration"
+        )
+    return notes
+
+
+def write_scores(folder: Path, table: ScoreTable, summary: Mapping[str, Any]) -> list[str]:
+    """Write all files, summary.json last; returns their names."""
+    rows = table.rows()
+    # all texts are made before the first file is written
+    texts = {"cases.csv": csv_text(table.columns, rows), "report.md": report_text(summary, rows)}
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_scores(folder / "scores.png", summary, rows)
+    written = ["report.md", "cases.csv", "scores.png"]
+    reliability = folder / "reliability.png"
+    if summary["calibration"]:
+        draw_reliability(reliability, summary)
+        written.append(reliability.name)
+    else:
+        reliability.unlink(missing_ok=True)  # of an earlier call with --npz
+    for name, text in texts.items():
+        write_file(folder / name, text)
+    write_summary(folder / SUMMARY, summary)
+    return [*written, SUMMARY]
+
+
+def _files(inputs: Inputs, case: str, probabilities: bool) -> CaseFiles:
+    predictions = tuple(m.files[case] for m in inputs.models)
+    return CaseFiles(
+        identifier=case,
+        label=inputs.labels[case],
+        predictions=predictions,
+        probabilities=tuple(map(inputs.probabilities, predictions)) if probabilities else (),
+    )
+
+
+def _reader(labels: LabelSet, ending: str, example: Path) -> BaseReaderWriter:
+    """nnU-Net's reader of these files, which it chooses by trying them on one."""
+    check_whole(example)
+    wanted = {"file_ending": ending, "overwrite_image_reader_writer": str(labels.reader)}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return determine_reader_writer_from_dataset_json(wanted, str(example), verbose=False)()
+    except RuntimeError:
+        raise UserError(
+            f"none of nnU-Net's readers of {ending} files reads {example}; is it a label map?"
+        ) from None
