@@ -56,7 +56,10 @@ setup(
     )
     + ["nnunetv2_lngswr.patches"],
     package_dir={"nnunetv2_lngswr.patches": "patches"},
-    package_data={"nnunetv2_lngswr": ["py.typed"], "evaluation": ["py.typed"]},
+    package_data={
+        "nnunetv2_lngswr": ["py.typed"],
+        "evaluation": ["py.typed", "cards/*.json", "cards/*.jinja"],
+    },
     install_requires=[
         "nnunetv2>=2.8,<3",
         # below 2.6 torch.load runs code in spite of weights_only (CVE-2025-32434), and has not what
@@ -65,16 +68,19 @@ setup(
         "PyWavelets",
         "monai",
         # imported here, and brought by nnunetv2 or torch anyway; but for ImageHash, which is 0.3 MB
-        # and needs only what is here
+        # and needs only what is here, and jsonschema, 1.5 MB with what it needs
         "acvl-utils",
         "batchgenerators",
         "batchgeneratorsv2",
         "filelock",
         "ImageHash",
+        "Jinja2",
+        "jsonschema",  # robustness cards, which are strangers' files
         "matplotlib",
         "nibabel",
         "numpy>=1.26",  # nnunetv2 needs it by way of blosc2
         "pillow",
+        "PyYAML",
         "scikit-image",
         "scipy",
         "SimpleITK",

@@ -45,6 +45,8 @@ Where things are, in the order in which data flows:
     results_folder  OUT while work goes on: what is finished is not repeated
     report          cases.csv, summary.json, report.md and the figures
     compare         several OUT folders, with tests (significance)
+    card            a checkpoint's OUT folders as a robustness card (cards)
+    leaderboard     cards in one table
     score           anybody's segmentations, without a model or an attack (scoring)
 """
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation import conditions
 from evaluation.corruption_table import corruption_names
 from evaluation.options import EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.attacks.registry import attack_names
@@ -71,6 +72,7 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     others = parser.add_argument_group("corruptions and work")
     _add_corruptions_and_scores(others)
     _add_work(others)
+    conditions.add_option(others)
     return parser
 
 

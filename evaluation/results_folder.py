@@ -30,6 +30,8 @@ from nnunetv2_lngswr.utils.output_folder import output_folder
 _SETTINGS = "settings_sha256"
 _BEST_ITERATE = "best_iterate"
 OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
+CARD_JSON, CARD_MD = "robustness_card.json", "robustness_card.md"
+"""What `lngswr card` makes of OUT; gone once OUT holds something else."""
 
 
 class ResultsFolder:
@@ -272,7 +274,8 @@ class ResultsFolder:
         is unfinished."""
         table = self.path / "cases.csv"
         if not table.is_file() or table.read_bytes() != cases.encode():
-            (self.path / "summary.json").unlink(missing_ok=True)
+            for name in ("summary.json", CARD_JSON, CARD_MD):
+                (self.path / name).unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove what killed runs left half-written in parts/, once all cases are finished."""
@@ -329,7 +332,7 @@ class ResultsFolder:
                 (self.path / MUTEX).unlink()
 
     def _outputs(self) -> list[Path]:
-        return [self.path / name for name in OUTPUTS]
+        return [self.path / name for name in (*OUTPUTS, CARD_JSON, CARD_MD)]
 
     def _part(self, files: CaseFiles) -> Path:
         return self.parts / f"{files.key}.json"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import command_line
+from evaluation.conditions import Condition, failures, find_runs, parse_conditions
 from evaluation.options import MOST_WORKERS, Options, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
@@ -46,6 +47,8 @@ class Evaluation:
     others."""
     summary: Mapping[str, Any]
     """As summary.json; empty until finished."""
+    failures: Sequence[str] = ()
+    """A line for every condition of `fail_if` that holds; empty until finished."""
 
     def rows(self) -> list[dict[str, Any]]:
         """cases.csv, numbers as numbers."""
@@ -66,6 +69,7 @@ def evaluate(
     workers: int | None = 1,
     overwrite: bool = False,
     progress: bool = True,
+    fail_if: Sequence[str] = (),
     **options: Any,
 ) -> Evaluation:
     """Evaluate a model folder.
@@ -93,6 +97,8 @@ def evaluate(
         Replace results of other settings in OUT.
     progress
         Show a progress bar.
+    fail_if
+        Conditions such as 'worst_linf@4/255<60', see conditions.py; they change no result.
     **options
         The fields of `options.Options`: attacks, epsilons, steps, corruptions, ...
 
@@ -103,15 +109,12 @@ def evaluate(
     OSError
         What the system refuses, such as a full disk; finished cases are kept.
     """
-    from evaluation.results_folder import ResultsFolder
-
     _check_workers(workers)
     places = {"images": images, "labels": labels, "previous_stage": previous_stage}
-    given = Options(**with_new_names(options))
+    given, conditions = Options(**with_new_names(options)), parse_conditions(fail_if)
     session = _prepare(model_folder, places, given, num_parts, part_id)
-    out = ResultsFolder(output_folder, session.settings_sha256)
-    summary = _run_what_is_left(session, out, workers, overwrite, progress)
-    return Evaluation(folder=out.path, finished=bool(summary), summary=summary)
+    find_runs(conditions, session.planned.runs)  # before hours of work
+    return _evaluated(session, conditions, output_folder, workers, overwrite, progress)
 
 
 def estimate(
@@ -121,6 +124,7 @@ def estimate(
     overwrite: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
+    fail_if: Sequence[str] = (),
     **arguments: Any,
 ) -> dict[str, Any]:
     """What `evaluate` with these arguments would do, and a guess at time and memory.
@@ -130,7 +134,7 @@ def estimate(
 
     Parameters
     ----------
-    model_folder, output_folder, overwrite, num_parts, part_id, **arguments
+    model_folder, output_folder, overwrite, num_parts, part_id, fail_if, **arguments
         As `evaluate`.
 
     Returns
@@ -146,8 +150,9 @@ def estimate(
         As `evaluate`.
     """
     places = {k: arguments.pop(k, None) for k in _INPUTS}
-    given = Options(**with_new_names(arguments))
+    given, conditions = Options(**with_new_names(arguments)), parse_conditions(fail_if)
     session = _prepare(model_folder, places, given, num_parts, part_id)
+    find_runs(conditions, session.planned.runs)
     finished = []
     if output_folder is not None:
         from evaluation.results_folder import ResultsFolder
@@ -162,12 +167,14 @@ def estimate(
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = command_line.PROG) -> int:
-    """The command. Exit status: 0 done, else as `run_main` has it, with the reason on stderr."""
+    """The command. Exit status: 0 done, 1 where a --fail-if holds, else as `run_main` has it, with
+    the reason on stderr."""
     arguments = command_line.parse(sys.argv[1:] if argv is None else argv, prog=prog)
-    return run_main(prog, lambda: _run(**arguments), output=arguments["output_folder"])
+    return run_main(prog, lambda: _run(prog, **arguments), output=arguments["output_folder"])
 
 
 def _run(
+    prog: str,
     *,
     model_folder: str,
     output_folder: str,
@@ -189,7 +196,9 @@ def _run(
     print((done.folder / "report.md").read_text().split("\n## ", 1)[0].rstrip())
     written = ", ".join(n for n in OUTPUTS if (done.folder / n).is_file())
     print(f"\nwritten to {done.folder}: {written}")
-    return 0
+    for line in done.failures:
+        print(f"{prog}: --fail-if {line}", file=sys.stderr)
+    return 1 if done.failures else 0
 
 
 def _check_workers(workers: int | None) -> None:
@@ -212,6 +221,22 @@ def _prepare(
     paths = {k: None if v is None else Path(v) for k, v in places.items()}
     inputs = Inputs(model_folder=Path(model_folder), **paths)
     return prepare(inputs, options, num_parts=num_parts, part_id=part_id)
+
+
+def _evaluated(
+    session: Session,
+    conditions: Sequence[Condition],
+    output_folder: str | Path,
+    workers: int | None,
+    overwrite: bool,
+    progress: bool,
+) -> Evaluation:
+    from evaluation.results_folder import ResultsFolder
+
+    out = ResultsFolder(output_folder, session.settings_sha256)
+    summary = _run_what_is_left(session, out, workers, overwrite, progress)
+    failed = failures(conditions, session.planned.runs, summary) if summary else []
+    return Evaluation(folder=out.path, finished=bool(summary), summary=summary, failures=failed)
 
 
 def _run_what_is_left(

@@ -84,6 +84,13 @@ def test_both_packages_say_that_they_are_typed(members):
     assert {"nnunetv2_lngswr/py.typed", "evaluation/py.typed"} <= members
 
 
+def test_the_wheel_holds_the_schema_and_the_template_of_cards(members):
+    data = {p.name for p in (ROOT / "evaluation" / "cards").iterdir() if p.is_file()}
+    data = {name for name in data if not name.endswith(".py")}
+    assert {"robustness-card-v1.schema.json", "leaderboard.html.jinja"} == data
+    assert {f"evaluation/cards/{name}" for name in data} <= members
+
+
 def test_an_installed_wheel_finds_its_shim(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "from nnunetv2_lngswr.installation.register import shim_source; print(shim_source())"

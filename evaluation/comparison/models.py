@@ -74,7 +74,7 @@ def read_models(
     if not all(parts):
         raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
     for of in parts:
-        _refuse_twice(of)
+        refuse_twice(of)
     _refuse_other_suites(parts)
     parts, lone_attacks = _with_common_attacks(parts)
     joined = [_joined(of) for of in parts]
@@ -87,7 +87,7 @@ def read_models(
     models = [replace(m, name=n) for m, n in zip(joined, names)]
     for other in models[1:]:
         _check_comparable(models[0], other)
-        _check_same_inputs(models[0], other)
+        check_same_inputs(models[0], other)
     return models, [*_notes(models, lone_attacks), *_notes_on_inputs(models)]
 
 
@@ -112,7 +112,7 @@ def _each(entry: Folders) -> Sequence[str | Path]:
     return [entry] if isinstance(entry, (str, Path)) else entry
 
 
-def _refuse_twice(parts: Sequence[ComparedModel]) -> None:
+def refuse_twice(parts: Sequence[ComparedModel]) -> None:
     """A model's folders are folds and seeds: one that is given twice would count for two."""
     seen: dict[Path, Path] = {}
     for folder in (f for part in parts for f in part.folders):
@@ -162,7 +162,7 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
     for other in parts[1:]:
         _check_comparable(first, other, same_cases=False)
     for one, other in itertools.combinations(parts, 2):
-        _check_same_inputs(one, other)
+        check_same_inputs(one, other)
     folds = list(dict.fromkeys(f for p in parts for f in p.summary["model"]["folds"]))
     cases = list(dict.fromkeys(c for p in parts for c in p.summary["cases"]))
     model = {**first.summary["model"], "folds": folds}
@@ -186,13 +186,19 @@ def _telling_names(models: Sequence[ComparedModel]) -> list[str]:
 
 
 def _check_comparable(a: ComparedModel, b: ComparedModel, *, same_cases: bool = True) -> None:
-    found = differences(_settings(a, same_cases), _settings(b, same_cases))
+    found = differences(settings_to_agree(a, same_cases), settings_to_agree(b, same_cases))
     if found:
         raise UserError(f"{a.place} and {b.place} are not comparable: {'; '.join(found)}")
 
 
-def _check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
-    """A name alone says little: the cases of that name must be of the same image and label."""
+def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
+    """A name alone says little: the cases of that name must be of the same image and label.
+
+    Raises
+    ------
+    UserError
+        They are not; names the cases.
+    """
     other_files = sorted(c for c in a.inputs if b.inputs.get(c, a.inputs[c]) != a.inputs[c])
     if other_files:
         raise UserError(
@@ -201,8 +207,8 @@ def _check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
             "evaluate both models on the same images and labels"
         )
     # what is left of the label where a folder keeps no hashes
-    sizes = _label_sizes(b.rows)
-    for (case, label), voxels in _label_sizes(a.rows).items():
+    sizes = label_sizes(b.rows)
+    for (case, label), voxels in label_sizes(a.rows).items():
         if sizes.get((case, label), voxels) != voxels:
             raise UserError(
                 f"{a.place} and {b.place} are not comparable: label {label} of {case} has {voxels} "
@@ -211,8 +217,8 @@ def _check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
             )
 
 
-def _label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
-    """{(case, label): voxels of the ground truth}."""
+def label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
+    """{(case, label): voxels of the ground truth}, of rows of cases.csv."""
     return {
         (r["case"], r["label"]): r["reference_voxels"]
         for r in rows
@@ -220,8 +226,8 @@ def _label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
     }
 
 
-def _settings(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
-    """What must be the same in both."""
+def settings_to_agree(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
+    """What must be the same in models that are compared; the suite is asked for besides."""
     options = model.summary["options"]
     labels = sorted({(r["label"], r["label_name"]) for r in model.rows})
     return {

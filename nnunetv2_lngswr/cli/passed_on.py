@@ -1,4 +1,4 @@
-"""`lngswr evaluate` and `lngswr compare`: commands that belong to modules of `evaluation`.
+"""`lngswr evaluate`, `compare`, `card`, `leaderboard`: commands of modules of `evaluation`.
 
 These read their own options and answer their own `--help`; here they are listed for ours only.
 """
@@ -28,12 +28,30 @@ def _compare(argv: list[str]) -> int:
     return main(argv, prog="lngswr compare")
 
 
+def _card(argv: list[str]) -> int:
+    from evaluation.card import main
+
+    return main(argv, prog="lngswr card")
+
+
+def _leaderboard(argv: list[str]) -> int:
+    from evaluation.leaderboard import main
+
+    return main(argv, prog="lngswr leaderboard")
+
+
 COMMANDS = {
     "evaluate": PassedOn(
         "robustness of a model folder: attacks and corruptions (lngswr evaluate --help)", _evaluate
     ),
     "compare": PassedOn(
         "several evaluations in one table, paired by case (lngswr compare --help)", _compare
+    ),
+    "card": PassedOn(
+        "a robustness card of a model from its evaluations (lngswr card --help)", _card
+    ),
+    "leaderboard": PassedOn(
+        "robustness cards in one sortable table (lngswr leaderboard --help)", _leaderboard
     ),
 }
 

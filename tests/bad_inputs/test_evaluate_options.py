@@ -30,6 +30,21 @@ ATTACKS = [
     bad("corruption by a number", evaluate("--corruptions", "3"), "3"),
 ]
 
+CONDITIONS = [
+    bad(f"condition {number}: {text}", evaluate(*more, "--fail-if", *text.split("; ")), *says)
+    for number, (text, more, *says) in enumerate(
+        [
+            ("", (), "--fail-if", "such as"),
+            ("worst_linf@1/255<", (), "--fail-if", "such as"),
+            ("clean<0.6", (), "percent", "did you mean 60?"),
+            ("nois@1/255<60", (), "nois", "did you mean noise"),
+            ("clean<60; noise@200/255<60", (), "noise@200/255<60", "noise is run as"),
+            ("clean<60; ssah<60", (), "ssah", "not run"),
+            ("ssah<60", ("--dry-run",), "ssah", "not run"),
+        ]
+    )
+]
+
 BUDGETS = [
     bad(f"epsilon {text or 'is empty text'}"[:40], evaluate(flag, text), "epsilon", *says)
     for flag, text, *says in [
@@ -126,7 +141,7 @@ NUMBERS = [
     ]
 ]
 
-TABLE = [*ATTACKS, *BUDGETS, *STEPS, *NUMBERS]
+TABLE = [*ATTACKS, *CONDITIONS, *BUDGETS, *STEPS, *NUMBERS]
 
 
 @pytest.mark.parametrize("row", rows(TABLE))

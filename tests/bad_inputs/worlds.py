@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from evaluation.card import make_card
 from tests.evaluation.scoring.files import LABELS, write_description, write_labels, write_model
 from tests.experiments.robustify.given import write_project, zipped
 from tests.model_folders import ball, make_case, make_model_folder
@@ -50,6 +52,17 @@ def evaluations(root: Path) -> None:
     """Two finished OUT folders, out_vanilla and out_lngswr, with their models."""
     with tarfile.open(Path(__file__).parents[1] / "made_before" / "made.tar.xz") as archive:
         archive.extractall(root, filter="data")
+
+
+def cards(root: Path) -> None:
+    """The same, with a card of each beside it and an exported zip of the second's model."""
+    evaluations(root)
+    for arm in ("vanilla", "lngswr"):
+        make_card([root / f"out_{arm}"], root / f"card_{arm}")
+    (model,) = root.glob("nnUNetTrainerLNGSWR__*")
+    with zipfile.ZipFile(root / "model.zip", "w") as archive:
+        for path in sorted(p for p in model.rglob("*") if p.is_file()):
+            archive.write(path, f"Dataset999_Tiny/{path.relative_to(root)}")
 
 
 def image_folder(root: Path) -> None:

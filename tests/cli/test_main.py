@@ -39,6 +39,8 @@ def call_alone(argv: list[str]) -> subprocess.CompletedProcess:
         ["--help"],
         ["--version"],
         ["demo", "--help"],
+        ["card", "--help"],
+        ["leaderboard", "--help"],
         ["warm-start", "--help"],
         ["convert-dataset", "lidc", "--help"],
         ["splits", "--help"],

@@ -1,0 +1,56 @@
+"""What tables take from a card: the headline, figures as texts, whether its checks held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluation.conditions import CHECK_FAILED
+from evaluation.options import LINF
+from evaluation.report.formats import interval_text, percent_text
+
+Card = Mapping[str, Any]
+Entry = Mapping[str, Any]
+
+
+def headline(worst: Sequence[Entry]) -> Entry | None:
+    """The budget that a report's first lines name: the one in the middle, of Linf where it was
+    run."""
+    chosen = [e for e in worst if e["norm"] == LINF] or list(worst)
+    return chosen[len(chosen) // 2] if chosen else None
+
+
+def interval(figures: Mapping[str, Any] | None, what: str = "dice") -> str:
+    """'62.1 [58.0, 66.3]' in percent; '' where it was not run."""
+    if figures is None:
+        return ""
+    if None in (figures[f"{what}_low"], figures[f"{what}_high"]):
+        return percent_text(figures[what])
+    return interval_text(figures, what)
+
+
+def claimed_of(entry: Entry | None) -> Mapping[str, Any] | None:
+    """The figures that are claimed; None where nothing is."""
+    return None if entry is None or entry["claimed"] is None else entry["claimed"]["figures"]
+
+
+def best_known_of(entry: Entry | None) -> Mapping[str, Any] | None:
+    """The lowest figures that are known; None where nothing is."""
+    return None if entry is None else entry["best_known"]["figures"]
+
+
+def doubts(card: Card) -> tuple[list[str], list[str]]:
+    """(checks that failed, warnings) of all evaluations."""
+    lines = list(dict.fromkeys(line for e in card["evaluations"] for line in e["checks"]))
+    failed = [line for line in lines if line.startswith(CHECK_FAILED)]
+    return failed, [line for line in lines if line.startswith("Warning")]
+
+
+def doubts_text(card: Card) -> str:
+    """'failed', 'warnings' or 'passed'; 'none' where nothing was checked."""
+    failed, warnings = doubts(card)
+    if failed:
+        return "failed"
+    if warnings:
+        return "warnings"
+    return "passed" if any(e["checks"] for e in card["evaluations"]) else "none"

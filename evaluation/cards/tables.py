@@ -1,0 +1,180 @@
+"""A leaderboard as HTML, Markdown and CSV. All texts of cards are a stranger's, and are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evaluation.cards.ranking import NamedCard, Ranking
+from evaluation.cards.reading import best_known_of, claimed_of, doubts_text, interval
+from evaluation.report.formats import csv_text
+from evaluation.report.markdown import INTERVALS, UNITS
+from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
+
+TEMPLATE = "leaderboard.html.jinja"
+UPPER_BOUND = (
+    "All are upper bounds: a stronger attack may leave less. Where intervals overlap the order "
+    "says little: lngswr compare tests differences, paired by case."
+)
+BEST_KNOWN = (
+    "Claimed: by the first evaluation of a card. Best known: case by case the lowest that any "
+    "evaluation of the checkpoint found; models that were attacked harder stand lower."
+)
+NOTHING_LOWER = (
+    "Of no checkpoint anything lower is known than its first evaluation found; lngswr card with "
+    "further OUT folders records it where there is."
+)
+NORMS = {"linf": "Linf", "l2": "L2"}
+_IDENTITY = ("trainer", "plans", "configuration", "dataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a table shows, and what it is sorted by."""
+
+    text: str
+    value: float | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns by their titles, and a row per card."""
+
+    columns: list[str]
+    rows: list[list[Cell]]
+
+
+def as_html(ranking: Ranking) -> str:
+    """One page that loads nothing; a column is sorted by its heading."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        protocol=_protocol(ranking),
+        read=_read(ranking),
+        table=_table(ranking),
+        left_out=[(c.name, c.file, reason) for c, reason in ranking.left_out],
+        notes=ranking.notes,
+    )
+
+
+def as_markdown(ranking: Ranking) -> str:
+    """A page with the table."""
+    table = _table(ranking)
+    texts = [table.columns.index(name) for name in ("model", "checkpoint")]  # of the cards
+    body = [[code(c.text) if i in texts else c.text for i, c in enumerate(r)] for r in table.rows]
+    lines = ["# Robustness leaderboard", "", _protocol(ranking, escaped), ""]
+    lines += [markdown_table(table.columns, body), ""]
+    lines += [*(f"- {escaped(note)}" for note in ranking.notes), "", _read(ranking)]
+    if ranking.left_out:
+        lines += ["", "## Not comparable", ""]
+    for card, reason in ranking.left_out:
+        lines.append(f"- {code(card.name)} ({code(card.file)}): {escaped(reason)}")
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(ranking: Ranking) -> str:
+    """A row per card, Dice in [0, 1] as in compare.csv; without a rank, with the reason, those that
+    are not comparable."""
+    rows = [_csv_row(ranking, c, {"rank": i}) for i, c in enumerate(ranking.ranked, 1)]
+    columns = list(dict.fromkeys(key for row in rows for key in row)) + ["not_comparable"]
+    rows += [_identity(c) | {"not_comparable": reason} for c, reason in ranking.left_out]
+    return csv_text(columns, [{k: _no_formula(v) for k, v in row.items()} for row in rows])
+
+
+FORMATS = {".html": as_html, ".md": as_markdown, ".csv": as_csv}
+
+
+def _table(ranking: Ranking) -> Table:
+    columns, rows = ["rank", "model", "checkpoint", "clean"], []
+    for norm, epsilon in ranking.budgets:
+        at = f"{NORMS[norm]} {epsilon}"
+        columns += [f"{at} claimed", f"{at} best known"] if ranking.with_best_known else [at]
+    columns += ["corruptions"] if ranking.with_corruptions else []
+    for position, card in enumerate(ranking.ranked, 1):
+        row = [
+            Cell(text=str(position), value=position),
+            Cell(text=card.name, value=card.name),
+            Cell(text=card.checkpoint, value=card.checkpoint),
+            *(_dice(figures) for _, figures in _figures(ranking, card)),
+        ]
+        checked = doubts_text(card.card)
+        rows.append([*row, Cell(text=checked, value=checked)])
+    return Table(columns=[*columns, "checks"], rows=rows)
+
+
+def _figures(ranking: Ranking, card: NamedCard) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """(column of the CSV, figures), in the order of the columns."""
+    found: list[tuple[str, Mapping[str, Any] | None]] = [("clean", card.card["clean"])]
+    for budget in ranking.budgets:
+        entry, name = card.entry(budget), "_".join(budget)
+        found.append((f"{name}_claimed", claimed_of(entry)))
+        if ranking.with_best_known:
+            found.append((f"{name}_best_known", best_known_of(entry)))
+    if ranking.with_corruptions:
+        found.append(("corruptions", card.card["corruptions"]["mean"]))
+    return found
+
+
+def _dice(figures: Mapping[str, Any] | None) -> Cell:
+    return Cell(text=interval(figures), value=None if figures is None else figures["dice"])
+
+
+def _identity(card: NamedCard) -> dict[str, Any]:
+    model = card.card["model"]
+    checkpoints = " ".join(model["checkpoint_sha256"].values())
+    of_model = {key: model[key] for key in _IDENTITY}
+    return {"name": card.name, "file": card.file, **of_model, "checkpoint_sha256": checkpoints}
+
+
+def _csv_row(ranking: Ranking, card: NamedCard, first: Mapping[str, Any]) -> dict[str, Any]:
+    row = {**first, **_identity(card), "suite": card.card["protocol"]["suite"]}
+    row |= {"epsilon_unit": card.card["protocol"]["epsilon_unit"]}
+    row |= {"cases": card.card["data"]["cases"]}
+    for name, figures in _figures(ranking, card):
+        for end in ("", "_low", "_high"):
+            row[f"{name}_dice{end}"] = None if figures is None else figures[f"dice{end}"]
+    return {**row, "checks": doubts_text(card.card)}
+
+
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet does not run: those begin so that OWASP advises a quote."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@"):
+        return f"'{value}"
+    return value
+
+
+def _protocol(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
+    """What all that are ranked have in common; `shown` escapes what is from a card."""
+    card = ranking.ranked[0].card
+    protocol, dataset = card["protocol"], shown(card["model"]["dataset"])
+    suite = "none, but the same attacks with the same settings"
+    if protocol["suite"]:
+        suite = shown(protocol["suite"])
+    return (
+        f"{dataset}, {card['data']['cases']} cases. Suite: {suite}. Budgets in "
+        f"{UNITS[protocol['epsilon_unit']]}, seed {protocol['seed']}. "
+        f"Ordered by {_order(ranking)}. {INTERVALS}"
+    )
+
+
+def _order(ranking: Ranking) -> str:
+    if ranking.ordered_by is None:
+        return "the mean over corruptions, then the clean Dice"
+    norm, epsilon = ranking.ordered_by
+    which = "best known Dice" if ranking.with_best_known else "Dice"
+    return f"{which} at {NORMS[norm]} {epsilon}"
+
+
+def _read(ranking: Ranking) -> str:
+    if not ranking.budgets:
+        return "None of them was attacked."
+    return f"{BEST_KNOWN if ranking.with_best_known else NOTHING_LOWER} {UPPER_BOUND}"
