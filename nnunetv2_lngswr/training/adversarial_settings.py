@@ -54,6 +54,10 @@ class ATConfig:
     """Of "pgd" only; None: 3."""
     replays: int | None = None
     """Of "free" only; None: 4."""
+    rolling: bool = False
+    """Of "free" only: each sample stays `replays` steps and keeps its perturbation, and a share
+    1 / replays of the batch is new at every step; else whole batches stay, and the perturbation
+    goes on to the next one. `replays` divides the batch size (that of each rank)."""
     step_size: float | None = None
     """In units of epsilon; None: 1.25 ("fgsm_rs"), 2.5 / steps ("pgd"), 1 ("free")."""
     loss: str = "ce"
@@ -104,6 +108,9 @@ class ATConfig:
                     f'{name} belongs to scheme "{scheme}", got {value!r} with scheme '
                     f'"{self.scheme}"'
                 )
+        require("rolling", self.rolling, is_bool, "true or false")
+        if self.rolling:
+            self._check_rolling()
         require_size("step_size", self.step_size, positive=True, optional=True)
         require("start", self.start, lambda v: is_share(v) and v < 1, "a number in [0, 1)")
         require_size("restart_lr", self.restart_lr, positive=True)
@@ -125,11 +132,27 @@ class ATConfig:
             require_count(name, getattr(self, name), "an integer >= 1", most=MOST_STEPS)
         require("fallback", self.fallback, is_bool, "true or false")
 
+    def _check_rolling(self) -> None:
+        if self.scheme != "free":
+            raise ValueError(
+                f'rolling belongs to scheme "free", got True with scheme "{self.scheme}"'
+            )
+        if self.replays == 1:
+            raise ValueError(
+                "rolling needs replays of 2 or more, got 1: a sample that stays one step is never "
+                "attacked"
+            )
+
     @property
     def epsilon_fraction(self) -> float:
         """`epsilon` as a number."""
         assert isinstance(self.epsilon, float)  # __post_init__ made it one
         return self.epsilon
+
+    @property
+    def free_steps(self) -> int:
+        """Steps that "free" trains on a batch, or where it is rolling on a sample."""
+        return self.replays or 4
 
     @property
     def attack_steps(self) -> int:
@@ -156,4 +179,29 @@ def _epsilon(given: Any) -> float:
     raise ValueError(
         "epsilon must be a fraction of the intensity range in [0, 0.5), a number or a text such as "
         f'"4/255", got {given!r}'
+    )
+
+
+def check_shares(batch_size: int, at: ATConfig) -> None:
+    """Refuse a batch that rolling free training cannot take in equal shares.
+
+    Parameters
+    ----------
+    batch_size
+        Of one rank.
+    at
+        Where it is not rolling, any batch does.
+
+    Raises
+    ------
+    ValueError
+        `replays` is larger than the batch, or does not divide it.
+    """
+    if not at.rolling or batch_size % at.free_steps == 0:
+        return
+    fitting = [str(m) for m in range(2, batch_size + 1) if batch_size % m == 0]
+    advice = f"take one of {', '.join(fitting)}" if fitting else "do without rolling"
+    raise ValueError(
+        f"replays must divide the batch where rolling is true, got {at.free_steps} and a batch of "
+        f"{batch_size}: {advice}, or change the batch size"
     )

@@ -21,11 +21,15 @@ import torch
 from torch import Tensor
 
 from nnunetv2_lngswr.training.adversarial_batch import attacked_samples, craft
+from nnunetv2_lngswr.training.adversarial_settings import check_shares
 from nnunetv2_lngswr.training.consistency import ConsistencyLoss
 from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.restarted_lr import RestartedPolyLR
 from nnunetv2_lngswr.training.robust_validation import FALLBACK_STEPS, RobustValidationTrainer
+from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY
+from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.seeds import stream_seed
 
 
@@ -35,6 +39,7 @@ class AdversarialTrainer(RobustValidationTrainer):
     # --- settings
 
     def initialize(self):
+        self._refuse_unequal_shares()
         super().initialize()
         self._choice = torch.Generator().manual_seed(secrets.randbits(63))
         self._starts = torch.Generator(self.device).manual_seed(secrets.randbits(63))
@@ -49,6 +54,17 @@ class AdversarialTrainer(RobustValidationTrainer):
             )
         return optimizer, scheduler
 
+    def _refuse_unequal_shares(self) -> None:
+        # ranks of one training may differ by a sample: all look at all sizes, or some would wait
+        whole, ranks = self.configuration_manager.batch_size, 1
+        if self.is_ddp:
+            ranks = torch.distributed.get_world_size()
+        for size in {whole // ranks, -(-whole // ranks)}:
+            try:
+                check_shares(size, self._at)
+            except ValueError as error:
+                raise UserError(f'"{ADVERSARIAL_KEY}": {error}') from None
+
     @property
     def _noise_factor(self) -> float:
         return self._at.late_noise if self._attacking else 1.0
@@ -58,8 +74,9 @@ class AdversarialTrainer(RobustValidationTrainer):
         return self._at.scheme == "free" and not self._fallen_back
 
     @property
-    def _replays(self) -> int:
-        return (self._at.replays or 4) if self._free and self._attacking else 1
+    def _frees(self) -> bool:
+        """Whether this epoch's steps are those of "free"."""
+        return self._free and self._attacking
 
     @property
     def _attack_steps(self) -> int:
@@ -82,11 +99,13 @@ class AdversarialTrainer(RobustValidationTrainer):
     def on_train_start(self):
         super().on_train_start()
         self._ranges.check_type()
-        if self._at.scheme == "free":
-            self.dataloader_train = Replay(self.dataloader_train, self._replays)
+        if self._at.rolling:
+            self.dataloader_train = Rolling(self.dataloader_train, self._at.free_steps)
+        elif self._at.scheme == "free":
+            self.dataloader_train = Replay(self.dataloader_train, times=1)
 
     def on_train_end(self):
-        if isinstance(self.dataloader_train, Replay):
+        if isinstance(self.dataloader_train, (Replay, Rolling)):
             # nnU-Net ends its processes by type
             self.dataloader_train = self.dataloader_train.batches
         super().on_train_end()
@@ -101,11 +120,13 @@ class AdversarialTrainer(RobustValidationTrainer):
                 f"again at {rate:g}"
             )
         self._step = self._draws = 0
-        self._perturbation = Perturbation()
+        # an epoch begins with nothing of the last one, as a continued run does
+        self._perturbation, self._window = Perturbation(), Window()
         self._replayed = None  # the keys of the batch that is being replayed
-        if isinstance(self.dataloader_train, Replay):
-            self.dataloader_train.times = self._replays
-            # an epoch begins with nothing of the last one, as a continued run does
+        if isinstance(self.dataloader_train, Rolling):
+            self.dataloader_train.restart(rolls=self._frees)
+        elif isinstance(self.dataloader_train, Replay):
+            self.dataloader_train.times = self._at.free_steps if self._frees else 1
             self.dataloader_train.restart()
 
     def train_step(self, batch: dict) -> dict:
@@ -130,11 +151,14 @@ class AdversarialTrainer(RobustValidationTrainer):
     def _free_step(self, batch: dict) -> dict:
         """The backward pass of this step's training gives the gradient for the next one's
         perturbation."""
-        x = batch["data"]
-        if batch["keys"] is not self._replayed:
+        if self._at.rolling:
+            self._perturbation.pass_on(len(batch["data"]))
+            batch = self._window.admit({**batch, "kept_clean": self._kept_clean_of(batch)})
+            self._kept_clean = batch["kept_clean"]
+        elif batch["keys"] is not self._replayed:
             self._replayed = batch["keys"]
-            self._kept_clean = torch.ones(len(x), dtype=torch.bool)
-            self._kept_clean[self._samples_to_attack(batch)] = False
+            self._kept_clean = self._kept_clean_of(batch)
+        x = batch["data"]
         ball = self._ball(x, batch["keys"], self._epsilon())
         leaf = self._perturbation.added_to(x, ball, self._kept_clean.to(self.device))
         result = super().train_step({**batch, "data": leaf})
@@ -152,6 +176,11 @@ class AdversarialTrainer(RobustValidationTrainer):
         return attacked_samples(
             self._draws - 1, len(batch["data"]), self._at.clean_share, self._choice
         )
+
+    def _kept_clean_of(self, batch: dict) -> Tensor:
+        clean = torch.ones(len(batch["data"]), dtype=torch.bool)
+        clean[self._samples_to_attack(batch)] = False
+        return clean
 
     @contextmanager
     def _consistency_loss(self, samples: Tensor) -> Iterator[None]:

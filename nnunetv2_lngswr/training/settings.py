@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from nnunetv2_lngswr.method.checks import require, require_count
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.scales import check_max_stride
-from nnunetv2_lngswr.training.adversarial_settings import ATConfig
+from nnunetv2_lngswr.training.adversarial_settings import ATConfig, check_shares
 from nnunetv2_lngswr.training.schedule import first_attacked_epoch
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import did_you_mean
@@ -101,9 +101,9 @@ def read_settings(
     Raises
     ------
     UserError
-        An unknown key, with the nearest known ones, a value that its field does not allow, or an
-        adversarial training that would start in the last epoch or later; the text names the key in
-        the plans.
+        An unknown key, with the nearest known ones, a value that its field does not allow, an
+        adversarial training that would start in the last epoch or later, or batches that cannot
+        roll; the text names the key in the plans.
     """
     entry = current_entry(configuration)
     where = f'plans: "{PLANS_KEY}"'
@@ -121,21 +121,33 @@ def read_settings(
         adversarial = _replaced(adversarial, given, f'{where}: "{ADVERSARIAL_KEY}"')
     run = _replaced(RunSettings(), entry, where)
     epochs = run.num_epochs or epochs
-    if adversarial is not None and epochs is not None:
+    if adversarial is not None:
         with _told_as_the_users(f'{where}: "{ADVERSARIAL_KEY}"'):
-            first_attacked_epoch(epochs, adversarial.start)
+            if epochs is not None:
+                first_attacked_epoch(epochs, adversarial.start)
+            if "batch_size" in configuration:
+                check_shares(configuration["batch_size"], adversarial)
     return TrainerSettings(method=method, run=run, adversarial=adversarial)
 
 
-def check_entry(entry: Mapping[str, Any]) -> None:
+def check_entry(entry: Mapping[str, Any], *, batch_size: int | None = None) -> None:
     """Refuse a "lngswr" entry that any trainer would refuse, and say which of its keys are old.
+
+    Parameters
+    ----------
+    entry
+        Of the plans.
+    batch_size
+        Of the configuration it is for; None: not known.
 
     Raises
     ------
     UserError
         As `read_settings`.
     """
-    configuration = {PLANS_KEY: entry}
+    configuration: dict[str, Any] = {PLANS_KEY: entry}
+    if batch_size is not None:
+        configuration["batch_size"] = batch_size
     read_settings(configuration, method=LNGSWRConfig(), adversarial=ATConfig())
     warn_of_old_keys(configuration)
 

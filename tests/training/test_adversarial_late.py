@@ -156,9 +156,13 @@ def test_what_is_logged_of_the_schedule(make):
 # --- continuing
 
 
-@pytest.mark.parametrize("scheme", ["fgsm_rs", "free"])
+@pytest.mark.parametrize(
+    "scheme",
+    [{}, {"scheme": "free"}, {"scheme": "free", "replays": 2, "rolling": True}],
+    ids=["fgsm_rs", "free", "rolling"],
+)
 def test_continued_in_either_phase_and_between_them_it_ends_as_uninterrupted(make, scheme):
-    settings = {**LATE, "ramp_up": 1.0, "scheme": scheme, "restart_lr": 0.5, "late_noise": 0.5}
+    settings = {**LATE, "ramp_up": 1.0, **scheme, "restart_lr": 0.5, "late_noise": 0.5}
     whole = trained(make(nnUNetTrainerLNGSWRAT, settings, **FOUR))
     for until in (1, 2, 3, None):
         continued = make(nnUNetTrainerLNGSWRAT, settings, **FOUR)
