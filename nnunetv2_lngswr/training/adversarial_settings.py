@@ -67,6 +67,9 @@ class ATConfig:
     phase: plain training of as many epochs as come before, then adversarial training."""
     restart_lr: float = 1.0
     """The learning rate at the start of the last phase, in units of its initial value."""
+    restart_ramp_up: float = 0.0
+    """Share of the last phase's epochs over which the learning rate grows to that, linearly epoch
+    by epoch."""
     late_noise: float = 1.0
     """Factor of the amplitudes of LNG-SWR's noise in the last phase."""
     ramp_up: float = 0.1
@@ -115,6 +118,7 @@ class ATConfig:
         require("start", self.start, lambda v: is_share(v) and v < 1, "a number in [0, 1)")
         require_size("restart_lr", self.restart_lr, positive=True)
         for name in (
+            "restart_ramp_up",
             "late_noise",
             "ramp_up",
             "clean_share",

@@ -12,6 +12,7 @@ adversarial training is counted over those of the last phase.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,12 +48,39 @@ class AdversarialTrainer(RobustValidationTrainer):
 
     def configure_optimizers(self):
         optimizer, scheduler = super().configure_optimizers()
-        first, factor = self._first_attacked, self._at.restart_lr
-        if first > 0 or factor != 1:
+        first, factor, ramp_up = (
+            self._first_attacked,
+            self._at.restart_lr,
+            self._at.restart_ramp_up,
+        )
+        if first > 0 or factor != 1 or ramp_up > 0:
             scheduler = RestartedPolyLR(
-                optimizer, self.initial_lr, self.num_epochs, restart=first, factor=factor
+                optimizer,
+                self.initial_lr,
+                self.num_epochs,
+                restart=first,
+                factor=factor,
+                ramp_epochs=ramp_up * (self.num_epochs - first),
             )
         return optimizer, scheduler
+
+    def _refuse_foreign_results(self) -> None:
+        super()._refuse_foreign_results()
+        scheduler = self.lr_scheduler
+        if self.current_epoch == 0 or not isinstance(scheduler, RestartedPolyLR):
+            return
+        # the plans need not tell: the budget may be a subclass's
+        for epoch, rate in enumerate(self._logged["lrs"][: self.current_epoch]):
+            scheduler.step(epoch)
+            here = scheduler.get_last_lr()[0]
+            if not math.isclose(rate, here):
+                raise UserError(
+                    f"the run that is continued has another schedule: the learning rate of epoch "
+                    f"{epoch} was {rate:g} there and is {here:g} here, with start "
+                    f"{self._at.start:g} of {self.num_epochs} epochs and restart_lr "
+                    f"{self._at.restart_lr:g}; continue with the settings it began with, or train "
+                    "anew, without --c"
+                )
 
     def _refuse_unequal_shares(self) -> None:
         # ranks of one training may differ by a sample: all look at all sizes, or some would wait
@@ -99,6 +127,13 @@ class AdversarialTrainer(RobustValidationTrainer):
     def on_train_start(self):
         super().on_train_start()
         self._ranges.check_type()
+        first = self._first_attacked
+        if first > 0:
+            self.print_to_log_file(
+                f"Late adversarial training: epochs 0 to {first - 1} are plain, epochs {first} to "
+                f"{self.num_epochs - 1} are the last phase (start {self._at.start:g}, restart_lr "
+                f"{self._at.restart_lr:g})"
+            )
         if self._at.rolling:
             self.dataloader_train = Rolling(self.dataloader_train, self._at.free_steps)
         elif self._at.scheme == "free":

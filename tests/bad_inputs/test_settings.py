@@ -173,6 +173,8 @@ ADVERSARIAL = [
     attack("restart_lr", 0, "> 0"),
     attack("restart_lr", INFINITE),
     attack("restart_lr", None),
+    attack("restart_ramp_up", 1.5, "[0, 1]"),
+    attack("restart_ramp_up", NAN),
     attack("late_noise", 2),
     attack("ramp_up", 2),
     attack("clean_share", -0.5),
