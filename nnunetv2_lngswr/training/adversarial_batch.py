@@ -42,12 +42,13 @@ def craft(
     relative_step_size: float,
     generator: torch.Generator,
     loss: str = "ce",
+    unprojected_noise: float | None = None,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
     """FGSM with random start for one step, PGD for more: the last of the projected ascent steps.
 
     Unlike the evaluation, which keeps the worst iterate, this does not judge the last one: a
-    forward pass less.
+    forward pass less. With `unprojected_noise` one step is N-FGSM (de Jorge et al. 2022).
 
     Parameters
     ----------
@@ -63,6 +64,9 @@ def craft(
         Of the random start.
     loss
         What is ascended, a name of attacks.losses.
+    unprojected_noise
+        In units of epsilon: start from a random point of a ball of that size instead, and leave the
+        samples where the steps take them, but for the range of their intensities.
     autocast
         As BatchModel.
 
@@ -81,11 +85,15 @@ def craft(
             "lost in integers"
         )
     model, ascended = BatchModel(network, autocast=autocast), get_loss(loss)
+    around, within = ball, ball
+    if unprojected_noise is not None:
+        around = ball.enlarged(unprojected_noise)
+        within = ball.enlarged(unprojected_noise + steps * relative_step_size)  # out of reach
     return last_iterate(
         x,
-        ball,
+        within,
         lambda step, current: model.value_and_gradient(current, lambda z: ascended(z, target))[1],
-        start=random_start(x, ball, generator),
+        start=random_start(x, around, generator),
         steps=steps,
         size=relative_step_size * ball.epsilon,
     )

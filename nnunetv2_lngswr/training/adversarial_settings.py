@@ -23,7 +23,9 @@ from nnunetv2_lngswr.utils.errors import UserError
 
 MOST_STEPS = 10_000
 """Of an attack on a batch."""
-SCHEMES = ("fgsm_rs", "pgd", "free")
+SCHEMES = ("fgsm_rs", "pgd", "free", "n_fgsm")
+N_FGSM_NOISE = 2.0
+"""Of "n_fgsm", in units of epsilon, as published."""
 EPSILON_RANGES = ("case", "patch")
 
 
@@ -40,8 +42,9 @@ class ATConfig:
     scheme: str = "fgsm_rs"
     """"fgsm_rs": one step from a random start (Wong et al. 2020); "pgd": `steps` of them (Madry et
     al. 2018); "free": each batch is trained on `replays` times, and the gradient of one step moves
-    the perturbation of the next (Shafahi et al. 2019). The number of optimiser steps is the same
-    for all."""
+    the perturbation of the next (Shafahi et al. 2019); "n_fgsm", experimental: one step from noise
+    of twice epsilon, and no projection, so that samples move by up to three times epsilon (de Jorge
+    et al. 2022). The number of optimiser steps is the same for all."""
     norm: str = "linf"
     """"linf" or "l2" (`epsilon` is then the root mean square per voxel)."""
     epsilon: float | str = 4 / 255
@@ -59,9 +62,9 @@ class ATConfig:
     1 / replays of the batch is new at every step; else whole batches stay, and the perturbation
     goes on to the next one. `replays` divides the batch size (that of each rank)."""
     step_size: float | None = None
-    """In units of epsilon; None: 1.25 ("fgsm_rs"), 2.5 / steps ("pgd"), 1 ("free")."""
+    """In units of epsilon; None: 1.25 ("fgsm_rs"), 2.5 / steps ("pgd"), 1 ("free", "n_fgsm")."""
     loss: str = "ce"
-    """What "fgsm_rs" and "pgd" ascend, of attacks.losses; "free" ascends the training loss."""
+    """What the attack ascends, of attacks.losses; "free" ascends the training loss."""
     start: float = 0.0
     """Share of the epochs that are trained without attack. Those that begin later are the last
     phase: plain training of as many epochs as come before, then adversarial training."""
@@ -161,7 +164,13 @@ class ATConfig:
     @property
     def attack_steps(self) -> int:
         """Gradients per attacked batch; 0 for "free", whose gradients are the training's."""
-        return {"fgsm_rs": 1, "pgd": self.steps or 3, "free": 0}[self.scheme]
+        return {"fgsm_rs": 1, "pgd": self.steps or 3, "free": 0, "n_fgsm": 1}[self.scheme]
+
+    @property
+    def unprojected_noise(self) -> float | None:
+        """Size of the noise that an attack starts from and keeps, in units of epsilon; None: it
+        starts inside the ball and stays there."""
+        return N_FGSM_NOISE if self.scheme == "n_fgsm" else None
 
     @property
     def relative_step_size(self) -> float:

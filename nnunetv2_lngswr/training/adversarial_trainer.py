@@ -174,7 +174,12 @@ class AdversarialTrainer(RobustValidationTrainer):
 
     def _crafted_step(self, batch: dict) -> dict:
         x, samples = batch["data"], self._samples_to_attack(batch)
-        ascent = {"steps": self._attack_steps, "relative_step_size": self._step_size}
+        noise = None if self._fallen_back else self._at.unprojected_noise
+        ascent = {
+            "steps": self._attack_steps,
+            "relative_step_size": self._step_size,
+            "unprojected_noise": noise,
+        }
         attack = partial(craft, **ascent, generator=self._starts, loss=self._at.loss)
         attacked = self._craft(batch, samples, self._epsilon(), attack)
         samples = samples.to(self.device)

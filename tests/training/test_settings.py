@@ -166,7 +166,7 @@ def test_a_setting_under_both_names_is_refused():
         ({"epsilon": float("nan")}, "epsilon must be a fraction"),
         ({"epsilon": None}, "epsilon must be a fraction"),
         ({"epsilon": True}, "epsilon must be a fraction"),
-        ({"scheme": "fgsm"}, "scheme must be one of fgsm_rs, pgd, free, got 'fgsm'"),
+        ({"scheme": "fgsm"}, "scheme must be one of fgsm_rs, pgd, free, n_fgsm, got 'fgsm'"),
         ({"norm": "l1"}, "norm must be one of linf, l2, got 'l1'"),
         ({"norm": ["l2"]}, "norm must be one of"),
         ({"loss": "dice"}, "loss must be one of ce, "),
@@ -262,9 +262,12 @@ def test_adversarial_settings_override_defaults_and_fill_in_the_schemes_own():
     assert settings.adversarial == ATConfig(norm="l2", epsilon=8 / 255)
     sizes = [
         (c.attack_steps, c.relative_step_size)
-        for c in (ATConfig(), ATConfig(scheme="pgd", steps=5), ATConfig(scheme="free"))
+        for c in (
+            *(ATConfig(), ATConfig(scheme="pgd", steps=5)),
+            *(ATConfig(scheme="free"), ATConfig(scheme="n_fgsm")),
+        )
     ]
-    assert sizes == [(1, 1.25), (5, 0.5), (0, 1.0)]
+    assert sizes == [(1, 1.25), (5, 0.5), (0, 1.0), (1, 1.0)]
     assert (
         ATConfig(scheme="pgd").attack_steps == 3 and ATConfig(step_size=2).relative_step_size == 2
     )
