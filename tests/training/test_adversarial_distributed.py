@@ -1,4 +1,4 @@
-"""Late and rolling adversarial training on two ranks: gloo processes on CPU, where nnU-Net's own need CUDA."""
+"""Late and rolling adversarial training on two gloo ranks on CPU, where nnU-Net's need CUDA."""
 
 import math
 import os
