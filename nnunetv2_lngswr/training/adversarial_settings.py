@@ -75,6 +75,9 @@ class ATConfig:
     by epoch."""
     late_noise: float = 1.0
     """Factor of the amplitudes of LNG-SWR's noise in the last phase."""
+    weight_average: float = 0.0
+    """Experimental. In the last phase validate, save and deploy a moving average of the weights,
+    which keeps this share of itself at a step (1: the mean of all steps); 0: off."""
     ramp_up: float = 0.1
     """Share of the last phase's epochs over which epsilon grows from 0, linearly step by step."""
     clean_share: float = 0.0
@@ -123,6 +126,7 @@ class ATConfig:
         for name in (
             "restart_ramp_up",
             "late_noise",
+            "weight_average",
             "ramp_up",
             "clean_share",
             "robust_weight",

@@ -30,6 +30,7 @@ from nnunetv2_lngswr.training.robust_validation import FALLBACK_STEPS, RobustVal
 from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
 from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY
+from nnunetv2_lngswr.training.weight_average import add_to_average, exchange
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.seeds import stream_seed
 
@@ -146,6 +147,8 @@ class AdversarialTrainer(RobustValidationTrainer):
         super().on_train_end()
 
     def on_train_epoch_start(self):
+        if self.current_epoch > self._first_attacked:
+            exchange(self.optimizer)  # the last epoch left the average in the network
         super().on_train_epoch_start()
         if 0 < self._first_attacked == self.current_epoch:
             epochs = self.num_epochs - self.current_epoch
@@ -169,8 +172,17 @@ class AdversarialTrainer(RobustValidationTrainer):
             return super().train_step(batch)
         batch = self._on_device(batch)
         result = self._free_step(batch) if self._free else self._crafted_step(batch)
+        if self._at.weight_average:
+            add_to_average(
+                self.optimizer, step=self._steps_attacked, momentum=self._at.weight_average
+            )
         self._step += 1
         return result
+
+    def on_validation_epoch_start(self):
+        if self._attacking:
+            exchange(self.optimizer)
+        super().on_validation_epoch_start()
 
     def _crafted_step(self, batch: dict) -> dict:
         x, samples = batch["data"], self._samples_to_attack(batch)
@@ -206,10 +218,15 @@ class AdversarialTrainer(RobustValidationTrainer):
         return result
 
     def _epsilon(self) -> float:
-        first, steps = self._first_attacked, self.num_iterations_per_epoch
-        done = (self.current_epoch - first) * steps + self._step
-        ramp_steps = self._at.ramp_up * (self.num_epochs - first) * steps
-        return self._at.epsilon_fraction * ramp(done, ramp_steps)
+        late_epochs = self.num_epochs - self._first_attacked
+        ramp_steps = self._at.ramp_up * late_epochs * self.num_iterations_per_epoch
+        return self._at.epsilon_fraction * ramp(self._steps_attacked, ramp_steps)
+
+    @property
+    def _steps_attacked(self) -> int:
+        """Steps of the last phase that are done."""
+        epochs = self.current_epoch - self._first_attacked
+        return epochs * self.num_iterations_per_epoch + self._step
 
     def _samples_to_attack(self, batch: dict) -> Tensor:
         self._draws += 1  # not the step: "free" draws once a batch

@@ -176,6 +176,8 @@ ADVERSARIAL = [
     attack("restart_ramp_up", 1.5, "[0, 1]"),
     attack("restart_ramp_up", NAN),
     attack("late_noise", 2),
+    attack("weight_average", 1.01, "[0, 1]"),
+    attack("weight_average", NAN),
     attack("ramp_up", 2),
     attack("clean_share", -0.5),
     attack("robust_weight", "half"),

@@ -162,8 +162,12 @@ def test_what_is_logged_of_the_schedule(make):
 
 @pytest.mark.parametrize(
     "scheme",
-    [{}, {"scheme": "free"}, {"scheme": "free", "replays": 2, "rolling": True}],
-    ids=["fgsm_rs", "free", "rolling"],
+    [
+        {},
+        {"scheme": "free"},
+        {"scheme": "free", "replays": 2, "rolling": True, "weight_average": 0.9},
+    ],
+    ids=["fgsm_rs", "free", "rolling, averaged"],
 )
 def test_continued_in_either_phase_and_between_them_it_ends_as_uninterrupted(make, scheme):
     settings = {**LATE, "ramp_up": 1.0, **scheme, "restart_lr": 0.5, "late_noise": 0.5}
