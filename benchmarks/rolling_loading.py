@@ -135,7 +135,7 @@ def measure(arms: Mapping[str, LoadedArm], turns: int, steps: int) -> dict[str, 
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("-d", required=True, metavar="DATASET", help="full name, in nnUNet_preprocessed")
     add("-c", required=True, metavar="CONFIGURATION")

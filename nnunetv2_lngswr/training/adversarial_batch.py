@@ -48,7 +48,7 @@ def craft(
     """FGSM with random start for one step, PGD for more: the last of the projected ascent steps.
 
     Unlike the evaluation, which keeps the worst iterate, this does not judge the last one: a
-    forward pass less. With `unprojected_noise` one step is N-FGSM (de Jorge et al. 2022).
+    forward pass less.
 
     Parameters
     ----------
@@ -56,17 +56,15 @@ def craft(
         The bare module.
     x, target, ball
         Samples, what they are, and how far each may move.
-    steps
-        Gradients.
-    relative_step_size
-        In units of epsilon.
+    steps, relative_step_size
+        Gradients; in units of epsilon.
     generator
         Of the random start.
     loss
         What is ascended, a name of attacks.losses.
     unprojected_noise
-        In units of epsilon: start from a random point of a ball of that size instead, and leave the
-        samples where the steps take them, but for the range of their intensities.
+        As `ATConfig.unprojected_noise`; one step is then N-FGSM (de Jorge et al. 2022), and ends
+        where it takes the samples, but for the range of their intensities.
     autocast
         As BatchModel.
 
@@ -79,24 +77,28 @@ def craft(
     UserError
         x is not floating point.
     """
+    _refuse_integers(x)
+    model, ascended = BatchModel(network, autocast=autocast), get_loss(loss)
+    size, around = relative_step_size * ball.epsilon, ball
+    if unprojected_noise is not None:
+        around = ball.enlarged(unprojected_noise)
+        ball = ball.enlarged(unprojected_noise + steps * relative_step_size)  # out of reach
+    return last_iterate(
+        x,
+        ball,
+        lambda step, current: model.value_and_gradient(current, lambda z: ascended(z, target))[1],
+        start=random_start(x, around, generator),
+        steps=steps,
+        size=size,
+    )
+
+
+def _refuse_integers(x: Tensor) -> None:
     if not x.is_floating_point():
         raise UserError(
             f"adversarial training needs floating-point images, got {x.dtype}: gradient steps are "
             "lost in integers"
         )
-    model, ascended = BatchModel(network, autocast=autocast), get_loss(loss)
-    around, within = ball, ball
-    if unprojected_noise is not None:
-        around = ball.enlarged(unprojected_noise)
-        within = ball.enlarged(unprojected_noise + steps * relative_step_size)  # out of reach
-    return last_iterate(
-        x,
-        within,
-        lambda step, current: model.value_and_gradient(current, lambda z: ascended(z, target))[1],
-        start=random_start(x, around, generator),
-        steps=steps,
-        size=relative_step_size * ball.epsilon,
-    )
 
 
 def batch_target(target: Tensor, space: LabelSpace) -> SegmentationTarget:

@@ -148,7 +148,7 @@ class AdversarialTrainer(RobustValidationTrainer):
 
     def on_train_epoch_start(self):
         if self.current_epoch > self._first_attacked:
-            exchange(self.optimizer)  # the last epoch left the average in the network
+            self._exchange_average()  # the last epoch left it in the network
         super().on_train_epoch_start()
         if 0 < self._first_attacked == self.current_epoch:
             epochs = self.num_epochs - self.current_epoch
@@ -172,17 +172,21 @@ class AdversarialTrainer(RobustValidationTrainer):
             return super().train_step(batch)
         batch = self._on_device(batch)
         result = self._free_step(batch) if self._free else self._crafted_step(batch)
-        if self._at.weight_average:
-            add_to_average(
-                self.optimizer, step=self._steps_attacked, momentum=self._at.weight_average
-            )
+        momentum = self._at.weight_average
+        if momentum:
+            assert self.optimizer is not None  # it has been initialized
+            add_to_average(self.optimizer, step=self._steps_attacked, momentum=momentum)
         self._step += 1
         return result
 
     def on_validation_epoch_start(self):
         if self._attacking:
-            exchange(self.optimizer)
+            self._exchange_average()
         super().on_validation_epoch_start()
+
+    def _exchange_average(self) -> None:
+        assert self.optimizer is not None  # it has been initialized
+        exchange(self.optimizer)
 
     def _crafted_step(self, batch: dict) -> dict:
         x, samples = batch["data"], self._samples_to_attack(batch)
