@@ -12,6 +12,7 @@ from nnunetv2_lngswr.method.bands import HAAR, SPECTRA, check_wavelet, subbands
 from nnunetv2_lngswr.method.checks import (
     is_bool,
     is_int,
+    is_number,
     is_share,
     require,
     require_count,
@@ -77,7 +78,8 @@ class LNGSWRConfig:
     gains: str | tuple[float, ...] = (0.12, 0.12, 0.02)
     """"prior" for the measured Wiener gain, or constants: (directional, ..., diagonal), with one
     directional value for each transformed axis, or equal ones for any number of axes. The i-th is
-    for the band that is high-pass along the i-th axis alone."""
+    for the band that is high-pass along the i-th axis alone. Directional values above 1, up to 2,
+    are experimental: they enhance directional structures."""
     learn_gates: bool = True
     """Learn per channel and band how far the gain is applied (a gate in [0, 1])."""
     gate_init: float = 1.0
@@ -107,7 +109,11 @@ class LNGSWRConfig:
         stage = self.reconstruct_from_stage
         require_count("reconstruct_from_stage", stage, "an integer >= 0", least=0, most=100)
         check_wavelet(self.wavelet)
-        require("gains", self.gains, _are_gains, '"prior" or a list of 2 or more numbers in [0, 1]')
+        gains = (
+            '"prior" or a list of 2 or more numbers, directional ones in [0, 2] and a last, '
+            "diagonal one in [0, 1]"
+        )
+        require("gains", self.gains, _are_gains, gains)
         if not isinstance(self.gains, str):
             object.__setattr__(self, "gains", tuple(float(g) for g in self.gains))
         require("fusion", self.fusion, FUSIONS.__contains__, '"mix" or "conv"')
@@ -163,4 +169,7 @@ def _one_of(names: tuple[str, ...]) -> str:
 def _are_gains(value: Any) -> bool:
     if isinstance(value, str):
         return value == "prior"
-    return isinstance(value, (list, tuple)) and len(value) >= 2 and all(is_share(g) for g in value)
+    if not isinstance(value, (list, tuple)) or len(value) < 2:
+        return False
+    *directional, diagonal = value
+    return is_share(diagonal) and all(is_number(g) and 0 <= g <= 2 for g in directional)

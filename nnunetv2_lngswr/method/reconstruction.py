@@ -118,7 +118,7 @@ class SelectiveWaveletReconstruction(nn.Module):
         return gate + (gate.clamp(0.0, 1.0) - gate).detach()
 
     def gains(self, prior_gain: Tensor | None = None) -> Tensor:
-        """gain_b per channel and band, (C, B) in [0, 1], first column (the low band) 1."""
+        """gain_b per channel and band, (C, B) between 1 and g_b, first column (the low band) 1."""
         g = prior_gain if self.fixed_gains is None else self.fixed_gains
         if g is None:
             raise ValueError("prior_gain is needed: this module has no fixed gains")

@@ -42,6 +42,7 @@ def craft(
     relative_step_size: float,
     generator: torch.Generator,
     loss: str = "ce",
+    unprojected_noise: float | None = None,
     autocast: torch.dtype | None = None,
 ) -> Tensor:
     """FGSM with random start for one step, PGD for more: the last of the projected ascent steps.
@@ -55,14 +56,15 @@ def craft(
         The bare module.
     x, target, ball
         Samples, what they are, and how far each may move.
-    steps
-        Gradients.
-    relative_step_size
-        In units of epsilon.
+    steps, relative_step_size
+        Gradients; in units of epsilon.
     generator
         Of the random start.
     loss
         What is ascended, a name of attacks.losses.
+    unprojected_noise
+        As `ATConfig.unprojected_noise`; one step is then N-FGSM (de Jorge et al. 2022), and ends
+        where it takes the samples, but for the range of their intensities.
     autocast
         As BatchModel.
 
@@ -75,20 +77,28 @@ def craft(
     UserError
         x is not floating point.
     """
+    _refuse_integers(x)
+    model, ascended = BatchModel(network, autocast=autocast), get_loss(loss)
+    size, around = relative_step_size * ball.epsilon, ball
+    if unprojected_noise is not None:
+        around = ball.enlarged(unprojected_noise)
+        ball = ball.enlarged(unprojected_noise + steps * relative_step_size)  # out of reach
+    return last_iterate(
+        x,
+        ball,
+        lambda step, current: model.value_and_gradient(current, lambda z: ascended(z, target))[1],
+        start=random_start(x, around, generator),
+        steps=steps,
+        size=size,
+    )
+
+
+def _refuse_integers(x: Tensor) -> None:
     if not x.is_floating_point():
         raise UserError(
             f"adversarial training needs floating-point images, got {x.dtype}: gradient steps are "
             "lost in integers"
         )
-    model, ascended = BatchModel(network, autocast=autocast), get_loss(loss)
-    return last_iterate(
-        x,
-        ball,
-        lambda step, current: model.value_and_gradient(current, lambda z: ascended(z, target))[1],
-        start=random_start(x, ball, generator),
-        steps=steps,
-        size=relative_step_size * ball.epsilon,
-    )
 
 
 def batch_target(target: Tensor, space: LabelSpace) -> SegmentationTarget:

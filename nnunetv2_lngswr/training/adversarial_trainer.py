@@ -12,6 +12,7 @@ adversarial training is counted over those of the last phase.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,16 @@ import torch
 from torch import Tensor
 
 from nnunetv2_lngswr.training.adversarial_batch import attacked_samples, craft
+from nnunetv2_lngswr.training.adversarial_settings import check_shares
 from nnunetv2_lngswr.training.consistency import ConsistencyLoss
 from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.restarted_lr import RestartedPolyLR
 from nnunetv2_lngswr.training.robust_validation import FALLBACK_STEPS, RobustValidationTrainer
+from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY
+from nnunetv2_lngswr.training.weight_average import add_to_average, exchange
+from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.seeds import stream_seed
 
 
@@ -35,6 +41,7 @@ class AdversarialTrainer(RobustValidationTrainer):
     # --- settings
 
     def initialize(self):
+        self._refuse_unequal_shares()
         super().initialize()
         self._choice = torch.Generator().manual_seed(secrets.randbits(63))
         self._starts = torch.Generator(self.device).manual_seed(secrets.randbits(63))
@@ -42,12 +49,50 @@ class AdversarialTrainer(RobustValidationTrainer):
 
     def configure_optimizers(self):
         optimizer, scheduler = super().configure_optimizers()
-        first, factor = self._first_attacked, self._at.restart_lr
-        if first > 0 or factor != 1:
+        first, factor, ramp_up = (
+            self._first_attacked,
+            self._at.restart_lr,
+            self._at.restart_ramp_up,
+        )
+        if first > 0 or factor != 1 or ramp_up > 0:
             scheduler = RestartedPolyLR(
-                optimizer, self.initial_lr, self.num_epochs, restart=first, factor=factor
+                optimizer,
+                self.initial_lr,
+                self.num_epochs,
+                restart=first,
+                factor=factor,
+                ramp_epochs=ramp_up * (self.num_epochs - first),
             )
         return optimizer, scheduler
+
+    def _refuse_foreign_results(self) -> None:
+        super()._refuse_foreign_results()
+        scheduler = self.lr_scheduler
+        if self.current_epoch == 0 or not isinstance(scheduler, RestartedPolyLR):
+            return
+        # the plans need not tell: the budget may be a subclass's
+        for epoch, rate in enumerate(self._logged["lrs"][: self.current_epoch]):
+            scheduler.step(epoch)
+            here = scheduler.get_last_lr()[0]
+            if not math.isclose(rate, here):
+                raise UserError(
+                    f"the run that is continued has another schedule: the learning rate of epoch "
+                    f"{epoch} was {rate:g} there and is {here:g} here, with start "
+                    f"{self._at.start:g} of {self.num_epochs} epochs and restart_lr "
+                    f"{self._at.restart_lr:g}; continue with the settings it began with, or train "
+                    "anew, without --c"
+                )
+
+    def _refuse_unequal_shares(self) -> None:
+        # ranks of one training may differ by a sample: all look at all sizes, or some would wait
+        whole, ranks = self.configuration_manager.batch_size, 1
+        if self.is_ddp:
+            ranks = torch.distributed.get_world_size()
+        for size in {whole // ranks, -(-whole // ranks)}:
+            try:
+                check_shares(size, self._at)
+            except ValueError as error:
+                raise UserError(f'"{ADVERSARIAL_KEY}": {error}') from None
 
     @property
     def _noise_factor(self) -> float:
@@ -58,8 +103,9 @@ class AdversarialTrainer(RobustValidationTrainer):
         return self._at.scheme == "free" and not self._fallen_back
 
     @property
-    def _replays(self) -> int:
-        return (self._at.replays or 4) if self._free and self._attacking else 1
+    def _frees(self) -> bool:
+        """Whether this epoch's steps are those of "free"."""
+        return self._free and self._attacking
 
     @property
     def _attack_steps(self) -> int:
@@ -82,16 +128,27 @@ class AdversarialTrainer(RobustValidationTrainer):
     def on_train_start(self):
         super().on_train_start()
         self._ranges.check_type()
-        if self._at.scheme == "free":
-            self.dataloader_train = Replay(self.dataloader_train, self._replays)
+        first = self._first_attacked
+        if first > 0:
+            self.print_to_log_file(
+                f"Late adversarial training: epochs 0 to {first - 1} are plain, epochs {first} to "
+                f"{self.num_epochs - 1} are the last phase (start {self._at.start:g}, restart_lr "
+                f"{self._at.restart_lr:g})"
+            )
+        if self._at.rolling:
+            self.dataloader_train = Rolling(self.dataloader_train, self._at.free_steps)
+        elif self._at.scheme == "free":
+            self.dataloader_train = Replay(self.dataloader_train, times=1)
 
     def on_train_end(self):
-        if isinstance(self.dataloader_train, Replay):
+        if isinstance(self.dataloader_train, (Replay, Rolling)):
             # nnU-Net ends its processes by type
             self.dataloader_train = self.dataloader_train.batches
         super().on_train_end()
 
     def on_train_epoch_start(self):
+        if self.current_epoch > self._first_attacked:
+            self._exchange_average()  # the last epoch left it in the network
         super().on_train_epoch_start()
         if 0 < self._first_attacked == self.current_epoch:
             epochs = self.num_epochs - self.current_epoch
@@ -101,11 +158,13 @@ class AdversarialTrainer(RobustValidationTrainer):
                 f"again at {rate:g}"
             )
         self._step = self._draws = 0
-        self._perturbation = Perturbation()
+        # an epoch begins with nothing of the last one, as a continued run does
+        self._perturbation, self._window = Perturbation(), Window()
         self._replayed = None  # the keys of the batch that is being replayed
-        if isinstance(self.dataloader_train, Replay):
-            self.dataloader_train.times = self._replays
-            # an epoch begins with nothing of the last one, as a continued run does
+        if isinstance(self.dataloader_train, Rolling):
+            self.dataloader_train.restart(rolls=self._frees)
+        elif isinstance(self.dataloader_train, Replay):
+            self.dataloader_train.times = self._at.free_steps if self._frees else 1
             self.dataloader_train.restart()
 
     def train_step(self, batch: dict) -> dict:
@@ -113,12 +172,30 @@ class AdversarialTrainer(RobustValidationTrainer):
             return super().train_step(batch)
         batch = self._on_device(batch)
         result = self._free_step(batch) if self._free else self._crafted_step(batch)
+        momentum = self._at.weight_average
+        if momentum:
+            assert self.optimizer is not None  # it has been initialized
+            add_to_average(self.optimizer, step=self._steps_attacked, momentum=momentum)
         self._step += 1
         return result
 
+    def on_validation_epoch_start(self):
+        if self._attacking:
+            self._exchange_average()
+        super().on_validation_epoch_start()
+
+    def _exchange_average(self) -> None:
+        assert self.optimizer is not None  # it has been initialized
+        exchange(self.optimizer)
+
     def _crafted_step(self, batch: dict) -> dict:
         x, samples = batch["data"], self._samples_to_attack(batch)
-        ascent = {"steps": self._attack_steps, "relative_step_size": self._step_size}
+        noise = None if self._fallen_back else self._at.unprojected_noise
+        ascent = {
+            "steps": self._attack_steps,
+            "relative_step_size": self._step_size,
+            "unprojected_noise": noise,
+        }
         attack = partial(craft, **ascent, generator=self._starts, loss=self._at.loss)
         attacked = self._craft(batch, samples, self._epsilon(), attack)
         samples = samples.to(self.device)
@@ -130,11 +207,14 @@ class AdversarialTrainer(RobustValidationTrainer):
     def _free_step(self, batch: dict) -> dict:
         """The backward pass of this step's training gives the gradient for the next one's
         perturbation."""
-        x = batch["data"]
-        if batch["keys"] is not self._replayed:
+        if self._at.rolling:
+            self._perturbation.pass_on(len(batch["data"]))
+            batch = self._window.admit({**batch, "kept_clean": self._kept_clean_of(batch)})
+            self._kept_clean = batch["kept_clean"]
+        elif batch["keys"] is not self._replayed:
             self._replayed = batch["keys"]
-            self._kept_clean = torch.ones(len(x), dtype=torch.bool)
-            self._kept_clean[self._samples_to_attack(batch)] = False
+            self._kept_clean = self._kept_clean_of(batch)
+        x = batch["data"]
         ball = self._ball(x, batch["keys"], self._epsilon())
         leaf = self._perturbation.added_to(x, ball, self._kept_clean.to(self.device))
         result = super().train_step({**batch, "data": leaf})
@@ -142,16 +222,26 @@ class AdversarialTrainer(RobustValidationTrainer):
         return result
 
     def _epsilon(self) -> float:
-        first, steps = self._first_attacked, self.num_iterations_per_epoch
-        done = (self.current_epoch - first) * steps + self._step
-        ramp_steps = self._at.ramp_up * (self.num_epochs - first) * steps
-        return self._at.epsilon_fraction * ramp(done, ramp_steps)
+        late_epochs = self.num_epochs - self._first_attacked
+        ramp_steps = self._at.ramp_up * late_epochs * self.num_iterations_per_epoch
+        return self._at.epsilon_fraction * ramp(self._steps_attacked, ramp_steps)
+
+    @property
+    def _steps_attacked(self) -> int:
+        """Steps of the last phase that are done."""
+        epochs = self.current_epoch - self._first_attacked
+        return epochs * self.num_iterations_per_epoch + self._step
 
     def _samples_to_attack(self, batch: dict) -> Tensor:
         self._draws += 1  # not the step: "free" draws once a batch
         return attacked_samples(
             self._draws - 1, len(batch["data"]), self._at.clean_share, self._choice
         )
+
+    def _kept_clean_of(self, batch: dict) -> Tensor:
+        clean = torch.ones(len(batch["data"]), dtype=torch.bool)
+        clean[self._samples_to_attack(batch)] = False
+        return clean
 
     @contextmanager
     def _consistency_loss(self, samples: Tensor) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """Free adversarial training (Shafahi et al. 2019): each batch is trained on several times.
 
 The gradient of one step's training moves the perturbation of the next, which costs no pass of its
-own; what was learned about one batch is carried to the next.
+own; what was learned about one batch is carried to the next. Where samples come and go one share
+at a time (`rolling`), it stays with its sample instead.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ class Perturbation:
             carried = self._carried * like_channels(ball.scale, x)
         carried[clean] = 0
         return project_onto_ball(x + carried, x, ball).requires_grad_()
+
+    def pass_on(self, new: int) -> None:
+        """Drop what the `new` first samples have, and begin as many at the end with none."""
+        if self._carried is not None:
+            left = torch.zeros_like(self._carried[:new])
+            self._carried = torch.cat((self._carried[new:], left))
 
     def move(self, leaf: Tensor, x: Tensor, ball: Ball, size: float) -> None:
         """A step of `size` along the gradient that the training has left in `leaf`."""

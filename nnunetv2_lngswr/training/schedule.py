@@ -50,10 +50,11 @@ def relative_step_size(scheme: str, steps: int) -> float:
     Parameters
     ----------
     scheme
-        "fgsm_rs" (Wong et al. 2020), "pgd" (Madry et al. 2018) or "free" (Shafahi et al. 2019).
+        "fgsm_rs" (Wong et al. 2020), "pgd" (Madry et al. 2018), "free" (Shafahi et al. 2019) or
+        "n_fgsm" (de Jorge et al. 2022).
     steps
         Of "pgd".
     """
     if scheme == "pgd":
         return PGD_PATH / steps
-    return {"fgsm_rs": 1.25, "free": 1.0}[scheme]
+    return {"fgsm_rs": 1.25, "free": 1.0, "n_fgsm": 1.0}[scheme]

@@ -19,19 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nnunetv2_lngswr.attacks.terms import LOSS_NAMES, Norm
-from nnunetv2_lngswr.method.checks import (
-    is_bool,
-    is_number,
-    is_share,
-    require,
-    require_count,
-    require_size,
-)
+from nnunetv2_lngswr.method.checks import require, require_count
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.scales import check_max_stride
-from nnunetv2_lngswr.training.schedule import first_attacked_epoch, relative_step_size
-from nnunetv2_lngswr.utils.epsilon import parse_epsilon
+from nnunetv2_lngswr.training.adversarial_settings import ATConfig, check_shares
+from nnunetv2_lngswr.training.schedule import first_attacked_epoch
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import did_you_mean
 
@@ -41,10 +33,8 @@ PLANS_KEY = "lngswr"
 ADVERSARIAL_KEY = "adversarial"
 OLD_KEYS = {"learned": "learn_gates", "start": "gate_init"}
 """Keys of plans of earlier versions, and what they are called now."""
-MOST_ITERATIONS, MOST_STEPS = 10_000_000, 10_000
-"""Of a training (epochs, and batches of an epoch) and of an attack on a batch."""
-SCHEMES = ("fgsm_rs", "pgd", "free")
-EPSILON_RANGES = ("case", "patch")
+MOST_ITERATIONS = 10_000_000
+"""Of a training: epochs, and batches of an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,123 +65,6 @@ class RunSettings:
             require_count(name, value, "an integer >= 1", most=MOST_ITERATIONS, optional=True)
         require_count("seed", self.seed, "an integer >= 0", least=0, most=2**128 - 1, optional=True)
         require("warm_start", self.warm_start, _is_none_or_path, "a path")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ATConfig:
-    """Adversarial training (Madry et al. 2018): what the samples of a batch are replaced by.
-
-    Raises
-    ------
-    ValueError
-        Anything invalid; the text names the field, the rule and the value.
-    """
-
-    scheme: str = "fgsm_rs"
-    """"fgsm_rs": one step from a random start (Wong et al. 2020); "pgd": `steps` of them (Madry et
-    al. 2018); "free": each batch is trained on `replays` times, and the gradient of one step moves
-    the perturbation of the next (Shafahi et al. 2019). The number of optimiser steps is the same
-    for all."""
-    norm: str = "linf"
-    """"linf" or "l2" (`epsilon` is then the root mean square per voxel)."""
-    epsilon: float | str = 4 / 255
-    """Fraction of the intensity range, a number or a fraction such as "4/255", below 0.5: half of
-    the range makes one uniform grey of any image."""
-    epsilon_range: str = "case"
-    """Whose range: "case", the preprocessed case's [min, max] per channel, widened to the augmented
-    patch; or "patch"."""
-    steps: int | None = None
-    """Of "pgd" only; None: 3."""
-    replays: int | None = None
-    """Of "free" only; None: 4."""
-    step_size: float | None = None
-    """In units of epsilon; None: 1.25 ("fgsm_rs"), 2.5 / steps ("pgd"), 1 ("free")."""
-    loss: str = "ce"
-    """What "fgsm_rs" and "pgd" ascend, of attacks.losses; "free" ascends the training loss."""
-    start: float = 0.0
-    """Share of the epochs that are trained without attack. Those that begin later are the last
-    phase: plain training of as many epochs as come before, then adversarial training."""
-    restart_lr: float = 1.0
-    """The learning rate at the start of the last phase, in units of its initial value."""
-    late_noise: float = 1.0
-    """Factor of the amplitudes of LNG-SWR's noise in the last phase."""
-    ramp_up: float = 0.1
-    """Share of the last phase's epochs over which epsilon grows from 0, linearly step by step."""
-    clean_share: float = 0.0
-    """Share of the samples that stay as they are; exact over the steps of an epoch, whatever the
-    batch size."""
-    consistency: float = 0.0
-    """Weight of KL(clean prediction || attacked prediction) in place of the loss of attacked
-    samples (TRADES, Zhang et al. 2019, equation 5, whose 1 / lambda this is; the attack remains
-    that of `loss`); 0: off. Not with "free"."""
-    val_batches: int = 2
-    """Validation batches of each epoch that are attacked too, for the robust curve."""
-    val_steps: int = 5
-    """Steps of the strong attack there, `apgd_dice`, at the full epsilon."""
-    robust_weight: float = 0.5
-    """Of the robust pseudo Dice in the criterion of checkpoint_best; the clean one has the rest."""
-    fallback: bool = True
-    """Go on with PGD-2 once catastrophic overfitting is detected (see `robust_curve.overfits`),
-    which is looked for in the single-step schemes, in the epochs after the ramp."""
-    overfitting_margin: float = 0.1
-    """Pseudo Dice by which the strong attack's must have fallen below its best to call it that."""
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("scheme", SCHEMES),
-            ("norm", tuple(n.value for n in Norm)),
-            ("epsilon_range", EPSILON_RANGES),
-            ("loss", LOSS_NAMES),
-        ):
-            require(name, getattr(self, name), known.__contains__, f"one of {', '.join(known)}")
-        object.__setattr__(self, "epsilon", _epsilon(self.epsilon))
-        for name, scheme in (("steps", "pgd"), ("replays", "free")):
-            value = getattr(self, name)
-            text = "an integer >= 1, or null"
-            require_count(name, value, text, most=MOST_STEPS, optional=True)
-            if value is not None and self.scheme != scheme:
-                raise ValueError(
-                    f'{name} belongs to scheme "{scheme}", got {value!r} with scheme '
-                    f'"{self.scheme}"'
-                )
-        require_size("step_size", self.step_size, positive=True, optional=True)
-        require("start", self.start, lambda v: is_share(v) and v < 1, "a number in [0, 1)")
-        require_size("restart_lr", self.restart_lr, positive=True)
-        for name in (
-            "late_noise",
-            "ramp_up",
-            "clean_share",
-            "robust_weight",
-            "overfitting_margin",
-        ):
-            require(name, getattr(self, name), is_share, "a number in [0, 1]")
-        require_size("consistency", self.consistency)
-        if self.consistency and self.scheme == "free":
-            raise ValueError(
-                'consistency needs a clean pass, which scheme "free" does not make; use "fgsm_rs" '
-                'or "pgd"'
-            )
-        for name in ("val_batches", "val_steps"):
-            require_count(name, getattr(self, name), "an integer >= 1", most=MOST_STEPS)
-        require("fallback", self.fallback, is_bool, "true or false")
-
-    @property
-    def epsilon_fraction(self) -> float:
-        """`epsilon` as a number."""
-        assert isinstance(self.epsilon, float)  # __post_init__ made it one
-        return self.epsilon
-
-    @property
-    def attack_steps(self) -> int:
-        """Gradients per attacked batch; 0 for "free", whose gradients are the training's."""
-        return {"fgsm_rs": 1, "pgd": self.steps or 3, "free": 0}[self.scheme]
-
-    @property
-    def relative_step_size(self) -> float:
-        """Size of a step in units of epsilon."""
-        if self.step_size is not None:
-            return float(self.step_size)
-        return relative_step_size(self.scheme, self.attack_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +101,9 @@ def read_settings(
     Raises
     ------
     UserError
-        An unknown key, with the nearest known ones, a value that its field does not allow, or an
-        adversarial training that would start in the last epoch or later; the text names the key in
-        the plans.
+        An unknown key, with the nearest known ones, a value that its field does not allow, an
+        adversarial training that would start in the last epoch or later, or batches that cannot
+        roll; the text names the key in the plans.
     """
     entry = current_entry(configuration)
     where = f'plans: "{PLANS_KEY}"'
@@ -248,21 +121,33 @@ def read_settings(
         adversarial = _replaced(adversarial, given, f'{where}: "{ADVERSARIAL_KEY}"')
     run = _replaced(RunSettings(), entry, where)
     epochs = run.num_epochs or epochs
-    if adversarial is not None and epochs is not None:
+    if adversarial is not None:
         with _told_as_the_users(f'{where}: "{ADVERSARIAL_KEY}"'):
-            first_attacked_epoch(epochs, adversarial.start)
+            if epochs is not None:
+                first_attacked_epoch(epochs, adversarial.start)
+            if "batch_size" in configuration:
+                check_shares(configuration["batch_size"], adversarial)
     return TrainerSettings(method=method, run=run, adversarial=adversarial)
 
 
-def check_entry(entry: Mapping[str, Any]) -> None:
+def check_entry(entry: Mapping[str, Any], *, batch_size: int | None = None) -> None:
     """Refuse a "lngswr" entry that any trainer would refuse, and say which of its keys are old.
+
+    Parameters
+    ----------
+    entry
+        Of the plans.
+    batch_size
+        Of the configuration it is for; None: not known.
 
     Raises
     ------
     UserError
         As `read_settings`.
     """
-    configuration = {PLANS_KEY: entry}
+    configuration: dict[str, Any] = {PLANS_KEY: entry}
+    if batch_size is not None:
+        configuration["batch_size"] = batch_size
     read_settings(configuration, method=LNGSWRConfig(), adversarial=ATConfig())
     warn_of_old_keys(configuration)
 
@@ -325,21 +210,6 @@ def _check_keys(
         if key not in known and key not in (aliases or {}):
             hint = did_you_mean(key, sorted(known), what="keys")
             raise UserError(f'plans: unknown key "{key}" in {where}; {hint}')
-
-
-def _epsilon(given: Any) -> float:
-    epsilon = given
-    if isinstance(given, str):
-        try:
-            epsilon = parse_epsilon(given)
-        except UserError:
-            epsilon = float("nan")  # refused below, with the rule that holds here
-    if is_number(epsilon) and 0 <= epsilon < 0.5:
-        return float(epsilon)
-    raise ValueError(
-        "epsilon must be a fraction of the intensity range in [0, 0.5), a number or a text such as "
-        f'"4/255", got {given!r}'
-    )
 
 
 def _is_none_or_path(value: Any) -> bool:

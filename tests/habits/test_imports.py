@@ -9,6 +9,7 @@ WITHOUT_TORCH = (
     "nnunetv2_lngswr.cli.main",
     "nnunetv2_lngswr.datasets.options",
     "nnunetv2_lngswr.method.config",
+    "nnunetv2_lngswr.training.adversarial_settings",
     "nnunetv2_lngswr.training.settings",
     "evaluation.compare",
     "evaluation.corruption_table",

@@ -24,6 +24,8 @@ from nnunetv2_lngswr.method.config import LNGSWRConfig
         ("gains", "wiener", 'gains must be "prior" or a list'),
         ("gains", [0.1], "gains must be"),
         ("gains", [0.1, 1.5], "gains must be"),
+        ("gains", [2.1, 2.1, 0.5], r"gains must be .*, directional ones in \[0, 2\] and a last"),
+        ("gains", [1.5, True, 0.5], "gains must be"),
         ("gate_init", 1.5, r"gate_init must be a number in \[0, 1\], got 1.5"),
         ("fusion", "sum", 'fusion must be "mix" or "conv"'),
         ("prior_sigma", 0, "prior_sigma must be a number > 0, or null, got 0"),
@@ -54,6 +56,7 @@ def test_band_gains_follow_the_order_of_the_bands():
         0.3,
     )  # LL, LH (axis 1), HL (axis 0), HH
     assert LNGSWRConfig(gains=(0.1, 0.3)).band_gains(1) == (1.0, 0.1)
+    assert LNGSWRConfig(gains=(1.5, 2, 0.3)).band_gains(2) == (1.0, 2.0, 1.5, 0.3)
     by_number_of_high_passes = LNGSWRConfig().band_gains(3)
     assert by_number_of_high_passes == (1.0, 0.12, 0.12, 0.02, 0.12, 0.02, 0.02, 0.02)
     assert LNGSWRConfig(gains="prior").band_gains(2) is None

@@ -8,16 +8,32 @@ from nnunetv2_lngswr.method.reconstruction import SCALE, SelectiveWaveletReconst
 from nnunetv2_lngswr.method.wavelet import decompose
 
 GAINS = (1.0, 0.5, 0.25, 0.1)
+ENHANCING = (1.0, 1.5, 2.0, 0.1)
+"""Directional bands come out larger."""
 
 
 def module_of(**options):
     return SelectiveWaveletReconstruction(3, (0, 1), **{"fixed_gains": GAINS, **options})
 
 
-def test_open_gates_apply_the_gains_band_by_band(rng):
+@pytest.mark.parametrize("gains", [GAINS, ENHANCING])
+def test_open_gates_apply_the_gains_band_by_band(rng, gains):
     x = torch.randn((2, 3, 8, 10), generator=rng)
-    before, after = decompose(x, (0, 1)), decompose(module_of()(x), (0, 1))
-    assert torch.allclose(after, before * torch.tensor(GAINS).view(1, 1, 4, 1, 1), atol=1e-5)
+    module = module_of(fixed_gains=gains)
+    before, after = decompose(x, (0, 1)), decompose(module(x), (0, 1))
+    assert torch.allclose(after, before * torch.tensor(gains).view(1, 1, 4, 1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("gains", [GAINS, ENHANCING])
+@pytest.mark.parametrize("gate", [0.25, 1.0])
+def test_gates_get_the_gradient_of_the_energy_of_their_band(rng, gains, gate):
+    x = torch.randn((2, 3, 8, 10), generator=rng)
+    module = module_of(fixed_gains=gains, gate_init=gate)
+    module(x).square().sum().backward()
+    energy = decompose(x, (0, 1)).square().sum((0, 3, 4))[:, 1:]
+    g = torch.tensor(gains[1:])
+    expected = 2 * (1 - gate * (1 - g)) * (g - 1) * SCALE * energy
+    assert torch.allclose(module.theta.grad, expected, rtol=1e-4)
 
 
 def test_closed_gates_are_the_exact_identity(rng):

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -7,9 +9,14 @@ from tests.training.tiny_training import SHORT
 
 @pytest.fixture
 def make(tiny_data, monkeypatch, tmp_path):
-    """make(trainer class, adversarial settings, dimension=2, **entry): a trainer for tiny data."""
+    """make(trainer class, adversarial settings, dimension=2, **entry): a trainer for tiny data.
 
-    def make(cls, adversarial=None, dimension=2, plans_name="nnUNetPlans", **entry):
+    `batch_size`: instead of the plans' 2.
+    """
+
+    def make(
+        cls, adversarial=None, dimension=2, plans_name="nnUNetPlans", batch_size=None, **entry
+    ):
         root, plans = tiny_data(dimension)
         tiny_dataset.use(monkeypatch, root)
         monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
@@ -17,6 +24,10 @@ def make(tiny_data, monkeypatch, tmp_path):
         if adversarial is not None:
             entry["adversarial"] = adversarial
         plans = {**plans, "plans_name": plans_name}
+        if batch_size is not None:
+            plans = deepcopy(plans)
+            name = tiny_dataset.CONFIGURATION[dimension]
+            plans["configurations"][name]["batch_size"] = batch_size
         return tiny_dataset.make_trainer(cls, plans, entry=entry, dimension=dimension)
 
     return make

@@ -1,12 +1,14 @@
 """Adversarial training on one batch: the attack is the evaluation's, crafting leaves no trace."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 
 from evaluation.model.sliding_window import SlidingWindow
-from nnunetv2_lngswr.attacks import BatchModel, LabelSpace, run_attack
+from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks.geometry import random_start, step_direction
 from nnunetv2_lngswr.attacks.losses import cross_entropy
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import attach, find_lngswr
@@ -64,9 +66,41 @@ def test_stays_in_the_ball_and_in_the_bounds_and_raises_the_loss(trained, norm, 
         assert (cross_entropy(network(attacked), target) > cross_entropy(network(x), target)).all()
 
 
-def test_epsilon_zero_gives_the_clean_batch_back(trained):
+@pytest.mark.parametrize("noise", [None, 2.0])
+def test_epsilon_zero_gives_the_clean_batch_back(trained, noise):
     network, x, y = trained[2]
-    assert torch.equal(crafted(network, x, y, epsilon=0.0), x)
+    assert torch.equal(crafted(network, x, y, epsilon=0.0, unprojected_noise=noise), x)
+
+
+@pytest.mark.parametrize("norm, dimension", [("linf", 2), ("linf", 3), ("l2", 2)])
+def test_n_fgsm_adds_a_step_to_noise_and_projects_neither(trained, norm, dimension):
+    network, x, y = trained[dimension]
+    # far from the ends of the range
+    wide = Bounds(
+        minimum=x.flatten(2).amin(2) - 1,
+        maximum=x.flatten(2).amax(2) + 1,
+        attackable=torch.ones(1, dtype=torch.bool),
+    )
+    ball = ThreatModel(norm=norm, epsilon=0.02).ball(wide)
+    ascent = {"steps": 1, "relative_step_size": 1.0, "unprojected_noise": 2.0}
+
+    def craft_again(ball):
+        generator = torch.Generator().manual_seed(0)
+        return craft(network, x, SPACE.target(y), ball, **ascent, generator=generator)
+
+    found = craft_again(ball)
+    noisy = random_start(x, ball.enlarged(2), torch.Generator().manual_seed(0))
+    leaf = noisy.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(network(leaf), SPACE.target(y)).sum(), leaf)
+    assert torch.allclose(found, noisy + 0.02 * step_direction(gradient, ball), atol=1e-6)
+    size = ((found - x) / ball.scale.view(-1, *[1] * (x.ndim - 1))).flatten(1)
+    size = size.abs().amax(1) if norm == "linf" else size.square().mean(1).sqrt()
+    assert (size <= 0.06 * (1 + 1e-5)).all() and (size > 0.02).any()
+    # the range of the intensities still holds
+    narrow = dataclasses.replace(ball, bounds=Bounds.of(x))
+    clipped = craft_again(narrow).flatten(1)
+    assert (clipped >= x.flatten(1).amin(1, True)).all()
+    assert (clipped <= x.flatten(1).amax(1, True)).all()
 
 
 def test_integer_images_are_refused(trained):

@@ -55,7 +55,9 @@ def test_same_seed_same_weights(make, cls):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"scheme": "free", "replays": 3}], ids=["fgsm_rs", "free"]
+    "settings",
+    [{}, {"scheme": "free", "replays": 3}, {"scheme": "free", "replays": 2, "rolling": True}],
+    ids=["fgsm_rs", "free", "rolling"],
 )
 def test_the_gradient_scaler_changes_nothing_and_is_not_changed(make, trained_on, settings):
     found = []

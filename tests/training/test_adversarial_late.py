@@ -150,15 +150,27 @@ def test_what_is_logged_of_the_schedule(make):
     said = "Last phase: adversarial training for 2 epochs, the learning rate starts again at 0.005"
     assert log.count("Last phase") == 1 and said in log
     assert log.index("Epoch 2") < log.index(said) < log.index("Epoch 3")
+    announced = (
+        "epochs 0 to 1 are plain, epochs 2 to 3 are the last phase (start 0.5, restart_lr 0.5)"
+    )
+    assert log.count(announced) == 1 and log.index(announced) < log.index("Epoch 0")
     assert log.count("Robust pseudo dice") == 2
 
 
 # --- continuing
 
 
-@pytest.mark.parametrize("scheme", ["fgsm_rs", "free"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        {},
+        {"scheme": "free"},
+        {"scheme": "free", "replays": 2, "rolling": True, "weight_average": 0.9},
+    ],
+    ids=["fgsm_rs", "free", "rolling, averaged"],
+)
 def test_continued_in_either_phase_and_between_them_it_ends_as_uninterrupted(make, scheme):
-    settings = {**LATE, "ramp_up": 1.0, "scheme": scheme, "restart_lr": 0.5, "late_noise": 0.5}
+    settings = {**LATE, "ramp_up": 1.0, **scheme, "restart_lr": 0.5, "late_noise": 0.5}
     whole = trained(make(nnUNetTrainerLNGSWRAT, settings, **FOUR))
     for until in (1, 2, 3, None):
         continued = make(nnUNetTrainerLNGSWRAT, settings, **FOUR)
@@ -179,6 +191,7 @@ def test_continued_in_either_phase_and_between_them_it_ends_as_uninterrupted(mak
         ({"start": 0.0}, '"start" 0.5 there, 0.0 here'),
         ({"restart_lr": 0.5}, '"restart_lr" 1.0 there, 0.5 here'),
         ({"late_noise": 0.5}, '"late_noise" 1.0 there, 0.5 here'),
+        ({"restart_ramp_up": 0.5}, '"restart_ramp_up" 0.0 there, 0.5 here'),
     ],
     ids=str,
 )
@@ -191,6 +204,37 @@ def test_a_run_is_not_continued_with_another_schedule(make, other, said):
     with pytest.raises(UserError, match=f'holds another "lngswr" entry: .*{said}.*plans_name'):
         continued.run_training()
     assert latest.read_bytes() == content
+
+
+def test_a_budget_that_has_changed_in_the_trainer_is_another_schedule_too(make):
+    class Budget(nnUNetTrainerAT):
+        epochs = 4
+
+    killed = trained(make(Budget, LATE, num_epochs=None), until=3)
+    latest = Path(killed.output_folder) / "checkpoint_latest.pth"
+    content = latest.read_bytes()
+    for epochs in (4, 6):
+        Budget.epochs = epochs
+        continued = make(Budget, LATE, num_epochs=None)
+        continued.load_checkpoint(str(latest))
+        if epochs == 4:
+            continued.on_train_start()
+            continue
+        said = "another schedule: the learning rate of epoch 1 was 0.00535887 there and is 0.00694"
+        with pytest.raises(UserError, match=f"{said}.* start 0.5 of 6 epochs .*without --c$"):
+            continued.run_training()
+    assert latest.read_bytes() == content
+
+
+def test_the_ramp_of_the_rate_is_that_of_the_last_phase(make):
+    trainer = make(nnUNetTrainerAT, {**LATE, "restart_ramp_up": 0.5}, num_epochs=8)
+    trainer.initialize()
+    rates = []
+    for epoch in range(8):
+        trainer.lr_scheduler.step(epoch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    plain = [0.01 * (1 - epoch / 4) ** 0.9 for epoch in range(4)]
+    assert rates == pytest.approx([*plain, plain[0] / 2, *plain[1:]])
 
 
 # --- bad input

@@ -66,6 +66,18 @@ def test_the_attack_raises_the_loss(make, trained_on):
     assert attacked > after_noise
 
 
+def test_n_fgsm_moves_samples_beyond_epsilon_until_it_falls_back(make, trained_on):
+    trainer = started(make(nnUNetTrainerAT, {"scheme": "n_fgsm", **FULL}))
+    largest = []
+    for fallen_back in (0, 1):
+        trainer._logged["at_fallback"].append(fallen_back)
+        batch = next(trainer.dataloader_train)
+        trainer.train_step(batch)
+        delta = (trained_on[-1]["data"] - batch["data"]) / case_extent(trainer, batch)
+        largest.append(float(delta.abs().amax()))
+    assert 0.1 < largest[0] <= 0.15 * (1 + 1e-4) and 0.049 < largest[1] <= 0.05 * (1 + 1e-4)
+
+
 @pytest.mark.parametrize("loss", ["ce", "dice_ce", "scale_free_dice"])
 def test_the_attack_ascends_the_loss_of_the_settings(make, trained_on, loss):
     trainer = started(make(nnUNetTrainerAT, {"loss": loss, **FULL}))

@@ -46,23 +46,29 @@ def late_log(epochs: int, late_from: int) -> RobustCurveLogger:
         values += [{"robust_attack": "apgd_dice", "at_fallback": 0}.get(key, 0.5)] * epochs
         if "robust_fg" in key or key in ("fgsm_fg_dice", "selection"):
             values[:late_from] = [float("nan")] * min(late_from, epochs)
+    before, after = list(np.linspace(1, 0, late_from, endpoint=False)), [0.7, 0.3]
+    logger.my_fantastic_logging["lrs"] = [*before, *after, *[0.1] * epochs][:epochs]
     return logger
 
 
 @pytest.mark.parametrize("epochs, shown", [(1, False), (8, False), (9, True), (10, True)])
 def test_the_border_between_phases_is_drawn_once_it_is_passed(epochs, shown, monkeypatch, tmp_path):
-    logger, borders, labels = late_log(epochs, 8), [], set()
+    logger, borders, labels, rates = late_log(epochs, 8), [], set(), []
 
     def look(figure, path, **_):
         for panel in figure.axes:
             labels.update(line.get_label() for line in panel.lines)
             named = [x for x in panel.lines if x.get_label() == "adversarial from here"]
             borders.append([list(line.get_xdata()) for line in named])
+            rates.extend(x for x in panel.lines if x.get_label() == "learning rate")
 
     monkeypatch.setattr(Figure, "savefig", look)
     logger.plot_progress_png(str(tmp_path))
     assert len(borders) == 4 and borders == [[[7.5, 7.5]] * shown] * 4
     assert ("robust pseudo dice (apgd_dice)" in labels) == shown
+    # the rate is as it was logged, its restart too
+    ((at, rate),) = [line.get_data() for line in rates]
+    assert [*at] == [*range(epochs)] and [*rate] == logger.my_fantastic_logging["lrs"]
     borders.clear()
     monkeypatch.undo()
     if shown:

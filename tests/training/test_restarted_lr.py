@@ -54,3 +54,16 @@ def test_it_starts_at_the_initial_rate_and_counts_by_itself_where_no_epoch_is_sa
         ours.step()
         found.append(own.param_groups[0]["lr"])
     assert found == 2 * nnunets(0.01, 2)
+
+
+@pytest.mark.parametrize("restart", [0, 3])
+def test_a_ramp_is_a_factor_of_the_decay_after_the_restart_alone(restart):
+    def found(ramp_epochs):
+        scheduler = RestartedPolyLR(
+            optimizer(2), 0.01, restart + 8, restart=restart, factor=0.5, ramp_epochs=ramp_epochs
+        )
+        return rates(scheduler, range(restart + 8))
+
+    factors = [1.0] * restart + [0.25, 0.5, 0.75] + [1.0] * 5
+    assert found(4) == pytest.approx([r * f for r, f in zip(found(0), factors, strict=True)])
+    assert found(1) == found(0)

@@ -166,7 +166,7 @@ def test_a_setting_under_both_names_is_refused():
         ({"epsilon": float("nan")}, "epsilon must be a fraction"),
         ({"epsilon": None}, "epsilon must be a fraction"),
         ({"epsilon": True}, "epsilon must be a fraction"),
-        ({"scheme": "fgsm"}, "scheme must be one of fgsm_rs, pgd, free, got 'fgsm'"),
+        ({"scheme": "fgsm"}, "scheme must be one of fgsm_rs, pgd, free, n_fgsm, got 'fgsm'"),
         ({"norm": "l1"}, "norm must be one of linf, l2, got 'l1'"),
         ({"norm": ["l2"]}, "norm must be one of"),
         ({"loss": "dice"}, "loss must be one of ce, "),
@@ -181,6 +181,11 @@ def test_a_setting_under_both_names_is_refused():
         ({"steps": 7}, 'steps belongs to scheme "pgd", got 7 with scheme "fgsm_rs"'),
         ({"scheme": "pgd", "steps": 0}, "steps must be an integer >= 1, or null, got 0"),
         ({"scheme": "pgd", "replays": 2}, 'replays belongs to scheme "free"'),
+        ({"rolling": True}, 'rolling belongs to scheme "free", got True with scheme "fgsm_rs"'),
+        (
+            {"scheme": "free", "rolling": True, "replays": 1},
+            "rolling needs replays of 2 or more, got 1: a sample that stays one step is never att",
+        ),
         ({"step_size": 0}, "step_size must be a number > 0"),
         ({"step_size": float("inf")}, "step_size must be a number > 0"),
         ({"consistency": -1}, "consistency must be a number >= 0, got -1"),
@@ -208,6 +213,31 @@ def test_a_last_phase_of_no_whole_epoch_is_refused_by_those_whom_it_concerns():
     read_settings({"lngswr": {**late, "num_epochs": 1}}, method=LNGSWRConfig())
 
 
+@pytest.mark.parametrize(
+    "batch_size, replays, advice",
+    [
+        (12, 5, "take one of 2, 3, 4, 6, 12, or change the batch size"),
+        (2, None, "got 4 and a batch of 2: take one of 2, or change"),
+        (4, 8, "got 8 and a batch of 4: take one of 2, 4"),
+        (1, 4, "do without rolling, or change the batch size"),
+    ],
+)
+def test_a_batch_that_cannot_roll_is_refused_with_what_can(batch_size, replays, advice):
+    def read(given, **defaults):
+        entry = {"lngswr": {"adversarial": given}, "batch_size": batch_size}
+        read_settings(entry, **defaults)
+
+    rolling = {"scheme": "free", "replays": replays, "rolling": True}
+    with pytest.raises(UserError, match=f'"adversarial": replays must divide the batch.*{advice}'):
+        read(rolling, adversarial=ATConfig())
+    with pytest.raises(UserError, match="replays must divide"):
+        check_entry({"adversarial": rolling}, batch_size=batch_size)
+    read(rolling, method=LNGSWRConfig())  # does not concern it
+    read({**rolling, "rolling": False}, adversarial=ATConfig())
+    for fitting in {m for m in range(2, batch_size + 1) if batch_size % m == 0}:
+        read({**rolling, "replays": fitting}, adversarial=ATConfig())
+
+
 @pytest.mark.parametrize("defaults", DEFAULTS)
 def test_unknown_adversarial_keys_are_named_with_the_nearest_by_every_trainer(defaults):
     def read(configuration):
@@ -232,9 +262,12 @@ def test_adversarial_settings_override_defaults_and_fill_in_the_schemes_own():
     assert settings.adversarial == ATConfig(norm="l2", epsilon=8 / 255)
     sizes = [
         (c.attack_steps, c.relative_step_size)
-        for c in (ATConfig(), ATConfig(scheme="pgd", steps=5), ATConfig(scheme="free"))
+        for c in (
+            *(ATConfig(), ATConfig(scheme="pgd", steps=5)),
+            *(ATConfig(scheme="free"), ATConfig(scheme="n_fgsm")),
+        )
     ]
-    assert sizes == [(1, 1.25), (5, 0.5), (0, 1.0)]
+    assert sizes == [(1, 1.25), (5, 0.5), (0, 1.0), (1, 1.0)]
     assert (
         ATConfig(scheme="pgd").attack_steps == 3 and ATConfig(step_size=2).relative_step_size == 2
     )

@@ -187,9 +187,10 @@ def plan_run(
 
 
 def check_budget(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UserError unless the budget is enough for what each arm's settings ask of it."""
+    """Raise UserError unless budget and batches are enough for what each arm's settings ask."""
+    batch_size = benchmark.preset.batch_size.get(benchmark.dimensions)
     for arm in arms.values():
-        check_entry({**_shared_settings(benchmark), **settings_of(arm)})
+        check_entry({**_shared_settings(benchmark), **settings_of(arm)}, batch_size=batch_size)
 
 
 def _shared_settings(benchmark: Benchmark) -> dict[str, Any]:

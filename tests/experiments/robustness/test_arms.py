@@ -1,6 +1,7 @@
 """Arms and variants: what is refused, and what a variant's training gets."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,28 @@ def test_bad_variants_are_named(raw, tmp_path, capsys, variants, message):
     call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(out)]
     assert cli.main([*call, "--variants", str(file)]) == 2
     assert message in capsys.readouterr().err and not out.exists()
+
+
+LATE_PHASE = Path(__file__).parents[3] / "benchmarks/variants/late_phase.json"
+
+
+@pytest.mark.parametrize("preset", ["search", "cpu-small", "gpu"])
+def test_the_variants_of_the_late_phase_are_taken_by_every_preset(raw, tmp_path, capsys, preset):
+    call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(tmp_path / "out")]
+    call += ["--arms", "AT", "--preset", preset, "--variants", str(LATE_PHASE), "--dry-run"]
+    assert cli.main(call) == 0
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    trained = [c[c.index("-p") + 1] for c in said if "nnUNetv2_train" in c]
+    names = [plans.partition("_")[2] for plans in trained]
+    assert names == ["", "", *json.loads(LATE_PHASE.read_text())]  # vanilla and AT first
+
+
+def test_batches_that_cannot_roll_are_refused_before_anything_is_run(raw, tmp_path, capsys):
+    out = tmp_path / "out"
+    call = ["benchmark", "robustness", "-d", DATASET, "-c", "3d_fullres", "-o", str(out)]
+    assert cli.main([*call, "--variants", str(LATE_PHASE)]) == 2
+    assert "replays must divide the batch" in (said := capsys.readouterr().err)
+    assert "got 5 and a batch of 2: take one of 2" in said and not out.exists()
 
 
 def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, ran):

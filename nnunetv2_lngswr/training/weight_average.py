@@ -1,0 +1,50 @@
+"""Weights averaged over the last phase of a training (Izmailov et al. 2018); experimental.
+
+The average is kept in the optimiser's state, as ASGD keeps its own, and so travels in checkpoints.
+While nnU-Net validates and saves, the network holds the average, and the optimiser what the
+training goes on from: `exchange` comes between the training and the validation of an epoch, and
+before the next one. Buffers are not averaged, as nnU-Net's networks (instance norm) have none that
+follow from the weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import Optimizer
+
+KEY = "averaged"
+
+
+@torch.no_grad()
+def add_to_average(optimizer: Optimizer, *, step: int, momentum: float) -> None:
+    """Take the weights of a step into the average.
+
+    Parameters
+    ----------
+    optimizer
+        Of the weights.
+    step
+        0, 1, ... of those averaged; the first one's weights are the average.
+    momentum
+        In [0, 1]: what the average keeps of itself, though never more than the mean of all steps
+        would. 1: that mean.
+    """
+    weight = max(1 - momentum, 1 / (step + 1))
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if KEY not in state:
+                state[KEY] = parameter.detach().clone()
+            state[KEY].lerp_(parameter, weight)
+
+
+@torch.no_grad()
+def exchange(optimizer: Optimizer) -> None:
+    """Swap weights and average; twice is what it was."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            average = optimizer.state.get(parameter, {}).get(KEY)
+            if average is not None:
+                held = parameter.detach().clone()
+                parameter.copy_(average)
+                average.copy_(held)
