@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.groups import groups_by_csv, groups_by_pattern
 from nnunetv2_lngswr.utils.names import some_names
 from nnunetv2_lngswr.utils.values import shown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OPTION = "--groups"
 MANIFEST = "manifest.json"
@@ -39,6 +40,9 @@ class Groups:
 
     def numbers(self, cases: Sequence[str]) -> np.ndarray:
         """(cases,): the number of each case's group, from 0, in the order of the cases."""
+        # not at the top: a benchmark checks its groups without NumPy
+        import numpy as np
+
         number: dict[str, int] = {}
         return np.array([number.setdefault(self.of[c], len(number)) for c in cases], np.int64)
 
@@ -85,7 +89,7 @@ def parse_groups(given: Given, cases: Sequence[str]) -> Groups:
         found = f"table {Path(given).name}, {OPTION}"
         groups = Groups(of=groups_by_csv(cases, given, option=OPTION), found=found)
     else:
-        found = f"pattern {str(given)!r}, {OPTION}"
+        found = f"pattern {given}, {OPTION}"
         groups = Groups(of=groups_by_pattern(cases, str(given), option=OPTION), found=found)
     if len(cases) > 1 and groups.count(cases) == 1:
         raise UserError(

@@ -114,6 +114,9 @@ class Options:
     """A seeded choice of so many cases. None: all."""
     nsd_tolerance: float = 2.0
     """Of the normalised surface Dice, in mm; in pixels for files without a spacing."""
+    groups: str | Path | Mapping[str, str] | None = None
+    """What intervals draw as one, such as a patient's slices: a regular expression, a CSV file or
+    {case: group} (groups.py). None: what the conversion recorded, else each case by itself."""
     save_adversarial: bool = False
     """Write perturbed cases into OUT/adversarial, as float images where that is exact."""
     trust_checkpoint: bool = False
@@ -158,6 +161,7 @@ class Options:
         for name, norm in zip(_BUDGETS, (LINF, L2)):
             values[name] = [budget_text(e) for e in self.budgets(norm)]
         values["steps_of"] = dict(self.steps_of)
+        values["groups"] = str(self.groups) if isinstance(self.groups, Path) else self.groups
         return {
             _NEW_NAMES.get(k, k): list(v) if isinstance(v, tuple) else v for k, v in values.items()
         }
@@ -269,6 +273,8 @@ class Options:
             raise UserError(f"device must be a text such as 'cpu', got {shown(self.device)}")
         if self.folds is not None:
             _check_folds(self.folds)
+        if not isinstance(self.groups, (str, Path, Mapping, type(None))) or self.groups == "":
+            raise UserError(f"groups must be a pattern, a CSV file or a mapping, got {self.groups}")
 
 
 def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:
