@@ -194,7 +194,7 @@ def _estimate(value: float, variances: np.ndarray, freedoms: np.ndarray) -> Esti
     if np.isnan(value) or np.isnan(total):
         nan = float("nan")
         return Estimate(value=nan, low=nan, high=nan, p=nan, se_trainings=nan, se_groups=nan)
-    error = np.sqrt(total)
+    error = float(np.sqrt(total))
 
     def quantile(tail: float) -> float:
         if not total:
