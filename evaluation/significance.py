@@ -183,7 +183,8 @@ def swap_test(
 
     def difference(signs: np.ndarray, axis: int) -> np.ndarray:
         # +1: the group stays as it is, -1: it is swapped
-        kept = (np.moveaxis(signs, axis, -1).reshape(-1, count) > 0).astype(np.float64)[:, group]
+        kept = (np.moveaxis(signs, axis, -1).reshape(-1, count) > 0).astype(np.float64)
+        kept = kept if groups is None else kept[:, group]
         taken = np.hstack([kept, 1 - kept])
         found = _weighted_means(np.vstack([a, b]), taken)
         found -= _weighted_means(np.vstack([b, a]), taken)

@@ -77,7 +77,7 @@ def paired_rows(
     tables = [Table(m.rows) for m in models]
     cases, labels = tables[0].cases, list(tables[0].labels)
     drawn = Drawn.of(cases, groups, seed)
-    again = TrainedAgain(models, cases, labels, drawn.numbers, seed=seed)
+    again = TrainedAgain(models, cases, labels, drawn.groups, seed=seed)
     clean = [t.dice(cases, labels, [t.clean]) for t in tables]
     rows = []
     for run, keys in _groups(tables):
@@ -147,6 +147,6 @@ def _differences(
         figures |= {"reduction": share, "reduction_low": low, "reduction_high": high}
     if run[0] in TESTED:
         figures["p"] = significance.swap_test(
-            arm.dice, baseline.dice, seed=seed, groups=drawn.numbers
+            arm.dice, baseline.dice, seed=seed, groups=drawn.groups
         )
     return figures

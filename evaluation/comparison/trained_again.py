@@ -53,7 +53,7 @@ class TrainedAgain:
     cases, labels
         The order of values.
     groups
-        (cases,), the number of each case's group.
+        (cases,), the number of each case's group; None: each case by itself.
     seed
         Of the draws.
     """
@@ -63,14 +63,15 @@ class TrainedAgain:
         models: Sequence[ComparedModel],
         cases: Sequence[str],
         labels: Sequence[str],
-        groups: np.ndarray,
+        groups: np.ndarray | None,
         *,
         seed: int,
     ) -> None:
         self._replicates = [m.replicates for m in models]
         self._tables = [[Table(r.rows) for r in m.replicates] for m in models]
         self._cases, self._labels = list(cases), list(labels)
-        self._draws = TwoLevelDraws.of(groups, seed=seed)
+        numbers = np.arange(len(cases)) if groups is None else groups
+        self._draws = TwoLevelDraws.of(numbers, seed=seed)
         # of one group alone nothing is known of others
         self.applies = self._draws.count_of_groups > 1 and any(len(t) > 1 for t in self._tables)
 

@@ -157,8 +157,8 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
 class Drawn:
     """What is drawn: cases, or groups of them."""
 
-    numbers: np.ndarray
-    """(cases,), of each case's group."""
+    groups: np.ndarray | None
+    """(cases,), the number of each case's group; None: each case by itself."""
     draws: np.ndarray
     """(resamples, cases)."""
     coverage: float
@@ -166,12 +166,12 @@ class Drawn:
 
     @classmethod
     def of(cls, cases: Sequence[str], groups: Groups | None, seed: int) -> Drawn:
-        numbers, coverage = np.arange(len(cases)), significance.COVERAGE
+        numbers, coverage = None, significance.COVERAGE
         if groups is not None:
             numbers = groups.numbers(cases)
             coverage = significance.coverage_of_groups(groups.count(cases))
         draws = significance.resample(len(cases), seed=seed, groups=numbers)
-        return cls(numbers=numbers, draws=draws, coverage=coverage)
+        return cls(groups=numbers, draws=draws, coverage=coverage)
 
 
 def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dict[str, Any]:
