@@ -274,7 +274,8 @@ class Options:
         if self.folds is not None:
             _check_folds(self.folds)
         if not isinstance(self.groups, (str, Path, Mapping, type(None))) or self.groups == "":
-            raise UserError(f"groups must be a pattern, a CSV file or a mapping, got {self.groups}")
+            said = shown(self.groups)
+            raise UserError(f"groups must be a pattern, a CSV file or a mapping, got {said}")
 
 
 def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:
