@@ -30,6 +30,7 @@ TEST = [
     "pytest-timeout",
     "pytorch_wavelets",
     "setuptools>=77,<81",
+    "statsmodels",  # oracle of Holm and of variances in a mixed model
     # tests/habits: what they find changes with the tool's version, so that these are bounded
     "import-linter>=2.17,<3",
     "mkdocs>=1.6,<2",

@@ -276,6 +276,13 @@ def _add_corruptions_and_scores(group: argparse._ArgumentGroup) -> None:
             help=argparse.SUPPRESS,
         )
     add(
+        "--groups",
+        type=given_text,
+        metavar="PATTERN|CSV",
+        help="what intervals draw as one, such as a patient's slices: what a regular expression "
+        "finds in case names, or a table of case, patient; default: what the conversion recorded",
+    )
+    add(
         "--nsd-tolerance",
         type=float,
         default=_DEFAULTS.nsd_tolerance,

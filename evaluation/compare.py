@@ -16,13 +16,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation.options import LIMITS
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.option_types import given_text
 from nnunetv2_lngswr.utils.values import check_integer
+
+if TYPE_CHECKING:
+    from evaluation.groups import Given, Groups
 
 PROG = "python -m evaluation.compare"
 
@@ -33,6 +36,7 @@ def compare(
     *,
     names: Sequence[str] | None = None,
     seed: int = 0,
+    groups: Groups | Given | None = None,
 ) -> list[dict[str, Any]]:
     """Compare models, paired by case, and write the table to `output_folder`.
 
@@ -46,6 +50,9 @@ def compare(
         Of the models; by default those of the trainers or folders.
     seed
         Of bootstrap and permutations.
+    groups
+        What belongs together, such as a patient's slices: a regular expression, a CSV file or
+        {case: group}, see `groups.parse_groups`. None: as the folders were reported, if they say.
 
     Returns
     -------
@@ -64,10 +71,16 @@ def compare(
     from evaluation.comparison.models import read_models
     from evaluation.comparison.outputs import write_comparison
     from evaluation.comparison.paired_rows import paired_rows
+    from evaluation.groups import Groups, common_groups, parse_groups
 
     models, notes = read_models(folders, names)
-    records = paired_rows(models, seed=seed)
-    write_comparison(Path(output_folder), models, records, notes)
+    cases = models[0].summary["cases"]
+    if groups is None:
+        groups = common_groups([r for m in models for r in m.recorded_groups], cases)
+    elif not isinstance(groups, Groups):
+        groups = parse_groups(groups, cases)
+    records = paired_rows(models, seed=seed, groups=groups)
+    write_comparison(Path(output_folder), models, records, notes, groups)
     return records
 
 
@@ -78,7 +91,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
 
     def work() -> int:
         folders = [_folders_of(word) for word in arguments.folders]
-        compare(folders, output, seed=arguments.seed)
+        compare(folders, output, seed=arguments.seed, groups=arguments.groups)
         print((output / "compare.md").read_text().rstrip())
         print(f"\nwritten to {output}: compare.md, compare.csv, compare.json, compare.png")
         return 0
@@ -114,6 +127,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         required=True,
         metavar="OUT",
         help="output folder",
+    )
+    parser.add_argument(
+        "--groups",
+        type=given_text,
+        metavar="PATTERN|CSV",
+        help="what is drawn as one, such as a patient's slices: what a regular expression finds "
+        "in case names, or a table of case, patient; default: as the folders were reported",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of bootstrap and permutations; default: %(default)s"

@@ -116,6 +116,9 @@ class Options:
     """A seeded choice of so many cases. None: all."""
     nsd_tolerance: float = 2.0
     """Of the normalised surface Dice, in mm; in pixels for files without a spacing."""
+    groups: str | Path | Mapping[str, str] | None = None
+    """What intervals draw as one, such as a patient's slices: a regular expression, a CSV file or
+    {case: group} (groups.py). None: what the conversion recorded, else each case by itself."""
     save_adversarial: bool = False
     """Write perturbed cases into OUT/adversarial, as float images where that is exact."""
     trust_checkpoint: bool = False
@@ -162,6 +165,7 @@ class Options:
         values["steps_of"] = dict(self.steps_of)
         if self.temperature is None:
             del values["temperature"]  # as in folders from before it could be set
+        values["groups"] = str(self.groups) if isinstance(self.groups, Path) else self.groups
         return {
             _NEW_NAMES.get(k, k): list(v) if isinstance(v, tuple) else v for k, v in values.items()
         }
@@ -285,6 +289,9 @@ class Options:
             raise UserError(f"device must be a text such as 'cpu', got {shown(self.device)}")
         if self.folds is not None:
             _check_folds(self.folds)
+        if not isinstance(self.groups, (str, Path, Mapping, type(None))) or self.groups == "":
+            said = shown(self.groups)
+            raise UserError(f"groups must be a pattern, a CSV file or a mapping, got {said}")
 
 
 def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation import protocol
 from evaluation.file_hashes import ModelFiles
+from evaluation.groups import Groups, parse_groups, recorded_groups
 from evaluation.inputs import (
     CaseFiles,
     choose,
@@ -40,7 +41,14 @@ BEST_ITERATE, BEST_ITERATE_BEFORE = "dice", "loss"
 """By what attacks choose the iterate that they return, now and when settings did not say so."""
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
 _NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "graph_memory", "trust_checkpoint")
+_OPTIONS_NOT_IN_SETTINGS = (
+    "device",
+    "folds",
+    "surrogate",
+    "graph_memory",
+    "groups",
+    "trust_checkpoint",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +104,8 @@ class Session:
     """What results depend on, JSON-ready: the content of settings.json."""
     model_files: ModelFiles
     """What model and surrogate are read from."""
+    groups: Groups | None = None
+    """What belongs together among the cases; None: each case by itself."""
 
     @property
     def settings_sha256(self) -> str:
@@ -186,6 +196,7 @@ def prepare(
         planned=planned,
         settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases),
         model_files=model_files,
+        groups=_groups(options, cases),
     )
 
 
@@ -215,6 +226,15 @@ def _list_cases(
             "(-prev_stage_predictions)"
         )
     return cases
+
+
+def _groups(options: Options, cases: Sequence[CaseFiles]) -> Groups | None:
+    """Those given, else those that the conversion of the cases' data set recorded."""
+    names = list(dict.fromkeys(c.identifier for c in cases))
+    if options.groups is not None:
+        return parse_groups(options.groups, names)
+    data_sets = {c.images[0].parent.parent for c in cases}
+    return recorded_groups(data_sets.pop(), names) if len(data_sets) == 1 else None
 
 
 def _settings(

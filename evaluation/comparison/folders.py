@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evaluation.comparison.replicates import Replicate
 from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
 from evaluation.rows import Row, RunKey, run_key
@@ -41,6 +42,10 @@ class ComparedModel:
     """{case: SHA-256 of its image and label}; without those whose folder does not say."""
     previous_stages: Mapping[str, str] = field(default_factory=dict)
     """{case: SHA-256 of the previous stage's segmentation}, of a cascade, likewise."""
+    replicates: tuple[Replicate, ...] = ()
+    """Its trainings, of several folders; empty where they have not all cases each."""
+    recorded_groups: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
+    """(folder, the groups that it was reported with) of each folder."""
 
     @property
     def place(self) -> str:
@@ -76,6 +81,7 @@ def read_folder(folder: Path) -> ComparedModel:
         rows=rows,
         inputs=_hashes(parts, pairs_by),
         previous_stages=_hashes(parts, "previous_stage_sha256"),
+        recorded_groups=((str(folder), summary.get("groups")),),
     )
 
 

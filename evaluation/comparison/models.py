@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
+from evaluation.comparison.replicates import replicates_of, seed_of
 from evaluation.differences import differences
 from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
@@ -173,6 +174,10 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
         rows=[r for p in parts for r in p.rows],
         inputs={c: sha for p in parts for c, sha in p.inputs.items()},
         previous_stages={c: sha for p in parts for c, sha in p.previous_stages.items()},
+        replicates=replicates_of(
+            [(seed_of(p.summary), p.summary["cases"], p.rows) for p in parts], cases
+        ),
+        recorded_groups=tuple(recorded for p in parts for recorded in p.recorded_groups),
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.comparison.again_lines import few_groups_lines, run_title, trained_again_lines
 from evaluation.comparison.folders import ComparedModel
-from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED
+from evaluation.comparison.paired_rows import RUN, TESTED, columns_of
+from evaluation.groups import Groups
 from evaluation.report.figures import draw_comparison
-from evaluation.report.formats import csv_text, interval_text, json_ready
+from evaluation.report.formats import csv_text, interval_text, json_ready, share_text
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
@@ -24,6 +26,7 @@ def write_comparison(
     models: Sequence[ComparedModel],
     records: Sequence[Record],
     notes: Sequence[str],
+    groups: Groups | None = None,
 ) -> None:
     """Write all four files.
 
@@ -37,26 +40,34 @@ def write_comparison(
         Of `paired_rows`.
     notes
         What differs between the models or was left out.
+    groups
+        Over which intervals and tests are, if not over cases.
     """
+    cases = models[0].summary["cases"]
     content = {
         "schema_version": SCHEMA_VERSION,
         "folders": [[str(f) for f in m.folders] for m in models],
         "notes": list(notes),
+        **({} if groups is None else {"groups": groups.record(cases)}),
         "results": json_ready(records),
     }
     # all of them are made before the first is written
     texts = {
-        "compare.csv": csv_text(COLUMNS, records),
+        "compare.csv": csv_text(columns_of(records), records),
         "compare.json": json.dumps(content, indent=1),
-        "compare.md": _markdown(models, records, notes),
+        "compare.md": _markdown(models, records, notes, groups),
     }
-    draw_comparison(folder / "compare.png", [m.name for m in models], records)
+    over = "cases" if groups is None else "groups of cases"
+    draw_comparison(folder / "compare.png", [m.name for m in models], records, over=over)
     for name, text in texts.items():
         write_file(folder / name, text)
 
 
 def _markdown(
-    models: Sequence[ComparedModel], records: Sequence[Record], notes: Sequence[str]
+    models: Sequence[ComparedModel],
+    records: Sequence[Record],
+    notes: Sequence[str],
+    groups: Groups | None,
 ) -> str:
     baseline, *others = models
     columns = ["", *(m.name for m in models)]
@@ -68,43 +79,43 @@ def _markdown(
     lines = [
         "# Comparison of robustness",
         "",
-        f"{len(baseline.summary['cases'])} cases, the same in every folder; baseline: "
-        f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over cases; "
-        "differences are paired by case. p: of the difference, by a permutation test that swaps "
-        "the two models within cases, Holm-corrected over all rows in bold; the other rows were "
-        "not tested. The last column: by what share of the baseline's drop against clean the drop "
-        "is smaller. "
-        "Intervals and tests are about these trained models, not about training again.",
+        _introduction(baseline, groups),
         "",
+        *few_groups_lines(groups, baseline.summary["cases"]),
         f"Suite: {baseline.summary.get('suite') or 'none, the attacks were named one by one'}.",
         "",
         markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),
         "",
+        *trained_again_lines(models, list(by_run.values()), groups),
         *(f"- {m.name}: {m.place}" for m in models),
         *(f"- {note}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _introduction(baseline: ComparedModel, groups: Groups | None) -> str:
+    cases = baseline.summary["cases"]
+    count, over = f"{len(cases)} cases", "cases"
+    if groups is not None:
+        count, over = groups.said(cases), "groups of cases"
+    return (
+        f"{count}, the same in every folder; baseline: "
+        f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over {over}; "
+        "differences are paired by case. p: of the difference, by a permutation test that swaps "
+        f"the two models within {over}, Holm-corrected over all rows in bold; the other rows were "
+        "not tested. The last column: by what share of the baseline's drop against clean the drop "
+        "is smaller. "
+        "Intervals and tests are about these trained models, not about training again."
+    )
+
+
 def _line(records: Sequence[Record]) -> list[str]:
     """The row of one run: its name, every model's Dice, and every other model's differences."""
-    title = _title(records[0])
+    title = run_title(records[0])
     if records[0]["kind"] in TESTED:
         title = f"**{title}**"
     line = [title, *(interval_text(r) for r in records)]
     for r in records[1:]:
         p = "" if r["p_holm"] is None else f"{r['p_holm']:.3g}"
-        line += [interval_text(r, "difference"), p, _share(r)]
+        line += [interval_text(r, "difference"), p, share_text(r, "reduction")]
     return line
-
-
-def _title(record: Record) -> str:
-    norm = record["norm"] if record["attack"] == "noise" else ""
-    return " ".join(part for part in (record["attack"], norm, record["epsilon_text"]) if part)
-
-
-def _share(record: Record) -> str:
-    value, low, high = (record[k] for k in ("reduction", "reduction_low", "reduction_high"))
-    if value is None or value != value:
-        return ""
-    return f"{100 * value:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"

@@ -1,25 +1,30 @@
 """The table of a comparison: every run of every model, paired by case with the baseline's.
 
-Differences are mean Dice of a model minus the baseline's, with a bootstrap interval over cases; the
-mean is nnU-Net's, per label over the cases that define it, then over labels. p values are of that
-same difference, by a permutation test that swaps the two models within cases, and are
-Holm-corrected over one family that is fixed before looking: clean, worst_linf and worst_l2 at every
-budget, and all corruptions together, for every model. All other rows have intervals only. The
-reduction says by what share a drop against clean is smaller than the baseline's.
+Differences are mean Dice of a model minus the baseline's, with a bootstrap interval over cases, or
+over groups of cases where these are known; the mean is nnU-Net's, per label over the cases that
+define it, then over labels. p values are of that same difference, by a permutation test that swaps
+the two models within cases (groups), and are Holm-corrected over one family that is fixed before
+looking: clean, worst_linf and worst_l2 at every budget, and all corruptions together, for every
+model. All other rows have intervals only. The reduction says by what share a drop against clean is
+smaller than the baseline's. Where models have several trainings, trained_again.py adds figures over
+these too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evaluation import significance
+from evaluation.comparison import trained_again
 from evaluation.comparison.folders import ComparedModel
+from evaluation.comparison.trained_again import TrainedAgain
+from evaluation.groups import Groups
 from evaluation.protocol import CORRUPTION
-from evaluation.report.records import CORRUPTIONS_MEAN, Table, mean_groups
+from evaluation.report.records import CORRUPTIONS_MEAN, Drawn, Table, mean_groups
 from evaluation.rows import RunKey
 
 COLUMNS = (
@@ -49,7 +54,15 @@ AGAINST_BASELINE = COLUMNS[COLUMNS.index("difference") :]
 TESTED = ("clean", "worst", CORRUPTIONS_MEAN)
 
 
-def paired_rows(models: Sequence[ComparedModel], *, seed: int) -> list[dict[str, Any]]:
+def columns_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """COLUMNS, and those that records have besides: of groups, of several trainings."""
+    more = ("groups", *trained_again.COLUMNS)
+    return (*COLUMNS, *(c for c in more if any(c in r for r in records)))
+
+
+def paired_rows(
+    models: Sequence[ComparedModel], *, seed: int, groups: Groups | None = None
+) -> list[dict[str, Any]]:
     """One record per run and model, with COLUMNS as keys.
 
     Parameters
@@ -58,19 +71,22 @@ def paired_rows(models: Sequence[ComparedModel], *, seed: int) -> list[dict[str,
         Over the same cases; the first is the baseline.
     seed
         Of bootstrap and permutations.
+    groups
+        Of cases that are not independent; records then say how many there are ("groups").
     """
     tables = [Table(m.rows) for m in models]
     cases, labels = tables[0].cases, list(tables[0].labels)
-    draws = significance.resample(len(cases), seed=seed)
-    clean = [_dice(t, cases, labels, [t.clean]) for t in tables]
+    drawn = Drawn.of(cases, groups, seed)
+    again = TrainedAgain(models, cases, labels, drawn.groups, seed=seed)
+    clean = [t.dice(cases, labels, [t.clean]) for t in tables]
     rows = []
     for run, keys in _groups(tables):
-        dice = [_dice(t, cases, labels, keys) for t in tables]
+        dice = [t.dice(cases, labels, keys) for t in tables]
         baseline, *others = (_Arm(dice=d, clean=c) for d, c in zip(dice, clean))
         nothing = dict.fromkeys(AGAINST_BASELINE)
-        figures = [nothing, *(_differences(run, arm, baseline, draws, seed) for arm in others)]
-        for model, values, against in zip(models, dice, figures):
-            low, high = significance.interval(values, draws)
+        figures = [nothing, *(_differences(run, arm, baseline, drawn, seed) for arm in others)]
+        for number, (model, values, against) in enumerate(zip(models, dice, figures)):
+            low, high = significance.interval(values, drawn.draws, coverage=drawn.coverage)
             rows.append(
                 {
                     **dict(zip(RUN, run)),
@@ -82,11 +98,15 @@ def paired_rows(models: Sequence[ComparedModel], *, seed: int) -> list[dict[str,
                     "dice_high": high,
                     **nothing,
                     **against,
+                    **({} if groups is None else {"groups": groups.count(cases)}),
                 }
             )
-    family = [r for r in rows if r["p"] is not None]
-    for row, adjusted in zip(family, significance.holm([r["p"] for r in family])):
-        row["p_holm"] = adjusted
+            if run[0] in TESTED:
+                rows[-1] |= again.figures(number, keys, is_clean=run[0] == "clean")
+    for p, corrected in (("p", "p_holm"), ("p_again", "p_again_holm")):
+        family = [r for r in rows if r.get(p) is not None and not np.isnan(r[p])]
+        for row, adjusted in zip(family, significance.holm([r[p] for r in family])):
+            row[corrected] = adjusted
     return rows
 
 
@@ -96,15 +116,6 @@ class _Arm:
 
     dice: np.ndarray
     clean: np.ndarray
-
-
-def _dice(
-    table: Table, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
-) -> np.ndarray:
-    """(cases, labels) in the order of `cases` and `labels`, the mean over `keys`."""
-    rows, columns = ({name: i for i, name in enumerate(of)} for of in (table.cases, table.labels))
-    at = np.ix_([rows[c] for c in cases], [columns[label] for label in labels])
-    return table.values("dice", *keys)[at]
 
 
 def _groups(tables: Sequence[Table]) -> list[tuple[RunKey, list[RunKey]]]:
@@ -119,10 +130,11 @@ def _groups(tables: Sequence[Table]) -> list[tuple[RunKey, list[RunKey]]]:
 
 
 def _differences(
-    run: RunKey, arm: _Arm, baseline: _Arm, draws: np.ndarray, seed: int
+    run: RunKey, arm: _Arm, baseline: _Arm, drawn: Drawn, seed: int
 ) -> dict[str, float]:
     mean = significance.mean_over_cases
-    low, high = significance.difference_interval(arm.dice, baseline.dice, draws)
+    draws, coverage = drawn.draws, drawn.coverage
+    low, high = significance.difference_interval(arm.dice, baseline.dice, draws, coverage=coverage)
     figures = {
         "difference": mean(arm.dice) - mean(baseline.dice),
         "difference_low": low,
@@ -130,9 +142,11 @@ def _differences(
     }
     if run[0] != "clean":
         share, low, high = significance.drop_reduction(
-            arm.clean, arm.dice, baseline.clean, baseline.dice, draws
+            arm.clean, arm.dice, baseline.clean, baseline.dice, draws, coverage=coverage
         )
         figures |= {"reduction": share, "reduction_low": low, "reduction_high": high}
     if run[0] in TESTED:
-        figures["p"] = significance.swap_test(arm.dice, baseline.dice, seed=seed)
+        figures["p"] = significance.swap_test(
+            arm.dice, baseline.dice, seed=seed, groups=drawn.groups
+        )
     return figures

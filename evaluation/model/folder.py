@@ -174,6 +174,13 @@ class SegmentationModel:
         """Whether cases need the previous stage's segmentation."""
         return self._preprocessor.is_cascade
 
+    @property
+    def training_seed(self) -> int | None:
+        """That of the plans' "lngswr" entry; None where they have none."""
+        entry = self.configuration_manager.configuration.get("lngswr")
+        seed = entry.get("seed") if isinstance(entry, dict) else None
+        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+
     def describe(self) -> dict[str, Any]:
         """What a report must state about the model, JSON-ready."""
         return {

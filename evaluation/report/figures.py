@@ -80,16 +80,19 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     if corrupted:
         _draw_severities(axes[-1], clean, corrupted, corruptions)
     model = summary["model"]
+    over = "groups of cases" if summary.get("groups") else "cases"
     title = (
         f"{model['trainer']}, {model['configuration']}, {model['dataset']}: "
-        f"{clean['cases']} cases, 95% bootstrap intervals over cases"
+        f"{clean['cases']} cases, 95% bootstrap intervals over {over}"
     )
     _entitle(figure, title)
     save(figure, path)
 
 
 @plain_texts
-def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record]) -> None:
+def draw_comparison(
+    path: Path, names: Sequence[str], records: Sequence[Record], *, over: str = "cases"
+) -> None:
     """Draw compare.png, all with 95% bootstrap intervals.
 
     Dice under the worst attack over epsilon, one line per model, one panel per norm; Dice per
@@ -103,6 +106,8 @@ def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record])
         Of the models.
     records
         Of `evaluation.compare.compare`.
+    over
+        Of what the intervals are.
     """
     norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
     means = [r for r in records if r["kind"] in (CORRUPTION_MEAN, CORRUPTIONS_MEAN)]
@@ -125,7 +130,7 @@ def draw_comparison(path: Path, names: Sequence[str], records: Sequence[Record])
         _name_groups(axes[-1], corruptions)
         axes[-1].set_title("Corruptions, mean of the severities", fontsize=10, loc="left")
     _add_legend(axes[0], axes[0].get_legend_handles_labels()[0], fontsize=8)
-    _entitle(figure, f"{records[0]['cases']} cases, 95% bootstrap intervals over cases")
+    _entitle(figure, f"{records[0]['cases']} cases, 95% bootstrap intervals over {over}")
     save(figure, path)
 
 

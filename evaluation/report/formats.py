@@ -56,6 +56,14 @@ def interval_text(record: Mapping[str, Any], what: str = "dice") -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
+def share_text(record: Mapping[str, Any], what: str) -> str:
+    """'31% [11, 48]', from `what`, `what`_low and `what`_high of a record; '' where undefined."""
+    value, low, high = (record[key] for key in (what, f"{what}_low", f"{what}_high"))
+    if value is None or math.isnan(value):
+        return ""
+    return f"{100 * value:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
+
+
 def percent_text(value: float | None) -> str:
     """'62.1', or 'undefined' for None and nan."""
     return "undefined" if value is None or math.isnan(value) else f"{100 * value:.1f}"

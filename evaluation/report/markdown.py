@@ -17,6 +17,7 @@ from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
+from evaluation.report.intervals import intervals_said, of_groups
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among
@@ -26,10 +27,6 @@ from nnunetv2_lngswr.utils.markdown import markdown_table
 Record = Mapping[str, Any]
 Summary = Mapping[str, Any]
 
-INTERVALS = (
-    "Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as "
-    "independent]."
-)
 QUOTE = (
     "Per case and budget the lowest foreground Dice over all runs of that norm (worst_linf, "
     "worst_l2), then the mean over cases. An upper bound on robust Dice: a stronger attack can "
@@ -86,14 +83,15 @@ def write_report(path: Path, summary: Summary) -> None:
 
 def _title(summary: Summary) -> str:
     model, clean = summary["model"], _find(summary, "clean")[0]
-    cases = f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}."
+    cases = f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}{of_groups(summary)}."
     lines = [
         f"# Robustness of {model['trainer']}, {model['plans']}, {model['configuration']} "
         f"on {model['dataset']}",
         "",
         f"{cases} Clean foreground Dice **{interval_text(clean)}**.{_worst_sentence(summary)}",
         "",
-        f"{INTERVALS} Pictures: {_pictures(summary)}; every figure per case: cases.csv.",
+        f"{intervals_said(summary)} Pictures: {_pictures(summary)}; "
+        "every figure per case: cases.csv.",
     ]
     return "\n".join(lines)
 

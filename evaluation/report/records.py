@@ -2,8 +2,8 @@
 
 Means are nnU-Net's (significance.py). The units of sizes are threat_model.py's, the empty-mask rule
 is metrics.py's. A record has the run's names (kind, attack, norm, epsilon, severity), Dice with its
-95% bootstrap interval over cases, the drop against clean with its own, the other metrics, and the
-same for every label.
+95% bootstrap interval over cases (over groups of cases where these are known), the drop against
+clean with its own, the other metrics, and the same for every label.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation import significance
+from evaluation.groups import Groups
 from evaluation.metrics import METRICS
 from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import SIZES
@@ -74,6 +76,14 @@ class Table:
                     count[where[row["case"]], columns[row["label"]]] += 1
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
+    def dice(
+        self, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
+    ) -> np.ndarray:
+        """(cases, labels) in the order of `cases` and `labels`: Dice, the mean over `keys`."""
+        rows, columns = ({name: i for i, name in enumerate(of)} for of in (self.cases, self.labels))
+        at = np.ix_([rows[c] for c in cases], [columns[label] for label in labels])
+        return self.values("dice", *keys)[at]
+
     def case_means(self, column: str, key: RunKey) -> np.ndarray:
         """(cases with this run,): a column of the foreground-mean rows, without empty fields."""
         means = [r[column] for r in self._rows[key] if r["label"] == MEAN_LABEL]
@@ -84,7 +94,9 @@ class Table:
         return self._rows[key][0]
 
 
-def summarise(rows: Sequence[Row], *, seed: int) -> list[dict[str, Any]]:
+def summarise(
+    rows: Sequence[Row], *, seed: int, groups: Groups | None = None
+) -> list[dict[str, Any]]:
     """One record per run over all cases, in the order of the rows.
 
     Corruptions have besides one record per corruption over its severities (CORRUPTION_MEAN), and
@@ -96,12 +108,14 @@ def summarise(rows: Sequence[Row], *, seed: int) -> list[dict[str, Any]]:
         Of cases.csv.
     seed
         Of the bootstrap; all records are over the same draws.
+    groups
+        Of cases that are not independent: whole groups are drawn.
     """
     table = Table(rows)
-    draws = significance.resample(len(table.cases), seed=seed)
-    groups = [(key, [key]) for key in table.keys]
-    groups += mean_groups([key for key in table.keys if key[0] == CORRUPTION])
-    return [_record(table, name, keys, draws) for name, keys in groups]
+    drawn = Drawn.of(table.cases, groups, seed)
+    runs = [(key, [key]) for key in table.keys]
+    runs += mean_groups([key for key in table.keys if key[0] == CORRUPTION])
+    return [_record(table, name, keys, drawn) for name, keys in runs]
 
 
 def mean_groups(corruptions: Sequence[RunKey]) -> Iterator[tuple[RunKey, list[RunKey]]]:
@@ -139,10 +153,33 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     write_file(path, json.dumps(json_ready(summary), indent=1, allow_nan=False) + "\n")
 
 
-def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What is drawn: cases, or groups of them."""
+
+    groups: np.ndarray | None
+    """(cases,), the number of each case's group; None: each case by itself."""
+    draws: np.ndarray
+    """(resamples, cases)."""
+    coverage: float
+    """Between which percentiles of the draws 95% lie."""
+
+    @classmethod
+    def of(cls, cases: Sequence[str], groups: Groups | None, seed: int) -> Drawn:
+        numbers, coverage = None, significance.COVERAGE
+        if groups is not None:
+            numbers = groups.numbers(cases)
+            coverage = significance.coverage_of_groups(groups.count(cases))
+        draws = significance.resample(len(cases), seed=seed, groups=numbers)
+        return cls(groups=numbers, draws=draws, coverage=coverage)
+
+
+def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dict[str, Any]:
     kind, attack, norm, epsilon_text, severity = name
     dice, clean = table.values("dice", *keys), table.values("dice", table.clean)
-    drop_low, drop_high = significance.difference_interval(clean, dice, draws)
+    drop_low, drop_high = significance.difference_interval(
+        clean, dice, drawn.draws, coverage=drawn.coverage
+    )
     record = {
         "kind": kind,
         "attack": attack,
@@ -151,7 +188,7 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -
         "epsilon_text": epsilon_text or None,
         "severity": severity,
         "cases": int((~np.isnan(dice)).any(1).sum()),
-        **_dice_with_interval(dice, draws),
+        **_dice_with_interval(dice, drawn),
         "drop": significance.mean_over_cases(clean) - significance.mean_over_cases(dice),
         "drop_low": drop_low,
         "drop_high": drop_high,
@@ -160,7 +197,7 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -
         if metric != "dice":
             record[metric] = significance.mean_over_cases(table.values(metric, *keys))
     record["labels"] = {
-        label: {"name": name, **_dice_with_interval(dice[:, [i]], draws)}
+        label: {"name": name, **_dice_with_interval(dice[:, [i]], drawn)}
         for i, (label, name) in enumerate(table.labels.items())
     }
     if kind in ("attack", "worst"):
@@ -170,8 +207,8 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], draws: np.ndarray) -
     return record
 
 
-def _dice_with_interval(dice: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    low, high = significance.interval(dice, draws)
+def _dice_with_interval(dice: np.ndarray, drawn: Drawn) -> dict[str, float]:
+    low, high = significance.interval(dice, drawn.draws, coverage=drawn.coverage)
     return {"dice": significance.mean_over_cases(dice), "dice_low": low, "dice_high": high}
 
 

@@ -34,7 +34,7 @@ def build_summary(
         Their rows, in the order of cases.csv.
     """
     options, planned = session.options, session.planned
-    results = records.summarise(rows, seed=options.seed)
+    results = records.summarise(rows, seed=options.seed, groups=session.groups)
     folds = _folds(session)
     environments = [dict(e) for e in dict.fromkeys(tuple(p["environment"].items()) for p in parts)]
     corruptions = dict.fromkeys(r.name for r in planned.runs if r.kind == CORRUPTION)
@@ -55,6 +55,7 @@ def build_summary(
         "metrics": _metrics(session),
         "surrogate": session.settings["surrogate"],
         "cases": [c.identifier for c in session.cases],
+        **_groups(session),
         "attacks": records.attack_settings(rows),
         "suite_members": dice_after_members(rows),
         "results": results,
@@ -80,8 +81,10 @@ def _folds(session: Session) -> list[int | str]:
 
 def _model(session: Session, folds: Sequence[int | str]) -> dict[str, Any]:
     hashes = session.settings["model"]["checkpoint_sha256"]
+    seed = session.model.training_seed
     return {
         **session.model.describe(),
+        **({} if seed is None else {"training_seed": seed}),
         "folds": list(folds),
         "checkpoint_sha256": {f: h for f, h in hashes.items() if f in map(str, folds)},
     }
@@ -98,14 +101,26 @@ def _protocol(session: Session, folds: Sequence[int | str]) -> str:
     return f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
 
 
+def _groups(session: Session) -> dict[str, Any]:
+    """Nothing where each case stands for itself."""
+    if session.groups is None:
+        return {}
+    cases = dict.fromkeys(c.identifier for c in session.cases)
+    return {"groups": session.groups.record(list(cases))}
+
+
 def _metrics(session: Session) -> dict[str, Any]:
+    if session.groups is None:
+        intervals = "95% percentile bootstrap over cases, 2000 resamples"
+    else:
+        intervals = "95% expanded percentile bootstrap over groups of cases, 2000 resamples"
     reader = session.model.plans.image_reader_writer_class.__name__
     return {
         "nsd_tolerance": session.options.nsd_tolerance,
         "surface_unit": "pixels" if "NaturalImage" in reader else "mm",
         "empty_mask_rule": EMPTY_MASK_RULE,
         "mean": "per label over cases where defined, then over labels (nnU-Net's)",
-        "intervals": "95% percentile bootstrap over cases, 2000 resamples",
+        "intervals": intervals,
     }
 
 

@@ -136,6 +136,13 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="validation cases to attack, instead of the preset's",
     )
+    add(
+        "--groups",
+        type=given_text,
+        metavar="PATTERN|CSV",
+        help="what intervals and tests take as one, such as a patient's slices, as for lngswr "
+        "evaluate and compare",
+    )
 
 
 def _add_overhead(benchmarks: Commands) -> None:

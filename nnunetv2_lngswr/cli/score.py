@@ -159,8 +159,6 @@ def _groups_of(word: str | None) -> Callable[[Sequence[str]], Mapping[str, str]]
     """What gives the patients of cases."""
     if word is None:
         return None
-    from nnunetv2_lngswr.datasets import splits
+    from evaluation.groups import parse_groups
 
-    if word.lower().endswith(".csv"):
-        return lambda cases: splits.groups_by_csv(cases, word)
-    return lambda cases: splits.groups_by_pattern(cases, word)
+    return lambda cases: parse_groups(word, cases).of

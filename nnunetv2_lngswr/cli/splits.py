@@ -132,12 +132,12 @@ def _splits(arguments: argparse.Namespace) -> int:
 
 
 def _groups(arguments: argparse.Namespace, images: Mapping[str, Path]) -> Mapping[str, str]:
-    from nnunetv2_lngswr.datasets import splits
+    from nnunetv2_lngswr.utils import groups
 
     if arguments.pattern is not None:
-        return splits.groups_by_pattern(images, arguments.pattern)
+        return groups.groups_by_pattern(images, arguments.pattern)
     if arguments.csv is not None:
-        return splits.groups_by_csv(
+        return groups.groups_by_csv(
             images, arguments.csv, arguments.case_column, arguments.group_column
         )
     return {case: case for case in images}

@@ -27,8 +27,9 @@ from nnunetv2_lngswr.datasets.near_duplicates import hash_of, hash_text
 from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
 from nnunetv2_lngswr.datasets.pairs import SUFFIXES, Pair, find_pairs
 from nnunetv2_lngswr.datasets.pixels import Unfit, read_image, read_mask, write_png
-from nnunetv2_lngswr.datasets.splits import check_folds, groups_by_pattern
+from nnunetv2_lngswr.datasets.splits import check_folds
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.groups import groups_by_pattern
 
 ENDING = ".png"
 # of a case's name: file systems take names of 255 bytes, and what is written has a longer one
@@ -56,7 +57,7 @@ def convert_image_folder(
         None: the same folder.
     group_pattern
         Regular expression on an image's path without suffix, for the splits
-        (splits.groups_by_pattern); None: every image by itself.
+        (groups.groups_by_pattern); None: every image by itself.
     options
         How images and masks are read.
     raw_folder, target, overwrite, progress

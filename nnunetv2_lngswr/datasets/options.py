@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.groups import compiled
 
 FORMS = ("slices", "crops", "scans")
 CONSENSUS = ("any", "majority", "all", "one")
@@ -147,11 +148,3 @@ class LidcOptions:
             raise UserError("crop_mm is for slices and crops, whole scans are not cut")
         if self.form == "crops" and self.crop_mm is None:
             object.__setattr__(self, "crop_mm", CROP_MM)
-
-
-def compiled(pattern: str, what: str = "pattern") -> re.Pattern[str]:
-    """The regular expression `pattern`; UserError, naming it as `what`, if it is none."""
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"{what} {pattern!r} is no regular expression: {error}") from None

@@ -11,13 +11,12 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_lngswr.datasets.options import compiled
-from nnunetv2_lngswr.datasets.tables import read_rows
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.names import some_names
 
 
 def make_folds(
@@ -89,57 +88,6 @@ def splits_text(folds: Sequence[Mapping[str, Sequence[str]]]) -> str:
     return json.dumps(folds, indent=1) + "\n"
 
 
-def groups_by_pattern(cases: Iterable[str], pattern: str) -> dict[str, str]:
-    """case -> group: what the regular expression `pattern` finds in the case's name.
-
-    That is its capture groups, or the whole match if it has none.
-
-    Raises
-    ------
-    UserError
-        A bad pattern, or cases in which it finds nothing.
-    """
-    expression = compiled(pattern)
-    groups: dict[str, str] = {}
-    without: list[str] = []
-    for case in cases:
-        match = expression.search(case)
-        if match is None:
-            without.append(case)
-        elif match.groups():
-            groups[case] = "|".join(part or "" for part in match.groups())
-        else:
-            groups[case] = match.group()
-    if without:
-        raise UserError(f"pattern {pattern!r} finds no group in {_some(sorted(without))}")
-    return groups
-
-
-def groups_by_csv(
-    cases: Iterable[str], path: str | Path, case_column: str = "case", group_column: str = "patient"
-) -> dict[str, str]:
-    """case -> group, from a CSV file with a header; rows of other cases do no harm.
-
-    Raises
-    ------
-    UserError
-        No such file, missing columns, cases without a row, cases with two groups.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist (--csv)")
-    groups: dict[str, str] = {}
-    for case, group in read_rows(path, (case_column, group_column)):
-        if not group:
-            raise UserError(f"{path}: {case} has no {group_column}")
-        if groups.setdefault(case, group) != group:
-            raise UserError(f"{path}: {case} has two groups, {groups[case]} and {group}")
-    without = sorted(set(cases) - groups.keys())
-    if without:
-        raise UserError(f"{path} has no row for {_some(without)}")
-    return {case: groups[case] for case in cases}
-
-
 def cases_of(dataset_folder: str | Path) -> dict[str, Path]:
     """case -> its first channel's image in imagesTr, of a data set in nnU-Net raw format.
 
@@ -165,16 +113,8 @@ def cases_of(dataset_folder: str | Path) -> dict[str, Path]:
                 images[match[1]] = path
     if without := sorted(all_of_them - images.keys()):
         raise UserError(
-            f"{folder / 'imagesTr'}: {_some(without)} without a first channel (_0000{ending})"
+            f"{folder / 'imagesTr'}: {some_names(without)} without a first channel (_0000{ending})"
         )
     if not images:
         raise UserError(f"{folder / 'imagesTr'} holds no *_0000{ending}")
     return images
-
-
-# --- helpers --------------------------------------------------------------------------------------
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -14,8 +14,8 @@ from nnunetv2_lngswr.datasets.image_folder import reading_settings, units_of
 from nnunetv2_lngswr.datasets.options import DatasetSpec, ImageOptions
 from nnunetv2_lngswr.datasets.pairs import find_pairs
 from nnunetv2_lngswr.datasets.splits import check_folds
-from nnunetv2_lngswr.datasets.tables import read_rows
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.tables import read_rows
 
 CATEGORIES = {"0": "benign", "1": "malignant"}
 

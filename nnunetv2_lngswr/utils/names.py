@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from nnunetv2_lngswr.utils.errors import UserError
@@ -32,6 +32,12 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5, what: 
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known{what and ' ' + what}: {', '.join(known)}"
+
+
+def some_names(names: Sequence[str], shown: int = 5) -> str:
+    """'a, b, c, d, e and 2 more'."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def is_utf8(path: str | os.PathLike) -> bool:

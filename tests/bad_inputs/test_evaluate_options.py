@@ -4,6 +4,7 @@ import pytest
 
 from nnunetv2_lngswr.cli.main import main
 from tests.bad_inputs.harness import bad, rows
+from tests.bad_inputs.spoil import write
 from tests.bad_inputs.test_evaluate_arguments import LONG, evaluate
 
 ATTACKS = [
@@ -12,6 +13,22 @@ ATTACKS = [
     bad("attack is empty text", evaluate("--attacks", ""), "attack", "''"),
     bad("attack of a wrong norm", evaluate("--attacks", "pgd_linf_l2"), "pgd_linf_l2"),
     bad("attack without budget in l2", evaluate("--attacks", "ssah_l2"), "ssah_l2"),
+    bad("groups by a pattern that finds none", evaluate("--groups", "p\\d"), "case0", "--groups"),
+    bad("groups by no pattern", evaluate("--groups", "("), "regular expression"),
+    bad("groups by a missing table", evaluate("--groups", "ROOT/t.csv"), "ROOT/t.csv", "--groups"),
+    bad(
+        "groups by a table that lacks cases",
+        evaluate("--groups", "ROOT/t.csv"),
+        "no row for case0",
+        spoil=write("t.csv", "case,patient\nx,1\n"),
+    ),
+    bad(
+        "groups with a case in two",
+        evaluate("--groups", "ROOT/t.csv"),
+        "case0 has two groups, 1 and 2",
+        spoil=write("t.csv", "case,patient\ncase0,1\ncase0,2\n"),
+    ),
+    bad("groups are empty text", evaluate("--groups", ""), "--groups"),
     bad("transfer without surrogate", evaluate("--attacks", "transfer"), "--surrogate"),
     bad("torchattacks:NoSuch", evaluate("--attacks", "torchattacks:NoSuch"), "NoSuch"),
     bad("torchattacks without a name", evaluate("--attacks", "torchattacks:"), "torchattacks"),

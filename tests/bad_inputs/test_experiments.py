@@ -57,6 +57,8 @@ BENCHMARK = [
     robust("data set climbs out", ("-d", f"../nnUNet_raw/{NAME}"), "../nnUNet_raw"),
     robust("nnUNet_raw is empty", (), "nnUNet_raw", environ={"nnUNet_raw": ""}),
     robust("configuration", ("-c", "foo"), "foo"),
+    robust("groups that no case has", ("--groups", "patient"), "patient", "--groups"),
+    robust("groups by a missing table", ("--groups", "ROOT/t.csv"), "ROOT/t.csv", "--groups"),
     robust("configuration is empty text", ("-c", ""), "-c"),
     robust("configuration with a slash", ("-c", "2d/x"), "2d/x"),
     robust("arm", ("--arms", "LNGSWRR"), "LNGSWRR", "LNGSWR"),

@@ -11,7 +11,8 @@ from scipy import ndimage
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets import near_duplicates
 from nnunetv2_lngswr.datasets.near_duplicates import NearDuplicate, join_groups, leaks
-from nnunetv2_lngswr.datasets.splits import cases_of, groups_by_pattern, make_folds
+from nnunetv2_lngswr.datasets.splits import cases_of, make_folds
+from nnunetv2_lngswr.utils.groups import groups_by_pattern
 
 
 def texture(seed: int, shape=(96, 128)) -> np.ndarray:

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 
 from nnunetv2_lngswr.cli import main as cli
-from nnunetv2_lngswr.datasets.splits import (
-    cases_of,
-    groups_by_csv,
-    groups_by_pattern,
-    make_folds,
-)
+from nnunetv2_lngswr.datasets.splits import cases_of, make_folds
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.groups import groups_by_csv, groups_by_pattern
 from tests.datasets.image_files import save, speckle
 
 

@@ -128,6 +128,7 @@ WRONG = {
     "folds": ("first", "\u00b2", "\u0663", [None], [1.5], [True], [-1], {"a": 1}, 3.5, "9" * 23),
     "checkpoint": (None, 3, ""),
     "device": (3, ["cpu"]),
+    "groups": (3, 10**5000, True, "", ["p"], b"p"),
     "surrogate": (5, ["a"]),
     "use_mirroring": ("no", 0, None),
     "autocast": ("false",),

@@ -53,6 +53,8 @@ class Benchmark:
     hold_out: int | None
     """A fold whose validation cases are neither trained on nor evaluated."""
     device: str
+    groups: str | None = None
+    """As `lngswr evaluate --groups`. Of the reports alone: a folder goes on with others."""
 
     @property
     def dimensions(self) -> int:

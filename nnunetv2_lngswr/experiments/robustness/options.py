@@ -40,6 +40,9 @@ class Options:
     """Instead of the preset's."""
     max_cases: int | None = None
     """Instead of the preset's."""
+    groups: str | None = None
+    """What intervals and tests take as one, such as a patient's slices: a regular expression or a
+    CSV file, as `lngswr evaluate` and `lngswr compare` have it."""
     equal_time: bool = False
     """A second reading: slower arms again, for as many epochs as the baseline's time allows."""
     device: str | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.groups import parse_groups
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
@@ -36,6 +37,18 @@ def check_folds(benchmark: Benchmark, folds: Sequence[int]) -> None:
     beyond = [fold for fold in folds if fold >= count]
     if beyond:
         raise UserError(f"no fold {', '.join(map(str, beyond))} (--folds): {there}")
+
+
+def check_groups(benchmark: Benchmark, folds: Sequence[int]) -> None:
+    """Raise UserError unless --groups has a group for every validation case of these folds.
+
+    Where nnU-Net splits at random, the cases are not known before, and the evaluation says so.
+    """
+    file = _find_splits(benchmark)
+    if benchmark.groups is None or file is None:
+        return
+    splits = _without_held_out(read_splits(file), benchmark.hold_out)
+    parse_groups(benchmark.groups, sorted({c for fold in folds for c in splits[fold]["val"]}))
 
 
 def check_configuration(benchmark: Benchmark) -> None:

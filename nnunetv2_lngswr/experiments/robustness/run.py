@@ -15,6 +15,7 @@ from nnunetv2_lngswr.experiments.robustness.planning import (
     check_budget,
     check_configuration,
     check_folds,
+    check_groups,
     plan_run,
     prepare,
 )
@@ -89,6 +90,7 @@ def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     check_budget(benchmark, arms)
     check_configuration(benchmark)
     check_folds(benchmark, options.folds)
+    check_groups(benchmark, options.folds)
     check_record(benchmark, arms)
 
 
@@ -121,6 +123,7 @@ def _benchmark(dataset: str, configuration: str, output: Path, options: Options)
         settings=dict(options.settings or {}),
         hold_out=options.hold_out,
         device=options.device or default_device(),
+        groups=options.groups,
     )
 
 

@@ -44,7 +44,7 @@ def write_table(
     lacking = _lacking_folds(by_arm)
     paired = {arm: of for arm, of in by_arm.items() if arm not in lacking}
     cost = _cost(benchmark, by_arm)
-    results, comparison = _compare(benchmark, paired)
+    compared, comparison = _compare(benchmark, paired)
     record = {
         "date": date.today().isoformat(),
         "versions": _versions(),
@@ -55,21 +55,21 @@ def write_table(
         "runs": [_run_record(benchmark, run) for run in runs],
         "cost": cost,
         "left_out": lacking,
-        "results": results,
+        **{key: compared[key] for key in ("groups", "results") if key in compared},
     }
     write_file(benchmark.output / "robustness.json", json.dumps(record, indent=1) + "\n")
     lines = [*_markdown(benchmark, by_arm, cost), *_left_out_lines(lacking)]
     write_file(benchmark.output / "robustness.md", "\n".join(lines) + comparison)
 
 
-def _compare(benchmark: Benchmark, by_arm: Runs) -> tuple[list[dict[str, Any]], str]:
-    """The records and the text of a comparison with the baseline."""
+def _compare(benchmark: Benchmark, by_arm: Runs) -> tuple[dict[str, Any], str]:
+    """compare.json and the text of a comparison with the baseline."""
     if len(by_arm) < 2:
-        return [], f"Nothing has the cases of {BASELINE} to be compared with it.\n"
+        return {"results": []}, f"Nothing has the cases of {BASELINE} to be compared with it.\n"
     folders = [[benchmark.evaluation_folder(r) for r in of] for of in by_arm.values()]
-    compare(folders, benchmark.output, names=list(by_arm))
-    results = read_json(benchmark.output / "compare.json", needs=("results",))["results"]
-    return results, (benchmark.output / "compare.md").read_text()
+    compare(folders, benchmark.output, names=list(by_arm), groups=benchmark.groups)
+    compared = read_json(benchmark.output / "compare.json", needs=("results",))
+    return compared, (benchmark.output / "compare.md").read_text()
 
 
 def _lacking_folds(by_arm: Runs) -> dict[str, list[int]]:
@@ -103,8 +103,8 @@ def _trained_settings(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
 def _dice(benchmark: Benchmark, run: TrainingRun) -> dict[str, float]:
     """Mean Dice of one run: clean, worst_linf and worst_l2 per budget, all corruptions.
 
-    How far they lie apart within an arm is what training again changes, which the intervals over
-    cases leave out.
+    How far they lie apart within an arm is what training again changes, which only the figures over
+    trainings cover.
     """
     file = benchmark.evaluation_folder(run) / "summary.json"
     results = read_json(file, needs=("results",))["results"]
@@ -136,8 +136,8 @@ def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping) -> list[str]:
         "",
         _arms_table(by_arm, cost),
         "",
-        "Dice in percent of each training by itself; "
-        "the intervals further down are over cases and do not cover training again:",
+        "Dice in percent of each training by itself; the intervals further down do not cover "
+        "training again, but for those under 'Trained again', where arms have several seeds:",
         "",
         _runs_table(benchmark, by_arm),
         "",

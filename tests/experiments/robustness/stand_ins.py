@@ -94,7 +94,7 @@ processes.beside_python = lambda name: str(Path(programs) / name)
 processes.PATIENCE_SECONDS = (1.0, 0.5)
 commands.cores = lambda: 2
 
-def compare(folders, output, *, names):
+def compare(folders, output, *, names, groups=None):
     (output / "compare.json").write_text('{"results": []}')
     (output / "compare.md").write_text("compared")
 

@@ -46,6 +46,15 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(
     assert "train_vanilla_seed0_fold11" not in started
 
 
+@pytest.mark.parametrize(("groups", "words"), [(None, []), (r"p\d+", ["--groups", r"p\d+"])])
+def test_groups_reach_the_evaluations(tmp_path, monkeypatch, groups, words):
+    ran = []
+    monkeypatch.setattr(Commands, "run", lambda self, name, command: ran.append(command))
+    its = make_benchmark(tmp_path, groups=groups)
+    execution.evaluate(Commands(its, print), vanilla_runs(1)[0])
+    assert ran[0][ran[0].index("--disable_progress_bar") + 1 :] == words
+
+
 @pytest.mark.parametrize(("configuration", "policy"), [("2d", "passive"), ("3d_fullres", None)])
 def test_runs_that_share_the_cores_do_not_spin_while_they_wait(
     tmp_path, monkeypatch, configuration, policy

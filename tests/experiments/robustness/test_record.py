@@ -26,7 +26,7 @@ def evaluated(raw, ran, monkeypatch):
             out.mkdir(parents=True)
             (out / "summary.json").write_text('{"results": [], "cases": ["a"]}')
 
-    def compare(folders, output, *, names):
+    def compare(folders, output, *, names, groups=None):
         compared.append(dict(zip(names, [len(of) for of in folders])))
         (output / "compare.json").write_text('{"results": []}')
         (output / "compare.md").write_text("compared")

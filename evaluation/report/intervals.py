@@ -1,0 +1,36 @@
+"""What a report says of its intervals: over cases, or over groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FEW_GROUPS = 8
+"""Of fewer, percentiles of draws cover less than 93% (benchmarks/interval_coverage.py)."""
+_OVER_CASES = (
+    "Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as "
+    "independent]."
+)
+_OVER_GROUPS = "Dice in percent, mean over cases [95% bootstrap interval over groups of cases]."
+
+
+def intervals_said(summary: Mapping[str, Any]) -> str:
+    """What stands in brackets, in the words of a report."""
+    groups = summary.get("groups")
+    if not groups:
+        return _OVER_CASES
+    few = few_groups_said(groups["count"])
+    return f"{_OVER_GROUPS} {few}".rstrip()
+
+
+def of_groups(summary: Mapping[str, Any]) -> str:
+    """' of 18 groups (HOW THEY WERE FOUND)'; empty where each case stands for itself."""
+    groups = summary.get("groups")
+    return f" of {groups['count']} groups ({groups['found']})" if groups else ""
+
+
+def few_groups_said(count: int) -> str:
+    """What must be said of few groups; empty where there are enough."""
+    if count >= FEW_GROUPS:
+        return ""
+    return f"**{count} groups are few**: intervals over them cover less than 95%."
