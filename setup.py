@@ -29,6 +29,8 @@ TEST = [
     "pytest",
     "pytest-timeout",
     "pytorch_wavelets",
+    # report.html in a browser, which is the system's: tests/evaluation/report/page
+    "selenium",
     "setuptools>=77,<81",
     # tests/habits: what they find changes with the tool's version, so that these are bounded
     "import-linter>=2.17,<3",
@@ -56,7 +58,10 @@ setup(
     )
     + ["nnunetv2_lngswr.patches"],
     package_dir={"nnunetv2_lngswr.patches": "patches"},
-    package_data={"nnunetv2_lngswr": ["py.typed"], "evaluation": ["py.typed"]},
+    package_data={
+        "nnunetv2_lngswr": ["py.typed"],
+        "evaluation": ["py.typed", "report/page/assets/*"],
+    },
     install_requires=[
         "nnunetv2>=2.8,<3",
         # below 2.6 torch.load runs code in spite of weights_only (CVE-2025-32434), and has not what
@@ -71,6 +76,7 @@ setup(
         "batchgeneratorsv2",
         "filelock",
         "ImageHash",
+        "Jinja2",
         "matplotlib",
         "nibabel",
         "numpy>=1.26",  # nnunetv2 needs it by way of blosc2

@@ -1,4 +1,4 @@
-"""What a comparison writes: compare.csv, compare.json, compare.md and compare.png."""
+"""What a comparison writes: compare.csv, compare.json, compare.md, compare.png and report.html."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready
+from evaluation.report.page.comparison_page import comparison_page
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
@@ -25,7 +26,7 @@ def write_comparison(
     records: Sequence[Record],
     notes: Sequence[str],
 ) -> None:
-    """Write all four files.
+    """Write all five files.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ def write_comparison(
         "compare.csv": csv_text(COLUMNS, records),
         "compare.json": json.dumps(content, indent=1),
         "compare.md": _markdown(models, records, notes),
+        "report.html": comparison_page(models, records, notes),
     }
     draw_comparison(folder / "compare.png", [m.name for m in models], records)
     for name, text in texts.items():

@@ -1,4 +1,4 @@
-"""`lngswr evaluate` and `lngswr compare`: commands that belong to modules of `evaluation`.
+"""`lngswr evaluate`, `compare` and `report`: commands that belong to modules of `evaluation`.
 
 These read their own options and answer their own `--help`; here they are listed for ours only.
 """
@@ -28,12 +28,21 @@ def _compare(argv: list[str]) -> int:
     return main(argv, prog="lngswr compare")
 
 
+def _report(argv: list[str]) -> int:
+    from evaluation.report_page import main
+
+    return main(argv, prog="lngswr report")
+
+
 COMMANDS = {
     "evaluate": PassedOn(
         "robustness of a model folder: attacks and corruptions (lngswr evaluate --help)", _evaluate
     ),
     "compare": PassedOn(
         "several evaluations in one table, paired by case (lngswr compare --help)", _compare
+    ),
+    "report": PassedOn(
+        "report.html of a finished evaluation, made anew (lngswr report --help)", _report
     ),
 }
 
