@@ -97,7 +97,7 @@ def _arms(by_model: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
         arms.append(
             {
                 "name": name,
-                "bars": verdict.ladder(records),
+                "bars": [b for b in verdict.ladder(records) if b["role"] != "control"],
                 "clean": clean,
                 "headline": worst,
                 "headline_title": "" if worst is None else verdict.budget_title(worst),
