@@ -73,7 +73,7 @@ def checks(summary: Summary) -> list[dict[str, str]]:
         state, colon, rest = text.partition(": ")
         known = {"Check passed": "passed", "Check failed": "failed", "Warning": "warning"}
         if colon and state in known:
-            lines.append({"state": known[state], "text": rest[:1].upper() + rest[1:]})
+            lines.append({"state": known[state], "text": rest})
         else:
             lines.append({"state": "warning", "text": text})
     return lines

@@ -19,11 +19,16 @@ Report.cases = (() => {
     return `${norm} ${run.epsilon_text}`.trim() || "no budget";
   }
 
+  // in headings, where all models are nnU-Net trainers
+  const PREFIX = "nnUNetTrainer";
+  const isLong = table.models.every((m) => m.startsWith(PREFIX) && m.length > PREFIX.length);
+  const short = (model) => (isLong ? model.slice(PREFIX.length) : model);
+
   // the clean case, then the chosen group; of a comparison every model beside each other
   function columns() {
     const runs = table.runs.map((run, i) => ({ run, i })).filter(({ run }) => run.kind === "clean" || groupOf(run) === state.group);
     return runs.flatMap(({ run, i }) => table.models.map((model, m) => ({
-      title: several ? `${runTitle(run)}, ${model}` : runTitle(run), run: i, model: m,
+      title: several ? `${runTitle(run)}, ${short(model)}` : runTitle(run), run: i, model: m,
     })));
   }
 

@@ -9,10 +9,20 @@ Report.METRICS = {
   nsd: { title: "NSD", percent: true },
 };
 
+// as Python has it, so that the page says what report.md says: a half goes to the even digit
+Report.rounded = (value, digits) => {
+  const exact = value.toFixed(60); // all digits that a number of this size has
+  const end = exact.indexOf(".") + 1 + digits;
+  const even = /[02468]\.?$/.test(exact.slice(0, end));
+  return even && /^50*$/.test(exact.slice(end)) ? exact.slice(0, end) : value.toFixed(digits);
+};
+
 // as report.md: percent with one decimal, HD95 with three digits
 Report.text = (metric, value) => {
   if (value === null || value === undefined) return "undefined";
-  return Report.METRICS[metric].percent ? (100 * value).toFixed(1) : String(Number(value.toPrecision(3)));
+  if (Report.METRICS[metric].percent) return Report.rounded(100 * value, 1);
+  const digits = value > 0 ? 2 - Math.floor(Math.log10(value)) : 0;
+  return String(Number(digits >= 0 ? Report.rounded(value, digits) : value.toPrecision(3)));
 };
 
 Report.words = (name) => name.replaceAll("_", " ");
@@ -82,6 +92,8 @@ Report.charts = (() => {
   // Plotly reads tags in what it draws
   const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
+  const shownName = (panel, name) => (panel.switch === "corruptions" ? words(name) : name);
+
   function lines(panel) {
     const traces = [];
     const drawn = panel.series.filter((s) => !state.off.has(s.name));
@@ -123,7 +135,7 @@ Report.charts = (() => {
       };
       const fill = s.role === "severity" ? palette[n % palette.length] : s.role === "model" ? style(s.name).colour : colour("--clean");
       return {
-        type: "bar", x: at.map((i) => plain(words(panel.x[i]))), y: at.map((i) => scaled(of.values[i])),
+        type: "bar", x: at.map((i) => plain(shownName(panel, panel.x[i]))), y: at.map((i) => scaled(of.values[i])),
         name: plain(s.name), marker: { color: fill }, ...(error ? { error_y: error } : {}),
         customdata: at.map((i) => withInterval(of, i)), hovertemplate: "%{x}: %{customdata}",
       };
@@ -151,7 +163,13 @@ Report.charts = (() => {
       Object.assign(drawn.xaxis, {
         tickvals: panel.x.map((_, i) => i), ticktext: panel.x.map(plain), range: [-0.15, panel.x.length - 0.85], zeroline: false,
       });
-    } else if (panel.clean) {
+    } else {
+      // few bars are no blocks
+      const n = panel.x.length;
+      const edge = 0.5 + Math.max(0, (4 - n) / 2);
+      if (n < 4) drawn.xaxis.range = [-edge, n - 1 + edge];
+    }
+    if (panel.clean) {
       const value = state.metric === "dice" && state.label in panel.clean.labels ? panel.clean.labels[state.label] : panel.clean.values[state.metric];
       if (value !== null) {
         const y = scaled(value);
@@ -166,7 +184,7 @@ Report.charts = (() => {
     const table = element("table");
     table.append(element("caption", `${panel.title}: ${METRICS[state.metric].title}`));
     const head = element("tr");
-    head.append(element("th", panel.x_title || ""), ...panel.x.map((x) => element("th", words(x), { scope: "col" })));
+    head.append(element("th", panel.x_title || ""), ...panel.x.map((x) => element("th", shownName(panel, x), { scope: "col" })));
     table.createTHead().append(head);
     const body = table.createTBody();
     for (const series of panel.series) {
@@ -255,7 +273,7 @@ Report.charts = (() => {
         if (input.checked) state.off.delete(key(name)); else state.off.add(key(name));
         draw();
       });
-      label.append(picture(name), roles[name] === "control" ? `${name} (control)` : words(name));
+      label.append(picture(name), roles[name] === "control" ? `${name} (control)` : id === "corruptions" ? words(name) : name);
       list.append(label);
     }
   }

@@ -4,6 +4,7 @@ numbers of summary.json and cases.csv."""
 import base64
 import json
 
+import numpy as np
 import pytest
 
 from evaluation import compare, report_page
@@ -138,6 +139,16 @@ def test_curves_show_every_metric_of_the_summary(page, summary, metric):
     scale = 1 if metric == "hd95_mm" else 100
     records = [find(summary, "clean"), *(find(summary, "pgd_linf", e) for e in BUDGETS)]
     assert page.js(script) == pytest.approx([scale * r[metric] for r in records])
+
+
+def test_numbers_are_rounded_as_in_report_md(page):
+    rng = np.random.default_rng(0)
+    values = [*(np.arange(1, 401) / 400), *(np.arange(1, 400) / 8), *rng.random(400)]
+    shown = page.js(
+        """return arguments[0].map(v => [Report.text('dice', v), Report.text('hd95_mm', v)])""",
+        list(map(float, values)),
+    )
+    assert shown == [[percent_text(v), number_text(v)] for v in values]
 
 
 def test_labels_have_their_own_dice(page, summary):
