@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel
+from evaluation.comparison.page import comparison_page
 from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready
-from evaluation.report.page.comparison_page import comparison_page
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
