@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
@@ -21,6 +22,10 @@ PAGE = "report.html"
 _NEEDED = (
     *("protocol", "metrics", "attacks", "results", "shifts_left_out"),
     *("notes", "cost", "environment"),
+)
+_OF_A_RECORD = (
+    *("kind", "attack", "norm", "epsilon", "epsilon_text", "severity", "labels"),
+    *("dice", "dice_low", "dice_high", "drop", "drop_low", "drop_high", "iou", "hd95_mm", "nsd"),
 )
 
 
@@ -36,13 +41,21 @@ def write_report_page(folder: str | Path) -> Path:
     from evaluation.report.page.evaluation_page import evaluation_page
 
     found = read_folder(Path(folder))
-    missing = [key for key in _NEEDED if key not in found.summary]
+    _check(found.summary, f"{folder}/summary.json")
+    return write_file(Path(folder) / PAGE, evaluation_page(Path(folder), found.summary, found.rows))
+
+
+def _check(summary: Mapping[str, Any], name: str) -> None:
+    """Refuse what lacks something that the page shows."""
+    missing = [key for key in _NEEDED if key not in summary]
+    results = summary.get("results", [])
+    missing += sorted({f"results.{key}" for r in results for key in _OF_A_RECORD if key not in r})
+    if not any(r.get("kind") == "clean" for r in results):
+        missing.append("results of the clean cases")
     if missing:
         raise UserError(
-            f"{folder}/summary.json lacks {', '.join(missing)}: evaluate it again, with the same "
-            "command"
+            f"{name} lacks {', '.join(missing)}: evaluate it again, with the same command"
         )
-    return write_file(Path(folder) / PAGE, evaluation_page(Path(folder), found.summary, found.rows))
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:

@@ -14,6 +14,7 @@ WITHOUT_TORCH = (
     "evaluation.corruption_table",
     "evaluation.options",
     "evaluation.protocol",
+    "evaluation.report_page",
     "evaluation.robust",
 )
 HEAVY = ("torch", "nnunetv2", "scipy", "matplotlib", "SimpleITK")
