@@ -10,7 +10,7 @@ import pytest
 from evaluation import compare, report_page
 from evaluation.report.cases_table import read_cases
 from evaluation.report.formats import interval_text, number_text, percent_text
-from tests.evaluation.report.page.opened import LATER, Page
+from tests.evaluation.report.page.opened import Page
 from tests.evaluation.report.page.pages import HOSTILE, HOSTILE_FILE, make_out
 
 CASES = ("a", HOSTILE_FILE, "c", HOSTILE)
@@ -241,7 +241,12 @@ def test_dark_and_light_follow_the_system(page):
     def seen(scheme):
         feature = {"name": "prefers-color-scheme", "value": scheme}
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        page.js(LATER)
+        # both the styles and the curves have followed
+        page.wait(
+            f"""return matchMedia('(prefers-color-scheme: {scheme})').matches
+            && getComputedStyle(document.documentElement).getPropertyValue('--ink').trim()
+               === document.getElementById('chart-0').layout.font.color"""
+        )
         ground = page.js("return getComputedStyle(document.body).backgroundColor")
         return ground, page.js("return document.getElementById('chart-0').layout.font.color")
 
