@@ -29,6 +29,8 @@ TEST = [
     "pytest",
     "pytest-timeout",
     "pytorch_wavelets",
+    # report.html in a browser, which is the system's: tests/evaluation/report/page
+    "selenium",
     "setuptools>=77,<81",
     "statsmodels",  # oracle of Holm and of variances in a mixed model
     # tests/habits: what they find changes with the tool's version, so that these are bounded
@@ -59,7 +61,7 @@ setup(
     package_dir={"nnunetv2_lngswr.patches": "patches"},
     package_data={
         "nnunetv2_lngswr": ["py.typed"],
-        "evaluation": ["py.typed", "cards/*.json", "cards/*.jinja"],
+        "evaluation": ["py.typed", "cards/*.json", "cards/*.jinja", "report/page/assets/*"],
     },
     install_requires=[
         "nnunetv2>=2.8,<3",

@@ -43,7 +43,7 @@ Where things are, in the order in which data flows:
     workers         all cases, in one process or several
     run_case        one case through every run: corruptions, attacks, metrics, example
     results_folder  OUT while work goes on: what is finished is not repeated
-    report          cases.csv, summary.json, report.md and the figures
+    report          cases.csv, summary.json, report.md, report.html and the figures
     compare         several OUT folders, with tests (significance)
     card            a checkpoint's OUT folders as a robustness card (cards)
     leaderboard     cards in one table

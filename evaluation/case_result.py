@@ -8,6 +8,9 @@ from typing import Any
 EXAMPLE_ARRAYS = ("image", "perturbation", "reference", "before", "after")
 """Of an example, each (H, W): image and perturbation preprocessed, the others label maps."""
 
+STACK = "stack"
+"""Of an example, beside these: picture_stack.py's array; folders of earlier versions lack it."""
+
 
 @dataclass(kw_only=True)
 class CaseResult:

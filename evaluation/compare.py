@@ -4,7 +4,7 @@ A, B, ... are OUT folders of evaluation.robust on the same cases with the same s
 baseline. A model trained several times (folds, seeds) is given as several folders joined by commas:
 folds add cases, seeds are averaged within a case. Attacks and corruptions that not every folder has
 are left out and named, and worst_linf and worst_l2 are then over the others. OUT gets compare.md,
-compare.csv, compare.json and compare.png.
+compare.csv, compare.json, compare.png and report.html.
 
 This module only wires: comparison/models.py reads (folders.py one of them), paired_rows.py tests,
 outputs.py writes; they are imported when they are needed, so that `--help` answers at once.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from evaluation.groups import Given, Groups
 
 PROG = "python -m evaluation.compare"
+OUTPUTS = ("compare.md", "compare.csv", "compare.json", "compare.png", "report.html")
 
 
 def compare(
@@ -45,7 +46,7 @@ def compare(
     folders
         Per model an OUT folder, or a sequence of them (folds, seeds). The first is the baseline.
     output_folder
-        Gets compare.md, compare.csv, compare.json and compare.png.
+        Gets compare.md, compare.csv, compare.json, compare.png and report.html.
     names
         Of the models; by default those of the trainers or folders.
     seed
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
         folders = [_folders_of(word) for word in arguments.folders]
         compare(folders, output, seed=arguments.seed, groups=arguments.groups)
         print((output / "compare.md").read_text().rstrip())
-        print(f"\nwritten to {output}: compare.md, compare.csv, compare.json, compare.png")
+        print(f"\nwritten to {output}: {', '.join(OUTPUTS)}")
         return 0
 
     return run_main(prog, work, output=output)

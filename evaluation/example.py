@@ -1,4 +1,5 @@
-"""The slice of a case that examples.png may show: before and after its strongest attack."""
+"""What of a case is shown: the slice of examples.png before and after its strongest attack, and the
+pictures of report.html under every budget."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from evaluation.case_result import STACK
 from evaluation.model.case import Case
 from evaluation.model.folder import SegmentationModel
 from evaluation.options import LINF
+from evaluation.picture_stack import Cut, PictureStack
 from evaluation.protocol import EvaluationRun
 
 
@@ -57,6 +60,52 @@ class StrongestAttack:
             self.found = Attacked(run=run, x=x, segmentation=segmentation, dice=dice)
 
 
+class Pictures:
+    """The strongest attack of every norm and budget, in small; the noise control is none.
+
+    Parameters
+    ----------
+    model, case
+        The case preprocessed by the model, with a label.
+    clean
+        The segmentation of the clean case, in the file's geometry.
+    """
+
+    def __init__(self, model: SegmentationModel, case: Case, clean: np.ndarray) -> None:
+        self._model, self._case = model, case
+        image, reference = case.x[0].numpy(), ground_truth_of(model, case)
+        before = on_preprocessed_grid(model, case, clean)
+        self._stack = PictureStack(
+            image,
+            reference,
+            before,
+            cut=Cut.around(reference, before),
+            extent=float(image.max() - image.min()) or 1.0,
+        )
+
+    def consider(
+        self, run: EvaluationRun, x: torch.Tensor, segmentation: np.ndarray, dice: float
+    ) -> None:
+        if run.function == "noise":
+            return
+        # each attack without a budget is shown, since these have none to share
+        key = (run.norm, run.epsilon_text) if run.epsilon_text else ("", run.name)
+        self._stack.consider(
+            key,
+            lambda: (x[0] - self._case.x[0]).numpy(),
+            lambda: on_preprocessed_grid(self._model, self._case, segmentation),
+            dice=dice,
+            attack=run.name,
+            norm=run.norm,
+            epsilon_text=run.epsilon_text,
+        )
+
+    def of_example(self) -> dict[str, Any]:
+        """What they add to an example; nothing where no attack ran."""
+        arrays = self._stack.arrays()
+        return {} if arrays is None else {STACK: arrays, "shown": self._stack.describe()}
+
+
 def build_example(
     model: SegmentationModel,
     case: Case,
@@ -87,10 +136,10 @@ def build_example(
         case_result.EXAMPLE_ARRAYS, (H, W), of the slice of the preprocessed grid where the ground
         truth is largest; the rest JSON-ready.
     """
-    labels = _ground_truth(model, case)
+    labels = ground_truth_of(model, case)
     at = _largest_slice(labels)
     before, after = (
-        _on_preprocessed_grid(model, case, s)[at] for s in (clean, attacked.segmentation)
+        on_preprocessed_grid(model, case, s)[at] for s in (clean, attacked.segmentation)
     )
     image = case.x[0]
     return {
@@ -110,7 +159,7 @@ def build_example(
     }
 
 
-def _ground_truth(model: SegmentationModel, case: Case) -> np.ndarray:
+def ground_truth_of(model: SegmentationModel, case: Case) -> np.ndarray:
     """On the preprocessed grid, ignored voxels as background."""
     assert case.labels is not None
     labels = case.labels.numpy()
@@ -125,7 +174,7 @@ def _largest_slice(labels: np.ndarray) -> int:
     return int(sizes.argmax()) if sizes.any() else len(labels) // 2
 
 
-def _on_preprocessed_grid(
+def on_preprocessed_grid(
     model: SegmentationModel, case: Case, segmentation: np.ndarray
 ) -> np.ndarray:
     """A segmentation in the file's geometry, nearest neighbour: for the picture only."""

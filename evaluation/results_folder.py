@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from evaluation.case_result import EXAMPLE_ARRAYS, CaseResult
+from evaluation.case_result import EXAMPLE_ARRAYS, STACK, CaseResult
 from evaluation.claims import MUTEX, Claim, Claims
 from evaluation.differences import differences
 from evaluation.file_hashes import FileHashes
@@ -29,7 +29,8 @@ from nnunetv2_lngswr.utils.output_folder import output_folder
 
 _SETTINGS = "settings_sha256"
 _BEST_ITERATE = "best_iterate"
-OUTPUTS = ("cases.csv", "summary.json", "report.md", "curves.png", "examples.png")
+_ARRAYS = (*EXAMPLE_ARRAYS, STACK)
+OUTPUTS = ("cases.csv", "summary.json", "report.md", "report.html", "curves.png", "examples.png")
 CARD_JSON, CARD_MD = "robustness_card.json", "robustness_card.md"
 """What `lngswr card` makes of OUT; gone once OUT holds something else."""
 
@@ -226,12 +227,12 @@ class ResultsFolder:
         """
         example = result.example
         if example is not None:
-            arrays = {k: example[k] for k in EXAMPLE_ARRAYS}
+            arrays = {k: example[k] for k in _ARRAYS if k in example}
             arrays[_SETTINGS] = np.array(str(self.settings_sha256))
             write_file(
                 self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays)
             )
-            example = {k: v for k, v in example.items() if k not in EXAMPLE_ARRAYS}
+            example = {k: v for k, v in example.items() if k not in _ARRAYS}
         part = {
             _SETTINGS: self.settings_sha256,
             **inputs,
@@ -267,7 +268,7 @@ class ResultsFolder:
                     f"{path} was made with other settings, by a call that went on beside this one; "
                     "remove it and run the same command again"
                 )
-            return {**part["example"], **{k: arrays[k] for k in EXAMPLE_ARRAYS}}
+            return {**part["example"], **{k: arrays[k] for k in _ARRAYS if k in arrays}}
 
     def begin_report(self, cases: str) -> None:
         """Before cases.csv gets another content: without summary.json, which is written last, OUT

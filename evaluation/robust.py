@@ -5,8 +5,8 @@
     python -m evaluation.robust -m MODEL_FOLDER -i IMAGES -l LABELS -o OUT
 
 Every case goes through every run (clean, attacks at every budget, corruptions at every severity);
-OUT gets cases.csv, summary.json, report.md, curves.png and examples.png. Without -i and -l, each
-fold's validation cases are evaluated by the model that has not seen them.
+OUT gets cases.csv, summary.json, report.md, report.html, curves.png and examples.png. Without -i
+and -l, each fold's validation cases are evaluated by the model that has not seen them.
 
 This module only wires, from folder to report: session.py decides (inputs.py which cases,
 protocol.py which runs), workers.py runs the cases (run_case.py one), results_folder.py keeps what
@@ -27,6 +27,7 @@ from evaluation.conditions import Condition, failures, find_runs, parse_conditio
 from evaluation.options import MOST_WORKERS, Options, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.values import shown
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ def _write_report(
 ) -> dict[str, Any]:
     """From all parts, in the order of the cases; several processes that do it write the same."""
     from evaluation.report import cases_table, examples, figures, markdown, records
+    from evaluation.report.page.evaluation_page import evaluation_page
     from evaluation.report.summary import build_summary
 
     rows = [row for part in parts for row in part["rows"]]
@@ -295,6 +297,7 @@ def _write_report(
         chosen = examples.choose_examples([p["example"] for _, p in shown])
         drawn = [(title, out.load_example(*shown[i])) for title, i in chosen]
         examples.draw_examples(out.path / "examples.png", drawn)
+    write_file(out.path / "report.html", evaluation_page(out.path, summary, rows))
     records.write_summary(out.path / "summary.json", summary)
     out.tidy()
     return summary

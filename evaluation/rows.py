@@ -25,6 +25,12 @@ def run_key(row: Row) -> RunKey:
     return row["kind"], row["attack"], row["norm"], row["epsilon_text"], row["severity"]
 
 
+def part_key(row: Row) -> str:
+    """Of the row's case, the name of its files in OUT/parts."""
+    case, fold = row["case"], row["fold"]
+    return f"{case}.fold{fold.replace('+', '-')}" if fold else case
+
+
 def is_noise(row: Row) -> bool:
     """Whether the row is of the noise control, which is no attack."""
     return row["attack"] in ("noise", "noise_linf", "noise_l2")

@@ -20,7 +20,7 @@ from evaluation.attack_figures import figures_of
 from evaluation.case_result import CaseResult
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.corruptions import apply_corruption
-from evaluation.example import StrongestAttack, build_example
+from evaluation.example import Pictures, StrongestAttack, build_example
 from evaluation.inputs import CaseFiles
 from evaluation.model.case import Case
 from evaluation.model.folder import SegmentationModel
@@ -73,7 +73,8 @@ def run_case(
     )
     evaluated = _EvaluatedCase(model, case, options, surrogate)
     rows = _Rows(model, files, case, options, evaluated.names)
-    result, strongest, clean = CaseResult(), StrongestAttack(runs), None
+    result, strongest = CaseResult(), StrongestAttack(runs)
+    clean, pictures = None, None
     for run in runs:
         started = time.perf_counter()
         x, columns = evaluated.perturb(run)
@@ -84,14 +85,16 @@ def run_case(
         result.seconds[run.title] = time.perf_counter() - started
         result.evaluations[run.title] = columns.get("forwards", 0), columns.get("gradients", 0)
         if run.kind == "clean":
-            clean = segmentation
+            clean, pictures = segmentation, Pictures(model, case, segmentation)
         elif run.kind == "attack":
-            strongest.consider(run, x, segmentation, _mean_dice(scores))
+            assert pictures is not None
+            for shown in (strongest, pictures):
+                shown.consider(run, x, segmentation, _mean_dice(scores))
             if adversarial_folder is not None and run.function != "noise":
                 evaluated.save(run, x, adversarial_folder, result)
         advance(run.cost)
     result.rows = with_worst(result.rows)
-    result.example = _example(evaluated, strongest, clean)
+    result.example = _example(evaluated, strongest, pictures, clean)
     return result
 
 
@@ -289,12 +292,15 @@ class _Rows:
 
 
 def _example(
-    evaluated: _EvaluatedCase, strongest: StrongestAttack, clean: np.ndarray | None
+    evaluated: _EvaluatedCase,
+    strongest: StrongestAttack,
+    pictures: Pictures | None,
+    clean: np.ndarray | None,
 ) -> dict[str, Any] | None:
     if strongest.found is None:
         return None
-    assert clean is not None
-    return build_example(
+    assert clean is not None and pictures is not None
+    example = build_example(
         evaluated.model,
         evaluated.case,
         strongest.found,
@@ -302,6 +308,7 @@ def _example(
         clean_dice=_mean_dice(evaluated.score(clean)),
         names=evaluated.names,
     )
+    return example | pictures.of_example()
 
 
 def _mean_dice(scores: Scores) -> float:

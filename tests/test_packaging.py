@@ -80,6 +80,11 @@ def test_the_wheel_holds_every_module_and_the_shim(members):
     assert "nnunetv2_lngswr/patches/nnUNetTrainerLNGSWR.py" in members
 
 
+def test_the_wheel_holds_what_pages_are_made_of(members):
+    assets = [p for p in (ROOT / "evaluation/report/page/assets").iterdir() if p.is_file()]
+    assert len(assets) > 10 and {str(p.relative_to(ROOT)) for p in assets} <= members
+
+
 def test_both_packages_say_that_they_are_typed(members):
     assert {"nnunetv2_lngswr/py.typed", "evaluation/py.typed"} <= members
 

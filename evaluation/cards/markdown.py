@@ -20,7 +20,8 @@ from evaluation.cards.reading import (
 )
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.formats import number_text, percent_text
-from evaluation.report.markdown import INTERVALS, UNITS
+from evaluation.report.intervals import OVER_CASES
+from evaluation.report.markdown import UNITS
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
 _TAGS = ["nnunet", "medical-imaging", "image-segmentation", "robustness"]
@@ -123,7 +124,7 @@ def _headline(card: Card) -> str:
         said += f" At {at} nothing is claimed."
     count = len(card["evaluations"])
     known = f"Best known from {count} evaluation{'s' if count > 1 else ''}"
-    return f"{said} {known}: **{interval(best_known_of(entry))}**.\n\n{INTERVALS}"
+    return f"{said} {known}: **{interval(best_known_of(entry))}**.\n\n{OVER_CASES}"
 
 
 def _worst(card: Card) -> str:

@@ -12,7 +12,8 @@ import jinja2
 from evaluation.cards.ranking import NamedCard, Ranking
 from evaluation.cards.reading import best_known_of, claimed_of, doubts_text, interval
 from evaluation.report.formats import csv_text
-from evaluation.report.markdown import INTERVALS, UNITS
+from evaluation.report.intervals import OVER_CASES
+from evaluation.report.markdown import UNITS
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
 TEMPLATE = "leaderboard.html.jinja"
@@ -162,7 +163,7 @@ def _protocol(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
     return (
         f"{dataset}, {card['data']['cases']} cases. Suite: {suite}. Budgets in "
         f"{UNITS[protocol['epsilon_unit']]}, seed {protocol['seed']}. "
-        f"Ordered by {_order(ranking)}. {INTERVALS}"
+        f"Ordered by {_order(ranking)}. {OVER_CASES}"
     )
 
 

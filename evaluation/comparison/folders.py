@@ -16,7 +16,7 @@ from typing import Any
 from evaluation.comparison.replicates import Replicate
 from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
-from evaluation.rows import Row, RunKey, run_key
+from evaluation.rows import Row, RunKey, part_key, run_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
@@ -187,8 +187,7 @@ def _named(run: RunKey, case: str, label: str) -> str:
 def _parts(folder: Path, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """{case: its part}; of a folder that was copied without its parts, nothing."""
     found = {}
-    for case, fold in dict.fromkeys((r["case"], r["fold"]) for r in rows):
-        key = f"{case}.fold{fold.replace('+', '-')}" if fold else case
+    for case, key in dict.fromkeys((r["case"], part_key(r)) for r in rows):
         part = folder / "parts" / f"{key}.json"
         if part.is_file():
             found[case] = read_json(part)

@@ -1,4 +1,4 @@
-"""What a comparison writes: compare.csv, compare.json, compare.md and compare.png."""
+"""What a comparison writes: compare.csv, compare.json, compare.md, compare.png and report.html."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.comparison.again_lines import few_groups_lines, run_title, trained_again_lines
 from evaluation.comparison.folders import ComparedModel
+from evaluation.comparison.page import comparison_page
 from evaluation.comparison.paired_rows import RUN, TESTED, columns_of
 from evaluation.groups import Groups
 from evaluation.report.figures import draw_comparison
@@ -28,7 +29,7 @@ def write_comparison(
     notes: Sequence[str],
     groups: Groups | None = None,
 ) -> None:
-    """Write all four files.
+    """Write all five files.
 
     Parameters
     ----------
@@ -56,6 +57,7 @@ def write_comparison(
         "compare.csv": csv_text(columns_of(records), records),
         "compare.json": json.dumps(content, indent=1),
         "compare.md": _markdown(models, records, notes, groups),
+        "report.html": comparison_page(models, records, notes, groups),
     }
     over = "cases" if groups is None else "groups of cases"
     draw_comparison(folder / "compare.png", [m.name for m in models], records, over=over)

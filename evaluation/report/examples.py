@@ -42,7 +42,7 @@ def choose_examples(examples: Sequence[Example]) -> list[tuple[str, int]]:
 
     Ties go to the larger drop; an undefined Dice comes last.
     """
-    ranked = sorted(range(len(examples)), key=lambda i: _rank(examples[i]))
+    ranked = sorted(range(len(examples)), key=lambda i: rank_of(examples[i]))
     if len(ranked) == 1:
         return [("the only case", ranked[0])]
     return [("worst case", ranked[0]), ("median case", ranked[len(ranked) // 2])]
@@ -107,7 +107,8 @@ def _place(
     return figure, rows
 
 
-def _rank(example: Example) -> tuple[float, float]:
+def rank_of(example: Example) -> tuple[float, float]:
+    """Low for a case that was hit hard: its Dice under attack, then the drop."""
     before, after = example["dice_before"], example["dice_after"]
     return math.inf if math.isnan(after) else after, 0.0 if math.isnan(before) else -before
 

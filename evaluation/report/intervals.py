@@ -7,7 +7,7 @@ from typing import Any
 
 FEW_GROUPS = 8
 """Of fewer, percentiles of draws cover less than 93% (benchmarks/interval_coverage.py)."""
-_OVER_CASES = (
+OVER_CASES = (
     "Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as "
     "independent]."
 )
@@ -18,9 +18,14 @@ def intervals_said(summary: Mapping[str, Any]) -> str:
     """What stands in brackets, in the words of a report."""
     groups = summary.get("groups")
     if not groups:
-        return _OVER_CASES
+        return OVER_CASES
     few = few_groups_said(groups["count"])
     return f"{_OVER_GROUPS} {few}".rstrip()
+
+
+def over(summary: Mapping[str, Any]) -> str:
+    """What intervals are over, in two words or so."""
+    return "groups of cases" if summary.get("groups") else "cases"
 
 
 def of_groups(summary: Mapping[str, Any]) -> str:

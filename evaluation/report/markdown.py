@@ -18,7 +18,7 @@ from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
 from evaluation.report.intervals import intervals_said, of_groups
-from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
+from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, headline
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among
 from nnunetv2_lngswr.utils.files import write_file
@@ -97,12 +97,9 @@ def _title(summary: Summary) -> str:
 
 
 def _worst_sentence(summary: Summary) -> str:
-    """The budget in the middle, of Linf where it was run."""
-    worst = _find(summary, "worst")
-    worst = [r for r in worst if r["norm"] == "linf"] or worst
-    if not worst:
+    r = headline(summary["results"])
+    if r is None:
         return ""
-    r = worst[len(worst) // 2]
     return (
         f" Under the worst of all {NORM_TITLES[r['norm']]} attacks at epsilon {r['epsilon_text']} "
         f"of {_unit(summary)}: **{interval_text(r)}**."

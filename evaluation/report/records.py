@@ -126,6 +126,13 @@ def mean_groups(corruptions: Sequence[RunKey]) -> Iterator[tuple[RunKey, list[Ru
         yield (CORRUPTIONS_MEAN, "all shifts", "", "", None), list(corruptions)
 
 
+def headline(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The worst case that is named first: of the budget in the middle, of Linf where it was run."""
+    worst = [r for r in results if r["kind"] == "worst"]
+    worst = [r for r in worst if r["norm"] == "linf"] or worst
+    return worst[len(worst) // 2] if worst else None
+
+
 def attack_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """How each attack was run, the same at every budget.
 

@@ -1,4 +1,4 @@
-"""`lngswr evaluate`, `compare`, `card`, `leaderboard`: commands of modules of `evaluation`.
+"""`lngswr evaluate`, `compare`, `report`, `card`, `leaderboard`: commands of `evaluation`.
 
 These read their own options and answer their own `--help`; here they are listed for ours only.
 """
@@ -40,12 +40,21 @@ def _leaderboard(argv: list[str]) -> int:
     return main(argv, prog="lngswr leaderboard")
 
 
+def _report(argv: list[str]) -> int:
+    from evaluation.report_page import main
+
+    return main(argv, prog="lngswr report")
+
+
 COMMANDS = {
     "evaluate": PassedOn(
         "robustness of a model folder: attacks and corruptions (lngswr evaluate --help)", _evaluate
     ),
     "compare": PassedOn(
         "several evaluations in one table, paired by case (lngswr compare --help)", _compare
+    ),
+    "report": PassedOn(
+        "report.html of a finished evaluation, made anew (lngswr report --help)", _report
     ),
     "card": PassedOn(
         "a robustness card of a model from its evaluations (lngswr card --help)", _card

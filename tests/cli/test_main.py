@@ -136,7 +136,12 @@ def test_a_bug_shows_its_traceback(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "module"), [("evaluate", "evaluation.robust"), ("compare", "evaluation.compare")]
+    ("command", "module"),
+    [
+        ("evaluate", "evaluation.robust"),
+        ("compare", "evaluation.compare"),
+        ("report", "evaluation.report_page"),
+    ],
 )
 def test_evaluate_and_compare_pass_everything_through(monkeypatch, capsys, command, module):
     there = importlib.import_module(module)

@@ -79,6 +79,7 @@ def test_every_file_is_there_and_none_besides(finished):
         "curves.png",
         "examples.png",
         "parts",
+        "report.html",
         "report.md",
         "settings.json",
         "summary.json",

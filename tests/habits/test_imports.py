@@ -15,6 +15,7 @@ WITHOUT_TORCH = (
     "evaluation.corruption_table",
     "evaluation.options",
     "evaluation.protocol",
+    "evaluation.report_page",
     "evaluation.robust",
     "evaluation.score",
 )

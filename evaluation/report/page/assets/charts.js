@@ -1,0 +1,294 @@
+// The curves: lines over the budgets, bars per corruption, and a table of numbers below each.
+"use strict";
+const Report = { data: JSON.parse(document.getElementById("data").textContent) };
+
+Report.METRICS = {
+  dice: { title: "Dice", percent: true },
+  iou: { title: "IoU", percent: true },
+  hd95_mm: { title: "HD95", percent: false },
+  nsd: { title: "NSD", percent: true },
+};
+
+// as Python has it, so that the page says what report.md says: a half goes to the even digit
+Report.rounded = (value, digits) => {
+  const exact = value.toFixed(60); // all digits that a number of this size has
+  const end = exact.indexOf(".") + 1 + digits;
+  const even = /[02468]\.?$/.test(exact.slice(0, end));
+  return even && /^50*$/.test(exact.slice(end)) ? exact.slice(0, end) : value.toFixed(digits);
+};
+
+// as report.md: percent with one decimal, HD95 with three digits
+Report.text = (metric, value) => {
+  if (value === null || value === undefined) return "undefined";
+  if (Report.METRICS[metric].percent) return Report.rounded(100 * value, 1);
+  const digits = value > 0 ? 2 - Math.floor(Math.log10(value)) : 0;
+  return String(Number(digits >= 0 ? Report.rounded(value, digits) : value.toPrecision(3)));
+};
+
+Report.words = (name) => name.replaceAll("_", " ");
+
+Report.element = (tag, text, attributes = {}) => {
+  const made = document.createElement(tag);
+  if (text !== undefined && text !== null) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+};
+
+Report.choice = (type, name, value, title, checked, changed) => {
+  const label = Report.element("label");
+  const input = Report.element("input", null, { type, name, value });
+  input.checked = checked;
+  input.addEventListener("change", () => changed(input));
+  label.append(input, title);
+  return label;
+};
+
+Report.option = (select, value, title) => select.append(Report.element("option", title, { value }));
+
+Report.charts = (() => {
+  const { data, element, text, words, METRICS } = Report;
+  // Okabe and Ito's, told apart with any colour vision; on dark ground the dark ones are lighter
+  const LIGHT = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07A00", "#2F93C9", "#8A7D00", "#7F3C8D", "#8C564B"];
+  const DARK = ["#56A8E0", "#FF8A4C", "#2FC79A", "#E29CC4", "#F0B431", "#8FD0F5", "#D9CC3C", "#C08BD0", "#C49A8F"];
+  const SEVERITIES = {
+    light: ["#C6DBEF", "#9ECAE1", "#6BAED6", "#3182BD", "#08519C"],
+    dark: ["#E3F0FB", "#A9D0F0", "#6FAEE0", "#3F86C4", "#2A5F96"],
+  };
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon"];
+  const DASHES = ["solid", "dash", "dashdot", "dot", "longdash"];
+  const state = { metric: "dice", label: "mean", off: new Set(), printing: false };
+  const names = [...new Set(data.panels.filter((p) => p.kind === "lines").flatMap((p) => p.series.map((s) => s.name)))];
+  const categories = [...new Set(data.panels.filter((p) => p.switch === "corruptions").flatMap((p) => p.x))];
+  const roles = Object.fromEntries(data.panels.flatMap((p) => p.series.map((s) => [s.name, s.role])));
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const isDark = () => dark.matches && !state.printing;
+
+  function style(name) {
+    if (roles[name] === "worst") return { colour: colour("--ink"), symbol: "circle", dash: "solid", width: 4, size: 1 };
+    const i = names.indexOf(name);
+    const own = { symbol: SYMBOLS[i % SYMBOLS.length], dash: DASHES[i % DASHES.length], width: 2, size: 8 };
+    if (roles[name] === "control") return { ...own, colour: colour("--control") };
+    return { ...own, colour: (isDark() ? DARK : LIGHT)[i % LIGHT.length] };
+  }
+
+  // what a series shows of the metric and label: values, ends of the interval
+  function shown(series) {
+    if (state.metric !== "dice") return { values: series.values[state.metric], low: null, high: null };
+    if (state.label !== "mean" && series.labels[state.label]) return series.labels[state.label];
+    return { values: series.values.dice, low: series.low, high: series.high };
+  }
+
+  const scaled = (value) =>
+    value === null || value === undefined ? null : METRICS[state.metric].percent ? 100 * value : value;
+
+  function withInterval(of, i) {
+    const said = text(state.metric, of.values[i]);
+    if (!of.low || of.low[i] === null || of.values[i] === null) return said;
+    return `${said} [${text(state.metric, of.low[i])}, ${text(state.metric, of.high[i])}]`;
+  }
+
+  // Plotly reads tags in what it draws
+  const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+  const shownName = (panel, name) => (panel.switch === "corruptions" ? words(name) : name);
+
+  function lines(panel) {
+    const traces = [];
+    const drawn = panel.series.filter((s) => !state.off.has(s.name));
+    for (const series of drawn) {
+      const of = shown(series);
+      const there = of.values.map((v, i) => i).filter((i) => of.values[i] !== null);
+      const look = style(series.name);
+      // the worst of all lies on the lowest attack, whose band is then its own
+      const covered = series.role === "worst" && drawn.some((s) => s.role === "attack");
+      if (of.low && there.length > 1 && !covered) {
+        const ends = [...there.map((i) => of.high[i]), ...there.toReversed().map((i) => of.low[i])];
+        traces.push({
+          x: [...there, ...there.toReversed()], y: ends.map(scaled), fill: "toself", mode: "lines",
+          fillcolor: look.colour, opacity: 0.13, line: { width: 0 }, hoverinfo: "skip", showlegend: false,
+        });
+      }
+      traces.push({
+        x: there, y: there.map((i) => scaled(of.values[i])), name: plain(series.name), mode: "lines+markers",
+        line: { color: look.colour, width: look.width, dash: look.dash },
+        marker: { color: look.colour, symbol: look.symbol, size: look.size },
+        customdata: there.map((i) => withInterval(of, i)),
+        hovertemplate: "%{customdata}",
+      });
+    }
+    // widest last, so that it does not hide what it is the lowest of
+    return traces.sort((a, b) => (b.line.width > 3) - (a.line.width > 3));
+  }
+
+  function bars(panel) {
+    const at = panel.x.map((_, i) => i).filter((i) => panel.switch !== "corruptions" || !state.off.has(`x:${panel.x[i]}`));
+    const series = panel.series.filter((s) => s.role !== "model" || !state.off.has(s.name));
+    const palette = SEVERITIES[isDark() ? "dark" : "light"];
+    return series.map((s, n) => {
+      const of = shown(s);
+      const error = of.low && {
+        type: "data", symmetric: false, color: colour("--ink"), thickness: 1, width: 0,
+        array: at.map((i) => scaled(of.high[i]) - scaled(of.values[i])),
+        arrayminus: at.map((i) => scaled(of.values[i]) - scaled(of.low[i])),
+      };
+      const fill = s.role === "severity" ? palette[n % palette.length] : s.role === "model" ? style(s.name).colour : colour("--clean");
+      return {
+        type: "bar", x: at.map((i) => plain(shownName(panel, panel.x[i]))), y: at.map((i) => scaled(of.values[i])),
+        name: plain(s.name), marker: { color: fill }, ...(error ? { error_y: error } : {}),
+        customdata: at.map((i) => withInterval(of, i)), hovertemplate: "%{x}: %{customdata}",
+      };
+    });
+  }
+
+  function layout(panel, width) {
+    const metric = METRICS[state.metric];
+    const unit = metric.percent ? "%" : data.surface_unit;
+    const drawn = {
+      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--ink") },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width, height: 360,
+      margin: { l: 56, r: 12, t: 8, b: 46 }, showlegend: panel.kind === "bars" && panel.series.length > 1,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
+      hovermode: panel.kind === "lines" ? "x unified" : "closest",
+      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
+      bargap: 0.2, bargroupgap: 0.05,
+      yaxis: {
+        title: { text: `${metric.title} (${unit})` }, gridcolor: colour("--grid"), zerolinecolor: colour("--line"),
+        ...(metric.percent ? { range: [0, 102] } : { rangemode: "tozero" }), fixedrange: true,
+      },
+      xaxis: { title: { text: panel.x_title }, fixedrange: true, automargin: true, gridcolor: "rgba(0,0,0,0)", linecolor: colour("--line") },
+    };
+    if (panel.kind === "lines") {
+      Object.assign(drawn.xaxis, {
+        tickvals: panel.x.map((_, i) => i), ticktext: panel.x.map(plain), range: [-0.15, panel.x.length - 0.85], zeroline: false,
+      });
+    } else {
+      // few bars are no blocks
+      const n = panel.x.length;
+      const edge = 0.5 + Math.max(0, (4 - n) / 2);
+      if (n < 4) drawn.xaxis.range = [-edge, n - 1 + edge];
+    }
+    if (panel.clean) {
+      const value = state.metric === "dice" && state.label in panel.clean.labels ? panel.clean.labels[state.label] : panel.clean.values[state.metric];
+      if (value !== null) {
+        const y = scaled(value);
+        drawn.shapes = [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: colour("--ink"), width: 1, dash: "dash" } }];
+        drawn.annotations = [{ text: `clean ${text(state.metric, value)}`, xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", showarrow: false, font: { size: 12 } }];
+      }
+    }
+    return drawn;
+  }
+
+  function numbers(panel, place) {
+    const table = element("table");
+    table.append(element("caption", `${panel.title}: ${METRICS[state.metric].title}`));
+    const head = element("tr");
+    head.append(element("th", panel.x_title || ""), ...panel.x.map((x) => element("th", shownName(panel, x), { scope: "col" })));
+    table.createTHead().append(head);
+    const body = table.createTBody();
+    for (const series of panel.series) {
+      const of = shown(series);
+      const row = element("tr");
+      row.append(element("th", series.name, { scope: "row" }));
+      row.append(...panel.x.map((_, i) => element("td", of.values[i] === null ? "" : withInterval(of, i))));
+      body.append(row);
+    }
+    place.replaceChildren(table);
+  }
+
+  const places = data.panels.map((panel, i) => {
+    const wide = panel.x.length * panel.series.length > 24 || data.panels.length === 1;
+    const place = element("div", null, { class: wide ? "panel" : "panel half" });
+    place.append(element("h3", panel.title));
+    const chart = element("div", null, {
+      class: "chart", id: `chart-${i}`, role: "img", "aria-label": `${panel.title}; its numbers are in the table below it`,
+    });
+    const details = element("details");
+    const table = element("div", null, { class: "scroll", id: `numbers-${i}` });
+    details.append(element("summary", "Numbers of this figure"), table);
+    place.append(chart, details);
+    document.getElementById("charts").append(place);
+    return { chart, table, place };
+  });
+
+  function draw() {
+    data.panels.forEach((panel, i) => {
+      const { chart, table } = places[i];
+      const traces = panel.kind === "lines" ? lines(panel) : bars(panel);
+      const width = state.printing ? 660 : Math.max(chart.clientWidth, 240);
+      Plotly.react(chart, traces, layout(panel, width), { displayModeBar: false });
+      numbers(panel, table);
+    });
+    document.querySelectorAll("#series svg").forEach((svg) => svg.replaceWith(swatch(svg.dataset.name)));
+  }
+
+  // a piece of the line, as a legend has it
+  function swatch(name) {
+    const look = style(name);
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("class", "swatch");
+    svg.setAttribute("aria-hidden", "true");
+    svg.dataset.name = name;
+    const line = document.createElementNS(svg.namespaceURI, "line");
+    const dash = { solid: "", dash: "7 4", dashdot: "7 3 2 3", dot: "2 3", longdash: "11 4" }[look.dash];
+    const drawn = { x1: 0, x2: 26, y1: 6, y2: 6, stroke: look.colour, "stroke-width": look.width, "stroke-dasharray": dash };
+    for (const [key, value] of Object.entries(drawn)) line.setAttribute(key, value);
+    svg.append(line);
+    return svg;
+  }
+
+  function controls() {
+    const metrics = document.getElementById("metrics");
+    for (const [key, { title }] of Object.entries(METRICS)) {
+      metrics.append(Report.choice("radio", "metric", key, title, key === state.metric, () => { state.metric = key; draw(); }));
+    }
+    const select = document.getElementById("curve-label");
+    if (select) {
+      const labels = Object.keys(data.panels[0]?.series[0]?.labels ?? {});
+      const title = Object.fromEntries(data.table.labels);
+      Report.option(select, "mean", "foreground mean");
+      labels.forEach((key) => Report.option(select, key, `${title[key] ?? key} (Dice)`));
+      select.parentElement.hidden = !labels.length;
+      select.addEventListener("change", () => {
+        state.label = select.value;
+        if (state.label !== "mean") {
+          state.metric = "dice";
+          metrics.querySelector("input[value=dice]").checked = true;
+        }
+        draw();
+      });
+    }
+    switches("series", names, (name) => name, (name) => swatch(name));
+    switches("corruptions", categories, (name) => `x:${name}`, () => "");
+    document.getElementById("curve-controls").hidden = false;
+  }
+
+  function switches(id, of, key, picture) {
+    const place = document.getElementById(id);
+    place.hidden = !of.length;
+    const list = place.querySelector(".choices");
+    for (const name of of) {
+      const label = Report.choice("checkbox", id, name, "", true, (input) => {
+        if (input.checked) state.off.delete(key(name)); else state.off.add(key(name));
+        draw();
+      });
+      label.append(picture(name), roles[name] === "control" ? `${name} (control)` : id === "corruptions" ? words(name) : name);
+      list.append(label);
+    }
+  }
+
+  function start() {
+    if (!data.panels.length) {
+      document.getElementById("charts").replaceWith(element("p", "Nothing was run but the clean cases.", { class: "nothing" }));
+      return;
+    }
+    controls();
+    draw();
+    let waiting;
+    window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 150); });
+    dark.addEventListener("change", draw);
+  }
+
+  return { start, draw, print: (on) => { state.printing = on; if (data.panels.length) draw(); } };
+})();

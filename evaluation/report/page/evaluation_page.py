@@ -1,0 +1,95 @@
+"""The page of one evaluation, from what OUT holds: summary.json, the rows of cases.csv, parts/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.metrics import EMPTY_MASK_RULE
+from evaluation.report import markdown
+from evaluation.report.formats import json_ready
+from evaluation.report.intervals import intervals_said, over
+from evaluation.report.page import verdict
+from evaluation.report.page.cases import case_table
+from evaluation.report.page.charts import NORMS, evaluation_panels
+from evaluation.report.page.pictures import read_pictures
+from evaluation.report.page.render import page_text
+from evaluation.rows import Row
+
+Summary = Mapping[str, Any]
+
+
+def evaluation_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> str:
+    """The content of report.html in an OUT folder.
+
+    Parameters
+    ----------
+    folder
+        OUT; pictures are read from its parts.
+    summary
+        As summary.json.
+    rows
+        As cases.csv.
+    """
+    summary = json_ready(summary)
+    name = summary["model"]["trainer"]
+    data = {
+        "kind": "evaluation",
+        "panels": evaluation_panels(summary["results"]),
+        "table": case_table({name: rows}),
+        "pictures": read_pictures([folder], rows),
+        **shared_data(summary),
+    }
+    return page_text(_content(summary, data), data)
+
+
+def shared_data(summary: Summary) -> dict[str, Any]:
+    """What the scripts need to know of units."""
+    metrics = summary.get("metrics") or {}
+    return {
+        "surface_unit": metrics.get("surface_unit", "mm"),
+        "nsd_tolerance": metrics.get("nsd_tolerance"),
+    }
+
+
+def shared_content(data: Mapping[str, Any], intervals: str, over: str) -> dict[str, Any]:
+    """What the template says of either kind of page, and what its intervals are over."""
+    pictures = {p["case"] for p in data["pictures"]}
+    return {
+        "kind": data["kind"],
+        "panels": data["panels"],
+        "cases": len(data["table"]["cases"]),
+        "pictures": len(pictures),
+        "labels": data["table"]["labels"],
+        "all_labels": data["table"]["all_labels"],
+        "surface_unit": data["surface_unit"],
+        "nsd_tolerance": data["nsd_tolerance"],
+        "intervals": intervals,
+        "over": over,
+        "empty_mask_rule": EMPTY_MASK_RULE,
+    }
+
+
+def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
+    model, results = summary["model"], summary["results"]
+    return {
+        **shared_content(data, intervals_said(summary), over(summary)),
+        "title": f"Robustness of {model['trainer']} on {model['dataset']}",
+        "model": model,
+        "verdict": verdict.verdict(summary),
+        "worst_corruption": verdict.worst_corruption(results),
+        "checks": verdict.checks(summary),
+        "not_tried": verdict.not_tried(results, summary, summary["shifts_left_out"]),
+        "suite": summary.get("suite"),
+        "quote": markdown.QUOTE,
+        "quotes": [r for r in results if r["kind"] == "worst"],
+        "norms": NORMS,
+        "attacked": markdown.ATTACKED,
+        "protocol": summary["protocol"],
+        "notes": summary["notes"],
+        "environment": summary["environment"],
+        "seed": summary["options"]["seed"],
+        "attacks": summary["attacks"],
+        "cost": summary["cost"],
+    }

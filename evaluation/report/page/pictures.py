@@ -1,0 +1,111 @@
+"""The pictures of report.html: small stacks of planes (picture_stack.py), within a budget of bytes.
+
+They are read from OUT/parts. A case whose part is not there, or was made by other settings, has
+none; parts of earlier versions have one slice and one attack.
+"""
+
+from __future__ import annotations
+
+import base64
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.case_result import EXAMPLE_ARRAYS, STACK
+from evaluation.picture_stack import stack_of_example
+from evaluation.report.examples import rank_of
+from evaluation.rows import Row, part_key
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
+
+MOST_BYTES = 2_600_000
+"""Of all pictures in a page, base64; with it 40 cases stay below 5 MB."""
+
+Picture = dict[str, Any]
+
+
+def read_pictures(
+    folders: Sequence[Path], rows: Iterable[Row], *, model: int = 0, most: int = MOST_BYTES
+) -> list[Picture]:
+    """Pictures of as many cases as fit, evenly from the one hit hardest to the one hit least.
+
+    Parameters
+    ----------
+    folders
+        OUT folders of one model.
+    rows
+        Of cases.csv: which cases there are.
+    model
+        Its number in the page.
+    most
+        Bytes at most.
+    """
+    pictures: dict[str, Picture] = {}
+    for case, key in dict.fromkeys((r["case"], part_key(r)) for r in rows):
+        for folder in folders:
+            found = _read(folder / "parts", key)
+            if found is not None and case not in pictures:
+                pictures[case] = {"case": case, "model": model, **found}
+    ranked = sorted(pictures.values(), key=lambda p: (p["rank"], p["case"]))
+    chosen, size = [], 0
+    for i in _evenly(len(ranked)):
+        size += len(ranked[i]["data"])
+        if chosen and size > most:
+            break
+        chosen.append(ranked[i])
+    kept = sorted(chosen, key=lambda p: (p["rank"], p["case"]))
+    return [{k: v for k, v in p.items() if k != "rank"} for p in kept]
+
+
+def _read(parts: Path, key: str) -> Picture | None:
+    try:
+        part = read_json(parts / f"{key}.json")
+        with np.load(parts / f"{key}.npz") as file:
+            arrays = {k: file[k] for k in file.files}
+    except (OSError, UserError, ValueError, zipfile.BadZipFile):
+        return None
+    example, settings = part.get("example"), part.get("settings_sha256")
+    if not example or str(arrays.get("settings_sha256", settings)) != str(settings):
+        return None
+    if STACK in arrays and "shown" in example:
+        stack, shown = arrays[STACK], example["shown"]
+    elif all(k in arrays for k in EXAMPLE_ARRAYS):
+        stack, shown = stack_of_example(example | arrays)
+    else:
+        return None
+    return encoded(stack, shown, example)
+
+
+def encoded(stack: np.ndarray, shown: Mapping[str, Any], example: Mapping[str, Any]) -> Picture:
+    """One case as JSON: its planes compressed, in base64.
+
+    Parameters
+    ----------
+    stack, shown
+        As `PictureStack.arrays` and `PictureStack.describe` give them.
+    example
+        Names of labels, and the Dice that cases are ranked by.
+    """
+    planes = np.ascontiguousarray(stack, np.uint8)
+    return {
+        **shown,
+        "shape": list(planes.shape[1:]),
+        "names": [example["names"].get(str(v), f"label {v}") for v in shown["values"]],
+        "data": base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode(),
+        "rank": rank_of(example),
+    }
+
+
+def _evenly(count: int) -> list[int]:
+    """0 .. count - 1, so that every beginning of it is spread: both ends, the middle, quarters."""
+    order: dict[int, None] = {}
+    pieces = 1
+    while len(order) < count:
+        for i in range(pieces + 1):
+            order[round(i * (count - 1) / pieces)] = None
+        pieces *= 2
+    return list(order)
