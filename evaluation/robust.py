@@ -110,7 +110,7 @@ def evaluate(
     given = Options(**with_new_names(options))
     session = _prepare(model_folder, places, given, num_parts, part_id)
     out = ResultsFolder(output_folder, session.settings_sha256)
-    summary = _run_what_is_left(session, out, workers, overwrite, progress)
+    summary = run_what_is_left(session, out, workers, overwrite, progress)
     return Evaluation(folder=out.path, finished=bool(summary), summary=summary)
 
 
@@ -214,7 +214,7 @@ def _prepare(
     return prepare(inputs, options, num_parts=num_parts, part_id=part_id)
 
 
-def _run_what_is_left(
+def run_what_is_left(
     session: Session, out: ResultsFolder, workers: int | None, overwrite: bool, progress: bool
 ) -> dict[str, Any]:
     """The cases of this part that OUT does not hold, and once all are done the report.
@@ -247,7 +247,7 @@ def _refuse_changed(session: Session, out: ResultsFolder) -> None:
     for files in session.share:
         if not out.finished(files):
             raise UserError(
-                f"case {files.identifier}: {files.images[0]} or another of its files has changed "
+                f"case {files.identifier}: {files.place} or another of its files has changed "
                 "while it was evaluated; run the same command again"
             )
 

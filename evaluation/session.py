@@ -11,15 +11,17 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import protocol
+from evaluation.corruption_table import is_mr
 from evaluation.file_hashes import ModelFiles
 from evaluation.inputs import (
     CaseFiles,
+    CaseSource,
     choose,
     from_cross_validation,
     from_folders,
@@ -34,13 +36,14 @@ from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from evaluation.model.folder import SegmentationModel
+    from evaluation.model.interface import EvaluatedModel
 
 SETTINGS_VERSION = 1
 BEST_ITERATE, BEST_ITERATE_BEFORE = "dice", "loss"
 """By what attacks choose the iterate that they return, now and when settings did not say so."""
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
-_NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-_OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "graph_memory", "trust_checkpoint")
+NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
+OPTIONS_NOT_IN_SETTINGS = ("device", "folds", "surrogate", "graph_memory", "trust_checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +83,19 @@ class Inputs:
 class Session:
     """Everything that is decided before the first case."""
 
-    inputs: Inputs
+    inputs: Inputs | None
+    """None: a network and cases that were given in memory (network.py)."""
     options: Options
-    model: SegmentationModel
+    model: EvaluatedModel
     """The folds that evaluate the current case; one fold at a time when validating, see
     `switch_to`."""
-    surrogate: SegmentationModel | None
+    surrogate: EvaluatedModel | None
     """What `transfer` attacks, of the same folds."""
-    cases: list[CaseFiles]
+    two_dimensional: bool
+    """Whether the model sees slices."""
+    cases: Sequence[CaseSource]
     """All of the evaluation, in the order of the report."""
-    share: list[CaseFiles]
+    share: Sequence[CaseSource]
     """Those of this call."""
     planned: PlannedRuns
     settings: dict[str, Any]
@@ -98,19 +104,25 @@ class Session:
     """What model and surrogate are read from."""
 
     @property
+    def validating(self) -> bool:
+        """Whether each fold's validation cases are evaluated."""
+        return self.inputs is not None and self.inputs.validating
+
+    @property
     def settings_sha256(self) -> str:
         """Of the settings and of all files of the model: what every part carries."""
         files = sorted(self.model_files.sha256.values())
         text = json.dumps({"settings": self.settings, "files": files}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def switch_to(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
+    def switch_to(self, files: CaseSource) -> tuple[EvaluatedModel, EvaluatedModel | None]:
         """Make `model` and `surrogate` those that may evaluate these files, and return them.
 
         Where these files need other folds, those before are freed first, if the caller keeps none:
         one fold is in memory at a time.
         """
-        if files.folds is not None and tuple(self.model.folds) != files.folds:
+        if files.folds is not None and tuple(self.model.describe()["folds"]) != files.folds:
+            assert self.inputs is not None
             options, surrogate = self.options, self.options.surrogate
             del self.model
             self.surrogate = None
@@ -120,12 +132,12 @@ class Session:
                 self.surrogate = _load(Path(surrogate), options, files.folds, self.model_files)
         return self.model, self.surrogate
 
-    def check_files(self, cases: Sequence[CaseFiles], *, progress: bool) -> None:
+    def check_files(self, cases: Sequence[CaseSource], *, progress: bool) -> None:
         """Read every file once: a bad one is better named now than after a night."""
         for files in progress_bar(
             cases, desc="checking files", unit="case", disable=not progress, leave=False
         ):
-            self.model.read(files.images, files.label, files.previous_stage)
+            files.check(self.model)
 
 
 def prepare(
@@ -168,6 +180,7 @@ def prepare(
         options,
         ct=all(s == "CTNormalization" for s in schemes),
         two_dimensional=len(model.patch_size) == 2,
+        mr=is_mr(_channel_names(model.dataset_json)),
         regions=model.label_space.regions,
         has_encoder=all(hasattr(n, "encoder") for n in model.networks),
     )
@@ -181,12 +194,24 @@ def prepare(
         options=options,
         model=model,
         surrogate=surrogate,
+        two_dimensional=len(model.patch_size) == 2,
         cases=cases,
         share=cases[part_id::num_parts],
         planned=planned,
-        settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases),
+        settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases)
+        | of_planned(planned),
         model_files=model_files,
     )
+
+
+def of_planned(planned: PlannedRuns) -> dict[str, Any]:
+    """What 'all' depends on that the options do not say: MR's own corruptions, and torchio."""
+    return {"mr_corruptions": planned.of_mr} if planned.of_mr else {}
+
+
+def _channel_names(dataset_json: Mapping[str, Any]) -> list[str]:
+    channels = dataset_json.get("modality", dataset_json.get("channel_names"))
+    return [str(c) for c in (channels.values() if isinstance(channels, Mapping) else channels)]
 
 
 def _list_cases(
@@ -232,7 +257,7 @@ def _settings(
         found = model_files.sha256
         return {str(f): found[_checkpoint(Path(folder), options, f)] for f in folds}
 
-    description = {k: v for k, v in model.describe().items() if k not in _NOT_IN_SETTINGS}
+    description = {k: v for k, v in model.describe().items() if k not in NOT_IN_SETTINGS}
     return {
         "schema_version": SETTINGS_VERSION,
         "model": {**description, "checkpoint_sha256": hashes(inputs.model_folder, folds)},
@@ -240,7 +265,7 @@ def _settings(
         "surrogate": hashes(options.surrogate, surrogate_folds),
         "device": model.device.type,
         "best_iterate": BEST_ITERATE,
-        "options": {k: v for k, v in options.record().items() if k not in _OPTIONS_NOT_IN_SETTINGS},
+        "options": {k: v for k, v in options.record().items() if k not in OPTIONS_NOT_IN_SETTINGS},
         "cases": [c.key for c in cases],
     }
 
@@ -276,7 +301,7 @@ def _load(
         folder,
         folds=folds,
         checkpoint=options.checkpoint,
-        device=_device(options.device),
+        device=find_device(options.device),
         tile_step_size=options.tile_step_size,
         use_mirroring=options.use_mirroring,
         trust_checkpoint=options.trust_checkpoint,
@@ -287,7 +312,8 @@ def _load(
     return model
 
 
-def _device(name: str | None) -> str:
+def find_device(name: str | None) -> str:
+    """The device of that name; UserError where there is none. None: CUDA where there is one."""
     import torch
 
     if name is None:

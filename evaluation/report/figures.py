@@ -81,7 +81,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
         _draw_severities(axes[-1], clean, corrupted, corruptions)
     model = summary["model"]
     title = (
-        f"{model['trainer']}, {model['configuration']}, {model['dataset']}: "
+        f"{', '.join(model[k] for k in ('trainer', 'configuration', 'dataset') if model[k])}: "
         f"{clean['cases']} cases, 95% bootstrap intervals over cases"
     )
     _entitle(figure, title)
