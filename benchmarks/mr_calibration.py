@@ -5,8 +5,8 @@
 The model is a vanilla one of an MR data set; its fold's validation cases come from nnUNet_raw and
 nnUNet_preprocessed, mirroring is off. The target is the median drop of Dice over the corruptions
 that are not MR's own, at severity 3; `strength_at_target` is where a corruption's drop crosses it,
-between the grid's points. The strengths of evaluation/corruption_table.py are rounded from it, and
-are measured as well.
+between the grid's points. The strengths of evaluation/corruption_table.py are points of the grid,
+the third one the nearest to it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.saving import command_line, first_paragraph, write_json
 from evaluation import inputs, metrics
-from evaluation.corruption_table import CORRUPTIONS, SEVERITIES, inapplicable
+from evaluation.corruption_table import CORRUPTIONS, inapplicable
 from evaluation.corruptions import apply_strength
 from evaluation.model.case import Case
 from evaluation.model.folder import SegmentationModel
@@ -36,10 +36,10 @@ from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.utils.seeds import run_seed
 
 GRID: dict[str, tuple[float, ...]] = {
-    "gibbs_ringing": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
-    "kspace_spike": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
-    "mr_motion": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-    "mr_ghosting": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+    "gibbs_ringing": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+    "kspace_spike": (0.03, 0.05, 0.07, 0.09, 0.12, 0.15, 0.2),
+    "mr_motion": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0),
+    "mr_ghosting": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0),
 }
 SEVERITY = 3
 Setting = tuple[str, float]
@@ -55,12 +55,7 @@ def settings_of(model: SegmentationModel) -> tuple[list[Setting], list[Setting]]
         for name, c in CORRUPTIONS.items()
         if c.needs != "mr" and name not in left_out
     ]
-    own = [
-        (name, strength)
-        for name, grid in GRID.items()
-        for strength in sorted({*grid, *CORRUPTIONS[name].strengths})
-    ]
-    return others, own
+    return others, [(name, strength) for name, grid in GRID.items() for strength in grid]
 
 
 def measure(
@@ -118,12 +113,10 @@ def record(found: Mapping[Setting | None, np.ndarray], others: Sequence[Setting]
     own = {}
     for name in GRID:
         drops = {strength: d for (n, strength), d in drop.items() if n == name}
-        table = CORRUPTIONS[name]
         own[name] = {
-            "unit": table.unit,
+            "unit": CORRUPTIONS[name].unit,
             "strength_at_target": strength_at(target, drops),
             "drop_by_strength": {f"{s:g}": d for s, d in sorted(drops.items())},
-            "drop_by_severity": {str(v): drops[s] for v, s in zip(SEVERITIES, table.strengths)},
         }
     return {
         "clean_dice": clean,

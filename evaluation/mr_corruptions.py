@@ -19,12 +19,12 @@ from nnunetv2_lngswr.utils.errors import UserError
 
 MOVEMENTS = 2
 """Of `mr_motion`, torchio's default."""
-GHOSTS = (4, 10)
-"""Of `mr_ghosting`, from and to, torchio's default."""
+GHOSTS = (2, 6)
+"""Of `mr_ghosting`: every second to every sixth line of k-space, drawn."""
 SPIKE_FREQUENCIES = (0.1, 0.35)
 """Of `kspace_spike`, from and to, in periods per voxel."""
 MINIMUM_AXIS = 8
-"""Voxels; shorter axes have no ghosts."""
+"""Voxels; along shorter axes there are no ghosts and no movements."""
 
 
 def gibbs_ringing(image, alpha, rng, hu):
@@ -50,18 +50,18 @@ def kspace_spike(image, amplitude, rng, hu):
 
 def mr_motion(image, size, rng, hu):
     """torchio's Motion: two movements during the scan, by up to so many degrees and voxels."""
-    moved = rng.uniform(-size, size, (2, MOVEMENTS, 3))
+    degrees, translation = rng.uniform(-size, size, (2, MOVEMENTS, 3))
     step = 1 / (MOVEMENTS + 1)
     times = step * (np.arange(1, MOVEMENTS + 1) + rng.uniform(-0.3, 0.3, MOVEMENTS))
-    degrees, translation = moved
-    # a slice is the plane of the last two axes, and moves within it; torchio's own way with slices,
-    # the last axis, leaves k-space without lines
-    flat = image.ndim == 3
-    if flat:
-        degrees[:, 1:], translation[:, 0] = 0, 0
-    motion = _torchio().Motion(degrees, translation, times, "linear")
-    found = motion(image[:, None] if flat else image)
-    return _plain(found[:, 0] if flat else found)
+    # a slice is the plane of the last two axes: torchio's own way with slices, which has them in
+    # the first two, leaves k-space without lines
+    volume = image.unsqueeze(1) if image.ndim == 3 else image
+    for axis, n in enumerate(volume.shape[1:]):
+        if n < MINIMUM_AXIS:
+            translation[:, axis] = 0
+            degrees[:, [a for a in range(3) if a != axis]] = 0
+    moved = _torchio().Motion(degrees, translation, times, "linear")(volume)
+    return _plain(moved).reshape(image.shape)
 
 
 def mr_ghosting(image, intensity, rng, hu):
@@ -70,9 +70,8 @@ def mr_ghosting(image, intensity, rng, hu):
     long_axes = [a for a, n in enumerate(image.shape[1:]) if n >= MINIMUM_AXIS]
     axis = int(rng.choice(long_axes or range(image.ndim - 1)))
     ghosting = _torchio().Ghosting(ghosts, axis, float(intensity), None)
-    flat = image.ndim == 3
-    found = ghosting(image[..., None] if flat else image)
-    return _plain(found[..., 0] if flat else found)
+    volume = image.unsqueeze(-1) if image.ndim == 3 else image
+    return _plain(ghosting(volume)).reshape(image.shape)
 
 
 FUNCTIONS = (gibbs_ringing, kspace_spike, mr_motion, mr_ghosting)

@@ -36,6 +36,7 @@ PACKAGES = (
     "scipy",
     "monai",
     "batchgeneratorsv2",
+    "torchio",
     "torchattacks",
 )
 _CODE = "from evaluation.workers import work_on; work_on()"

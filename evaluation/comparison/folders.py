@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evaluation.array_cases import is_given
 from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
 from evaluation.rows import Row, RunKey, run_key
@@ -67,8 +68,7 @@ def read_folder(folder: Path) -> ComparedModel:
     rows = read_cases(table)
     _check_rows(table, summary, rows)
     parts = _parts(folder, rows)
-    # of a cascade that hash is of the previous stage's segmentation too
-    pairs_by = "image_and_label_sha256" if summary["model"].get("cascade") else "inputs_sha256"
+    pairs_by = _pairs_by(summary["model"])
     return ComparedModel(
         name=summary["model"]["trainer"],
         folders=(folder,),
@@ -77,6 +77,14 @@ def read_folder(folder: Path) -> ComparedModel:
         inputs=_hashes(parts, pairs_by),
         previous_stages=_hashes(parts, "previous_stage_sha256"),
     )
+
+
+def _pairs_by(model: Mapping[str, Any]) -> str:
+    """The key of the hash of image and label in a part."""
+    if is_given(model):
+        return "arrays_sha256"
+    # of a cascade the other hash is of the previous stage's segmentation too
+    return "image_and_label_sha256" if model.get("cascade") else "inputs_sha256"
 
 
 def first_few(names: Sequence[str]) -> str:

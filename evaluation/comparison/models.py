@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.array_cases import is_given
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
 from evaluation.differences import differences
 from evaluation.protocol import CORRUPTION
@@ -192,7 +193,8 @@ def _check_comparable(a: ComparedModel, b: ComparedModel, *, same_cases: bool = 
 
 def _check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
     """A name alone says little: the cases of that name must be of the same image and label."""
-    other_files = sorted(c for c in a.inputs if b.inputs.get(c, a.inputs[c]) != a.inputs[c])
+    theirs = b.inputs if _of_arrays(a) == _of_arrays(b) else {}
+    other_files = sorted(c for c in a.inputs if theirs.get(c, a.inputs[c]) != a.inputs[c])
     if other_files:
         raise UserError(
             f"{a.place} and {b.place} are not comparable: image or label of "
@@ -208,6 +210,11 @@ def _check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
                 f"voxels in one and {sizes[case, label]} in the other; "
                 "evaluate both models on the same images and labels"
             )
+
+
+def _of_arrays(model: ComparedModel) -> bool:
+    """Whether its hashes are of arrays, which no file's equal."""
+    return is_given(model.summary["model"])
 
 
 def _label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
@@ -262,6 +269,12 @@ def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
             f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels "
             "alone: only the parts in an OUT folder say which image and label a case is of, and "
             "those of a cascade do not where an earlier version made them"
+        )
+    if len({_of_arrays(m) for m in models}) > 1:
+        arrays = ", ".join(m.name for m in models if _of_arrays(m))
+        notes.append(
+            f"cases of {arrays} were given as arrays, and are paired with files by name and by the "
+            "sizes of their labels alone"
         )
     first = models[0]
     for other in models[1:]:
