@@ -5,8 +5,8 @@
 The model is a vanilla one of an MR data set; its fold's validation cases come from nnUNet_raw and
 nnUNet_preprocessed, mirroring is off. The target is the median drop of Dice over the corruptions
 that are not MR's own, at severity 3; `strength_at_target` is where a corruption's drop crosses it,
-between the grid's points. The strengths of evaluation/corruption_table.py are points of the grid,
-the third one the nearest to it.
+between two points. Measured are the strengths of evaluation/corruption_table.py, whose third is
+that one, rounded, and the points of GRID around them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from nnunetv2_lngswr.experiments.overhead import conditions
 from nnunetv2_lngswr.utils.seeds import run_seed
 
 GRID: dict[str, tuple[float, ...]] = {
-    "gibbs_ringing": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
-    "kspace_spike": (0.03, 0.05, 0.07, 0.09, 0.12, 0.15, 0.2),
-    "mr_motion": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0),
-    "mr_ghosting": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0),
+    "gibbs_ringing": (0.5, 0.65, 0.9),
+    "kspace_spike": (0.02, 0.2),
+    "mr_motion": (0.25, 4.0),
+    "mr_ghosting": (0.2, 0.5),
 }
 SEVERITY = 3
 Setting = tuple[str, float]
@@ -55,7 +55,8 @@ def settings_of(model: SegmentationModel) -> tuple[list[Setting], list[Setting]]
         for name, c in CORRUPTIONS.items()
         if c.needs != "mr" and name not in left_out
     ]
-    return others, [(name, strength) for name, grid in GRID.items() for strength in grid]
+    own = [(n, s) for n, grid in GRID.items() for s in sorted({*grid, *CORRUPTIONS[n].strengths})]
+    return others, own
 
 
 def measure(
@@ -116,6 +117,7 @@ def record(found: Mapping[Setting | None, np.ndarray], others: Sequence[Setting]
         own[name] = {
             "unit": CORRUPTIONS[name].unit,
             "strength_at_target": strength_at(target, drops),
+            "drop_by_severity": [drops[s] for s in CORRUPTIONS[name].strengths],
             "drop_by_strength": {f"{s:g}": d for s, d in sorted(drops.items())},
         }
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from evaluation.model.case import Case
-
-KIND = "network"
-"""`kind` in the description of a model that was given as a network; nnU-Net's have none."""
-
-
-def is_given(model: Mapping[str, Any]) -> bool:
-    """Whether a model's description is of a network that was given, not of nnU-Net's folder."""
-    return model.get("kind") == KIND
 
 
 @dataclass(frozen=True, eq=False)

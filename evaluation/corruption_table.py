@@ -87,28 +87,29 @@ CORRUPTIONS: dict[str, Corruption] = _table(
     Corruption(
         name="occlusion", strengths=(0.1, 0.15, 0.2, 0.3, 0.4), unit="of each axis, one dark box"
     ),
+    # the third of these costs what the others cost at severity 3: benchmarks/mr_calibration.py
     Corruption(
         name="gibbs_ringing",
-        strengths=(0.35, 0.45, 0.55, 0.65, 0.75),
+        strengths=(0.6, 0.7, 0.775, 0.82, 0.86),
         unit="of k-space's radius that is lost",
         needs="mr",
     ),
     Corruption(
         name="kspace_spike",
-        strengths=(0.03, 0.06, 0.1, 0.15, 0.25),
+        strengths=(0.04, 0.06, 0.08, 0.11, 0.15),
         unit="amplitude of the stripes, of the range",
         needs="mr",
     ),
     Corruption(
         name="mr_motion",
-        strengths=(0.3, 0.6, 1.0, 1.5, 2.0),
+        strengths=(0.5, 0.9, 1.4, 2.0, 3.0),
         unit="degrees and voxels, at most, of two movements",
         needs="mr",
         package="torchio",
     ),
     Corruption(
         name="mr_ghosting",
-        strengths=(0.2, 0.4, 0.6, 0.8, 1.0),
+        strengths=(0.4, 0.6, 0.75, 0.9, 1.0),
         unit="of every n-th line of k-space that is lost",
         needs="mr",
         package="torchio",

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from evaluation import metrics
-from evaluation.array_cases import is_given
 from evaluation.attack_figures import figures_of
 from evaluation.case_result import CaseResult
 from evaluation.corruption_table import CORRUPTIONS
@@ -25,6 +24,7 @@ from evaluation.example import StrongestAttack, build_example
 from evaluation.inputs import CaseSource
 from evaluation.model.case import Case
 from evaluation.model.interface import EvaluatedModel
+from evaluation.model.kinds import is_given
 from evaluation.options import LINF, Options
 from evaluation.protocol import EvaluationRun
 from evaluation.rows import MEAN_LABEL, with_worst

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.array_cases import is_given
+from evaluation.model.kinds import is_given
 from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
 from evaluation.rows import Row, RunKey, run_key

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.array_cases import is_given
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
 from evaluation.differences import differences
+from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.session import BEST_ITERATE_BEFORE

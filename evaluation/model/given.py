@@ -22,8 +22,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 import nnunetv2_lngswr
-from evaluation.array_cases import KIND
 from evaluation.model.case import Case
+from evaluation.model.kinds import GIVEN
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.models import BatchModel, DifferentiableModel, frozen
@@ -143,7 +143,7 @@ class GivenModel:
     def describe(self) -> dict[str, Any]:
         """As SegmentationModel.describe, with `kind`, `inference` and `first_case_logits`."""
         return {
-            "kind": KIND,
+            "kind": GIVEN,
             "folder": None,
             "trainer": self.name,
             "plans": "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evaluation.array_cases import is_given
+from evaluation.model.kinds import is_given
 
 WHITE_BOX = (
     "White box: the attacker knows model and ground truth, and attacks use the exact gradient of "

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.array_cases import is_given
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
+from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION, EvaluationRun
 from evaluation.report import records, strength
 from evaluation.report.checks import checks
