@@ -3,13 +3,18 @@
 `evaluate_network(...)` takes what is in memory: a network, how it is deployed, and cases as arrays.
 Everything after that is what `evaluate` does with nnU-Net's folder; docs/any-network.md shows it
 with MONAI.
+
+A module is called in eval mode with frozen weights; mode, `requires_grad` and random state come
+back as they were. What a callable hides is called as it is. Finished cases in OUT are not repeated
+where network, inference, cases and options are the same: weights by their hash, a callable by what
+it says of the first case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluation import protocol
 from evaluation.array_cases import ArrayCase, as_cases
@@ -74,42 +79,27 @@ def evaluate_network(
 ) -> Evaluation:
     """Evaluate a network that is in memory.
 
-    A module is called in eval mode with frozen weights; mode, `requires_grad` and random state come
-    back as they were. What a callable hides is called as it is. Finished cases in OUT are not
-    repeated where network, inference, cases and options are the same: weights by their hash, a
-    callable by what it says of the first case.
-
     Parameters
     ----------
     network
         A module, or any callable: (1, C, *spatial) -> logits (1, K, *spatial). Or a
-        DifferentiableModel, such as evaluation.model.sliding_window.SlidingWindow, nnU-Net's
-        sliding window for any network, whose gradient takes the memory of few windows.
+        DifferentiableModel, such as evaluation.model.sliding_window.SlidingWindow.
     cases
         (name, image (C, *spatial), label (*spatial), spacing in mm) or ArrayCases, as the network
         takes them: normalised, in two or three dimensions.
-    output_folder
-        OUT.
-    labels
-        {name: integer}, as in nnU-Net's dataset.json; channel k of the logits is label k, and one
-        channel alone is the sigmoid of label 1. Regions are lists of integers, one channel each.
+    output_folder, num_parts, part_id, overwrite, progress
+        As `evaluate`.
+    labels, regions_class_order
+        As in nnU-Net's dataset.json: {name: integer}, channel k of the logits being label k, and
+        one channel alone the sigmoid of label 1; regions are lists of integers, one channel each.
     inference
         (x, network) -> logits, such as MONAI's SlidingWindowInferer; None: network(x).
-    regions_class_order
-        For regions, as in dataset.json.
     channel_names
         Such as ("MR",), for the corruptions that only some modalities have.
     dataset, name
         For the report; the name by default that of the network's class.
-    num_parts, part_id, overwrite, progress
-        As `evaluate`.
     **options
         The fields of `options.Options` that are not of folders: attacks, epsilons, steps, ...
-
-    Returns
-    -------
-    Evaluation
-        As `evaluate`.
 
     Raises
     ------
@@ -117,34 +107,55 @@ def evaluate_network(
         Bad input, before anything is written: cases that are none, a network that returns no logits
         of them, or whose logits are detached from the image.
     """
+    given = _options(options)
+    cases = as_cases(cases)
+    deployed = _Deployed(network, inference, labels, regions_class_order, name, dataset)
+    model = _model(deployed, cases, given.device)
+    session = _session(model, cases, given, channel_names, find_share(num_parts, part_id))
     from evaluation.results_folder import ResultsFolder
 
-    options = with_new_names(options)
-    wrong = [option for option in OF_FOLDERS if option in options]
+    out = ResultsFolder(output_folder, session.settings_sha256)
+    summary = run_what_is_left(session, out, 1, overwrite, progress)
+    return Evaluation(folder=out.path, finished=bool(summary), summary=summary)
+
+
+class _Deployed(NamedTuple):
+    """What `evaluate_network` was told of the network."""
+
+    network: Any
+    inference: Inference | None
+    labels: Mapping[str, Any]
+    regions_class_order: Sequence[int] | None
+    name: str | None
+    dataset: str
+
+
+def _options(options: Mapping[str, Any]) -> Options:
+    wrong = [name for name in OF_FOLDERS if name in options]
     if wrong:
         raise UserError(
             f"{', '.join(wrong)} cannot be set for a network that is given: it is called as it is, "
             "in this process"
         )
+    found = Options(**with_new_names(options))
+    protocol.check_names(found)
+    return found
+
+
+def _model(deployed: _Deployed, cases: Sequence[ArrayCase], device: str | None) -> GivenModel:
     from evaluation.model.given import GivenModel, label_manager
 
-    given = Options(**options)
-    protocol.check_names(given)
-    manager = label_manager(labels, regions_class_order)
-    chosen = as_cases(cases)
-    _check_labels(chosen, manager)
-    model = GivenModel(
+    manager = label_manager(deployed.labels, deployed.regions_class_order)
+    _check_labels(cases, manager)
+    network, name = deployed.network, deployed.name
+    return GivenModel(
         network,
-        inference,
+        deployed.inference,
         manager,
         name=_name_of(network) if name is None else name,
-        dataset=dataset,
-        device=_device(network, given.device),
+        dataset=deployed.dataset,
+        device=_device(network, device),
     )
-    session = _session(model, chosen, given, channel_names, find_share(num_parts, part_id))
-    out = ResultsFolder(output_folder, session.settings_sha256)
-    summary = run_what_is_left(session, out, 1, overwrite, progress)
-    return Evaluation(folder=out.path, finished=bool(summary), summary=summary)
 
 
 def _session(

@@ -175,15 +175,7 @@ def prepare(
     model_folds = folds[:1] if inputs.validating else folds
     model = _load(inputs.model_folder, options, model_folds, model_files)
     cases = choose(_list_cases(inputs, model, folds), options.max_cases, seed=options.seed)
-    schemes = model.configuration_manager.normalization_schemes
-    planned = protocol.plan_runs(
-        options,
-        ct=all(s == "CTNormalization" for s in schemes),
-        two_dimensional=len(model.patch_size) == 2,
-        mr=is_mr(_channel_names(model.dataset_json)),
-        regions=model.label_space.regions,
-        has_encoder=all(hasattr(n, "encoder") for n in model.networks),
-    )
+    planned = _planned(options, model)
     surrogate = None
     if options.surrogate is not None and surrogate_folds is not None:
         first = surrogate_folds[:1] if inputs.validating else surrogate_folds
@@ -201,6 +193,18 @@ def prepare(
         settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases)
         | of_planned(planned),
         model_files=model_files,
+    )
+
+
+def _planned(options: Options, model: SegmentationModel) -> PlannedRuns:
+    schemes = model.configuration_manager.normalization_schemes
+    return protocol.plan_runs(
+        options,
+        ct=all(s == "CTNormalization" for s in schemes),
+        two_dimensional=len(model.patch_size) == 2,
+        mr=is_mr(_channel_names(model.dataset_json)),
+        regions=model.label_space.regions,
+        has_encoder=all(hasattr(n, "encoder") for n in model.networks),
     )
 
 

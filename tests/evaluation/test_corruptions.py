@@ -1,7 +1,9 @@
 """Laws of the corruptions: strengths rise with severity, one seed gives one result, nothing else
 changes."""
 
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +173,19 @@ def test_ghosts_are_along_one_axis():
     rows, columns = (float(changed.amax(axis)[:8].max()) for axis in (1, 0))
     assert max(rows, columns) > 0.02
     assert min(rows, columns) < 1e-5
+
+
+def test_severity_3_of_mrs_own_costs_what_the_others_cost():
+    """As measured; the strengths measured are those of the table."""
+    file = "benchmarks/results/2026-11-25-mr-calibration-hippocampus2d-cpu.json"
+    measured = json.loads((Path(__file__).parents[2] / file).read_text())
+    own = {n: c for n, c in corruptions.CORRUPTIONS.items() if c.needs == "mr"}
+    assert own.keys() == measured["own"].keys()
+    for name, corruption in own.items():
+        drops = measured["own"][name]["drop_by_strength"]
+        by_severity = [drops[f"{strength:g}"] for strength in corruption.strengths]
+        assert by_severity == sorted(by_severity), name
+        assert by_severity[2] == pytest.approx(measured["target_drop"], abs=0.01), name
 
 
 def test_modality_is_read_from_channel_names():
