@@ -42,6 +42,9 @@ TEST = [
     "ruff>=0.17.6,<0.18",
 ]
 
+# corruptions of MR, evaluation/mr_corruptions.py
+MR = ["torchio>=1"]
+
 setup(
     name="nnunetv2_lngswr",
     version=VERSION,
@@ -89,7 +92,7 @@ setup(
         "SimpleITK",
         "tqdm",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "pre-commit"]},
+    extras_require={"mr": MR, "test": [*TEST, *MR], "dev": [*TEST, *MR, "pre-commit"]},
     entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli.main:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -37,6 +37,7 @@ says what, where and how to mend it.
 Where things are, in the order in which data flows:
 
     robust          evaluate, estimate, and the command; wiring only
+    network         evaluate_network: any network in memory, cases as arrays (array_cases)
     options         the settings, validated without torch
     session         what is decided before the first case: model, cases (inputs), runs (protocol)
     model           a model folder: loading, preprocessing, prediction, gradients, writing
@@ -52,18 +53,21 @@ Where things are, in the order in which data flows:
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evaluation.array_cases import ArrayCase
+    from evaluation.network import evaluate_network
     from evaluation.robust import estimate, evaluate
 
-__all__ = ["estimate", "evaluate"]
+__all__ = ["ArrayCase", "estimate", "evaluate", "evaluate_network"]
+_MODULES = {"ArrayCase": "array_cases", "evaluate_network": "network"}
 
 
 def __getattr__(name: str) -> Any:
     # imported when asked for, so that each module of the package can be used without the others
     if name in __all__:
-        from evaluation import robust
-
-        return getattr(robust, name)
+        module = import_module(f"evaluation.{_MODULES.get(name, 'robust')}")
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation import conditions
+from evaluation import conditions, groups
 from evaluation.corruption_table import corruption_names
 from evaluation.options import EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.attacks.registry import attack_names
@@ -237,12 +237,8 @@ def _add_steps_and_surrogate(group: argparse._ArgumentGroup) -> None:
         metavar="T",
         help="of apgd_dice, in units of the case's mean decision margin; default: its own",
     )
-    add(
-        "--seed",
-        type=int,
-        default=_DEFAULTS.seed,
-        help="of everything random; default: %(default)s",
-    )
+    seed = _DEFAULTS.seed
+    add("--seed", type=int, default=seed, help="of everything random; default: %(default)s")
     add(
         "--surrogate",
         type=given_text,
@@ -275,13 +271,7 @@ def _add_corruptions_and_scores(group: argparse._ArgumentGroup) -> None:
             action=_OldName,
             help=argparse.SUPPRESS,
         )
-    add(
-        "--groups",
-        type=given_text,
-        metavar="PATTERN|CSV",
-        help="what intervals draw as one, such as a patient's slices: what a regular expression "
-        "finds in case names, or a table of case, patient; default: what the conversion recorded",
-    )
+    groups.add_option(group, "what the conversion recorded")
     add(
         "--nsd-tolerance",
         type=float,

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.groups import add_option as add_groups_option
 from evaluation.options import LIMITS
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
@@ -129,13 +130,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="OUT",
         help="output folder",
     )
-    parser.add_argument(
-        "--groups",
-        type=given_text,
-        metavar="PATTERN|CSV",
-        help="what is drawn as one, such as a patient's slices: what a regular expression finds "
-        "in case names, or a table of case, patient; default: as the folders were reported",
-    )
+    add_groups_option(parser, "as the folders were reported")
     parser.add_argument(
         "--seed", type=int, default=0, help="of bootstrap and permutations; default: %(default)s"
     )

@@ -5,11 +5,18 @@ Imports no torch, so that a misspelt name is refused at once; what each does is 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from nnunetv2_lngswr.utils.names import lookup
 
 SEVERITIES = (1, 2, 3, 4, 5)
+MR_EXTRA = "pip install 'nnunetv2_lngswr[mr]'"
+_MR_CHANNEL = re.compile(
+    r"(mp)?mri?|t[12]\w*|flair|pdw?|adc|dwi|swi|lge|bssfp|mprage|tof", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,9 @@ class Corruption:
     unit: str
     """Of the strengths."""
     needs: str = ""
-    """'ct', 'not_ct', '2d', or '' for every data set."""
+    """'ct', 'not_ct', '2d', 'mr', or '' for every data set."""
+    package: str = ""
+    """What must be installed besides."""
 
 
 def _table(*corruptions: Corruption) -> dict[str, Corruption]:
@@ -78,6 +87,33 @@ CORRUPTIONS: dict[str, Corruption] = _table(
     Corruption(
         name="occlusion", strengths=(0.1, 0.15, 0.2, 0.3, 0.4), unit="of each axis, one dark box"
     ),
+    # the third of these costs what the others cost at severity 3: benchmarks/mr_calibration.py
+    Corruption(
+        name="gibbs_ringing",
+        strengths=(0.6, 0.7, 0.775, 0.82, 0.86),
+        unit="of k-space's radius that is lost",
+        needs="mr",
+    ),
+    Corruption(
+        name="kspace_spike",
+        strengths=(0.04, 0.06, 0.08, 0.11, 0.15),
+        unit="amplitude of the stripes, of the range",
+        needs="mr",
+    ),
+    Corruption(
+        name="mr_motion",
+        strengths=(0.5, 0.9, 1.4, 2.0, 3.0),
+        unit="degrees and voxels, at most, of two movements",
+        needs="mr",
+        package="torchio",
+    ),
+    Corruption(
+        name="mr_ghosting",
+        strengths=(0.4, 0.6, 0.75, 0.9, 1.0),
+        unit="of every n-th line of k-space that is lost",
+        needs="mr",
+        package="torchio",
+    ),
 )
 
 
@@ -97,8 +133,29 @@ def get_corruption(name: str) -> Corruption:
     return lookup(CORRUPTIONS, name, "corruption")
 
 
+def is_mr(channel_names: Iterable[str]) -> bool:
+    """Whether every channel is named after MR: 'MR', 'T1w', 'FLAIR', ... in dataset.json."""
+    names = [re.split(r"[^0-9a-zA-Z]+", str(name)) for name in channel_names]
+    return bool(names) and all(any(map(_MR_CHANNEL.fullmatch, words)) for words in names)
+
+
+def inapplicable_of_mr(*, mr: bool) -> dict[str, str]:
+    """{corruption of MR alone: why it does not apply}; where channels are MR, what needs a package.
+
+    Parameters
+    ----------
+    mr
+        Every channel is MR, see `is_mr`.
+    """
+    own = [c for c in CORRUPTIONS.values() if c.needs == "mr"]
+    if not mr:
+        return {c.name: "needs MR (channel_names of dataset.json)" for c in own}
+    missing = [c for c in own if c.package and find_spec(c.package) is None]
+    return {c.name: f"needs {c.package}: {MR_EXTRA}" for c in missing}
+
+
 def inapplicable(*, ct: bool, two_dimensional: bool) -> dict[str, str]:
-    """{corruption: why it does not apply} for a data set.
+    """{corruption: why it does not apply} for a data set, but for those of MR alone.
 
     Parameters
     ----------

@@ -36,6 +36,7 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from PIL import Image
 from scipy import ndimage
 
+from evaluation import mr_corruptions
 from evaluation.corruption_table import (
     CORRUPTIONS,
     SEVERITIES,
@@ -52,6 +53,7 @@ __all__ = [
     "SEVERITIES",
     "Corruption",
     "apply_corruption",
+    "apply_strength",
     "corruption_names",
     "get_corruption",
     "inapplicable",
@@ -106,6 +108,29 @@ def apply_corruption(
     corruption = get_corruption(name)
     if severity not in SEVERITIES:
         raise UserError(f"severity must be one of {SEVERITIES}, got {severity}")
+    return apply_strength(
+        name,
+        x,
+        strength=corruption.strengths[severity - 1],
+        seed=seed,
+        image_channels=image_channels,
+        file_scale=file_scale,
+        file_offset=file_offset,
+    )
+
+
+def apply_strength(
+    name: str,
+    x: torch.Tensor,
+    *,
+    strength: float,
+    seed: int,
+    image_channels: int | None = None,
+    file_scale: Sequence[float] | torch.Tensor | None = None,
+    file_offset: Sequence[float] | torch.Tensor | None = None,
+) -> torch.Tensor:
+    """As `apply_corruption`, at any strength, in the corruption's unit."""
+    corruption = get_corruption(name)
     channels = len(x) if image_channels is None else image_channels
     image = x[:channels].detach().cpu().double()
     limits = UnitRange.of(image)
@@ -120,7 +145,7 @@ def apply_corruption(
         per_hu, zero = limits.hounsfield(file_scale, file_offset)
         column = (-1, *[1] * (len(shape) - 1))
         hu = per_hu.reshape(column), zero.reshape(column)
-    strength, rng = corruption.strengths[severity - 1], np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     with _global_random_state(seed), torch.no_grad():
         changed = _FUNCTIONS[name](unit.reshape(shape).clone(), strength, rng, hu)
     changed = limits.from_unit(changed.reshape(unit.shape), image)
@@ -268,6 +293,10 @@ def _occlusion(image, fraction, rng, hu):
         with _global_random_state(seed):
             covered.append(_transform(BlankRectangleTransform(size, 0.0, 1), channel[None]))
     return torch.cat(covered)
+
+
+for _function in mr_corruptions.FUNCTIONS:
+    _corruption(_function)
 
 
 def _up_or_down(size: float, rng: np.random.Generator) -> float:

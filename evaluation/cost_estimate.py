@@ -19,7 +19,7 @@ def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
     files = session.cases[0]
     model, _ = session.switch_to(files)
     started = time.perf_counter()
-    case = model.preprocess(files.images, files.label, files.previous_stage)
+    case = files.load(model)
     preprocessing = time.perf_counter() - started
     started = time.perf_counter()
     model.predict(case)

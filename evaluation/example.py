@@ -6,17 +6,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from evaluation.case_result import STACK
 from evaluation.model.case import Case
-from evaluation.model.folder import SegmentationModel
+from evaluation.model.interface import EvaluatedModel
 from evaluation.options import LINF
 from evaluation.picture_stack import Cut, PictureStack
 from evaluation.protocol import EvaluationRun
+
+Volume = TypeVar("Volume", np.ndarray, torch.Tensor)
 
 
 def shown_budget(runs: Sequence[EvaluationRun]) -> tuple[str, Fraction | None] | None:
@@ -71,10 +73,10 @@ class Pictures:
         The segmentation of the clean case, in the file's geometry.
     """
 
-    def __init__(self, model: SegmentationModel, case: Case, clean: np.ndarray) -> None:
-        self._model, self._case = model, case
-        image, reference = case.x[0].numpy(), ground_truth_of(model, case)
-        before = on_preprocessed_grid(model, case, clean)
+    def __init__(self, model: EvaluatedModel, case: Case, clean: np.ndarray) -> None:
+        self._case = case
+        image, reference = _slices(case.x[0]).numpy(), _slices(_ground_truth(model, case))
+        before = _slices(case.on_grid_of_x(clean))
         self._stack = PictureStack(
             image,
             reference,
@@ -92,8 +94,8 @@ class Pictures:
         key = (run.norm, run.epsilon_text) if run.epsilon_text else ("", run.name)
         self._stack.consider(
             key,
-            lambda: (x[0] - self._case.x[0]).numpy(),
-            lambda: on_preprocessed_grid(self._model, self._case, segmentation),
+            lambda: _slices(x[0] - self._case.x[0]).numpy(),
+            lambda: _slices(self._case.on_grid_of_x(segmentation)),
             dice=dice,
             attack=run.name,
             norm=run.norm,
@@ -107,7 +109,7 @@ class Pictures:
 
 
 def build_example(
-    model: SegmentationModel,
+    model: EvaluatedModel,
     case: Case,
     attacked: Attacked,
     *,
@@ -136,15 +138,13 @@ def build_example(
         case_result.EXAMPLE_ARRAYS, (H, W), of the slice of the preprocessed grid where the ground
         truth is largest; the rest JSON-ready.
     """
-    labels = ground_truth_of(model, case)
+    labels = _slices(_ground_truth(model, case))
     at = _largest_slice(labels)
-    before, after = (
-        on_preprocessed_grid(model, case, s)[at] for s in (clean, attacked.segmentation)
-    )
-    image = case.x[0]
+    before, after = (_slices(case.on_grid_of_x(s))[at] for s in (clean, attacked.segmentation))
+    image, perturbed = _slices(case.x[0]), _slices(attacked.x[0])
     return {
         "image": image[at].numpy(),
-        "perturbation": (attacked.x[0, at] - image[at]).numpy(),
+        "perturbation": (perturbed[at] - image[at]).numpy(),
         "range": float(image.max() - image.min()),
         "reference": labels[at].astype(np.int16),
         "before": before.astype(np.int16),
@@ -159,7 +159,7 @@ def build_example(
     }
 
 
-def ground_truth_of(model: SegmentationModel, case: Case) -> np.ndarray:
+def _ground_truth(model: EvaluatedModel, case: Case) -> np.ndarray:
     """On the preprocessed grid, ignored voxels as background."""
     assert case.labels is not None
     labels = case.labels.numpy()
@@ -168,23 +168,15 @@ def ground_truth_of(model: SegmentationModel, case: Case) -> np.ndarray:
     return np.where(labels == model.label_manager.ignore_label, 0, labels)
 
 
+def _slices(volume: Volume) -> Volume:
+    """(*spatial) as (n, H, W): an image as one slice."""
+    return volume.reshape(-1, *volume.shape[-2:])
+
+
 def _largest_slice(labels: np.ndarray) -> int:
     """The middle one where nothing is labelled."""
     sizes = (labels > 0).reshape(len(labels), -1).sum(1)
     return int(sizes.argmax()) if sizes.any() else len(labels) // 2
-
-
-def on_preprocessed_grid(
-    model: SegmentationModel, case: Case, segmentation: np.ndarray
-) -> np.ndarray:
-    """A segmentation in the file's geometry, nearest neighbour: for the picture only."""
-    moved = segmentation.transpose(model.plans.transpose_forward)
-    crop = case.properties["bbox_used_for_cropping"]
-    moved = moved[tuple(slice(int(a), int(b)) for a, b in crop)]
-    for axis, n in enumerate(case.x.shape[1:]):
-        index = ((np.arange(n) + 0.5) * moved.shape[axis] / n).astype(int)
-        moved = np.take(moved, index, axis=axis)
-    return moved
 
 
 def _names_of_single_labels(names: Mapping[tuple[int, ...], str]) -> dict[str, str]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.inputs import CaseFiles
+from evaluation.array_cases import ArrayCase
+from evaluation.inputs import CaseFiles, CaseSource
 from nnunetv2_lngswr.utils.errors import UserError
 
 State = list[int]
@@ -37,13 +38,16 @@ class FileHashes:
             self._known[path] = state, found
         return found
 
-    def of_case(self, files: CaseFiles) -> dict[str, Any]:
-        """What a part keeps of its case's files.
+    def of_case(self, files: CaseSource) -> dict[str, Any]:
+        """What a part keeps of its case's files; of arrays their hash.
 
         'inputs_sha256' of all of them, and 'inputs_state' to tell without reading them that they
         are the same; of a cascade also 'image_and_label_sha256' and 'previous_stage_sha256', since
         models that are compared have images and labels in common, but not their previous stage.
         """
+        if isinstance(files, ArrayCase):
+            return dict(files.hashes)
+        assert isinstance(files, CaseFiles)
         paths = _paths(files)
         states = [file_state(p) for p in paths]
         kept = {"inputs_sha256": self._of_all(paths), "inputs_state": states}
@@ -52,8 +56,11 @@ class FileHashes:
             kept["previous_stage_sha256"] = self.sha256(files.previous_stage)
         return kept
 
-    def are_of(self, files: CaseFiles, kept: Mapping[str, Any]) -> bool:
+    def are_of(self, files: CaseSource, kept: Mapping[str, Any]) -> bool:
         """Whether a part that keeps this was made from the files as they are now."""
+        if isinstance(files, ArrayCase):
+            return all(kept.get(k) == v for k, v in files.hashes.items())
+        assert isinstance(files, CaseFiles)
         if kept.get("inputs_state") == [file_state(p) for p in _paths(files)]:
             return True
         return kept["inputs_sha256"] == self._of_all(_paths(files))

@@ -7,6 +7,7 @@ them; they are never guessed, and every report says which were used and how they
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.groups import groups_by_csv, groups_by_pattern
 from nnunetv2_lngswr.utils.names import some_names
+from nnunetv2_lngswr.utils.option_types import given_text
 from nnunetv2_lngswr.utils.values import shown
 
 if TYPE_CHECKING:
@@ -63,6 +65,17 @@ class Groups:
             "count": self.count(cases),
             "of": {case: self.of[case] for case in cases},
         }
+
+
+def add_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str) -> None:
+    """Add --groups; `default` says what is taken without it."""
+    parser.add_argument(
+        OPTION,
+        type=given_text,
+        metavar="PATTERN|CSV",
+        help="what intervals draw as one, such as a patient's slices: what a regular expression "
+        f"finds in case names, or a table of case, patient; default: {default}",
+    )
 
 
 def parse_groups(given: Given, cases: Sequence[str]) -> Groups:

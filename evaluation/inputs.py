@@ -11,12 +11,47 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
+if TYPE_CHECKING:
+    from evaluation.model.case import Case
+    from evaluation.model.folder import SegmentationModel
+
 NAMED_AT_MOST = 5
+Source = TypeVar("Source", bound="CaseSource")
+
+
+class CaseSource(Protocol):
+    """What an evaluation needs of a case: CaseFiles, and ArrayCase for arrays."""
+
+    @property
+    def identifier(self) -> str: ...
+
+    @property
+    def folds(self) -> tuple[int | str, ...] | None:
+        """Of the models that evaluate it; None stands for all that are loaded."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Names the part file."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+        ...
+
+    def check(self, model: Any) -> None:
+        """Refuse, before anything is run, what `load` would."""
+        ...
+
+    def load(self, model: Any) -> Case:
+        """The case as the model sees it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +75,21 @@ class CaseFiles:
         if self.folds is None:
             return self.identifier
         return f"{self.identifier}.fold{'-'.join(map(str, self.folds))}"
+
+    @property
+    def place(self) -> str:
+        """Its first file, for messages."""
+        return str(self.images[0])
+
+    def check(self, model: SegmentationModel) -> None:
+        """Read it: UserError where it is no case of the model's."""
+        model.read(self.images, self.label, self.previous_stage)
+
+    def load(self, model: SegmentationModel) -> Case:
+        """Read and preprocessed by the model."""
+        return model.preprocess(
+            self.images, self.label, self.previous_stage, identifier=self.identifier
+        )
 
 
 def from_folders(
@@ -159,7 +209,7 @@ def refuse_fold_all(folds: Sequence[int | str]) -> None:
         )
 
 
-def choose(cases: Sequence[CaseFiles], count: int | None, *, seed: int) -> list[CaseFiles]:
+def choose(cases: Sequence[Source], count: int | None, *, seed: int) -> list[Source]:
     """A seeded choice of `count` cases in their order; all of them for None."""
     if count is None or count >= len(cases):
         return list(cases)

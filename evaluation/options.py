@@ -127,9 +127,8 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.epsilon_unit not in UNITS:
-            raise UserError(
-                f"epsilon unit must be one of {', '.join(UNITS)}, got {self.epsilon_unit!r}"
-            )
+            units = ", ".join(UNITS)
+            raise UserError(f"epsilon unit must be one of {units}, got {self.epsilon_unit!r}")
         self._set_names()
         self._set_budgets()
         self._set_steps_of()
@@ -250,10 +249,8 @@ class Options:
                 "can be compared; name the attack to set, such as --attacks apgd_dice --steps 10"
             )
         if "temperature" in given:
-            raise UserError(
-                "temperature is of apgd_dice, which is not among the attacks: "
-                f"{', '.join(self.attacks)}"
-            )
+            its = ", ".join(self.attacks)
+            raise UserError(f"temperature is of apgd_dice, which is not among the attacks: {its}")
 
     def _check_numbers(self) -> None:
         for name, limits in LIMITS.items():
@@ -290,8 +287,7 @@ class Options:
         if self.folds is not None:
             _check_folds(self.folds)
         if not isinstance(self.groups, (str, Path, Mapping, type(None))) or self.groups == "":
-            said = shown(self.groups)
-            raise UserError(f"groups must be a pattern, a CSV file or a mapping, got {said}")
+            raise UserError(f"groups must be a pattern or a CSV file, got {shown(self.groups)}")
 
 
 def with_new_names(options: Mapping[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from evaluation.corruption_table import (
     corruption_names,
     get_corruption,
     inapplicable,
+    inapplicable_of_mr,
 )
 from evaluation.options import L2, LINF, WORST, Options
 from nnunetv2_lngswr.attacks.suites import SUITES
@@ -92,6 +93,12 @@ class PlannedRuns(NamedTuple):
     corruptions_left_out: dict[str, str]
     """{corruption: why}."""
 
+    @property
+    def of_mr(self) -> list[str]:
+        """Corruptions of MR alone that are run."""
+        names = dict.fromkeys(r.name for r in self.runs if r.kind == CORRUPTION)
+        return [name for name in names if get_corruption(name).needs == "mr"]
+
 
 def check_names(options: Options) -> None:
     """Look the names of attacks and corruptions up.
@@ -113,8 +120,10 @@ def plan_runs(
     *,
     ct: bool,
     two_dimensional: bool,
+    mr: bool = False,
     regions: bool = False,
     has_encoder: bool = True,
+    without: Mapping[str, str] | None = None,
 ) -> PlannedRuns:
     """The runs for a model. Corruptions that do not apply to it are left out of 'all'.
 
@@ -126,10 +135,14 @@ def plan_runs(
         Every channel is normalised as CT, so that files hold HU.
     two_dimensional
         The configuration sees slices.
+    mr
+        Every channel is MR, which has corruptions of its own.
     regions
         The model's labels are regions, which may overlap.
     has_encoder
         The networks have an `.encoder`, whose bottleneck ssah attacks.
+    without
+        {corruption: why it does not apply} besides.
 
     Raises
     ------
@@ -150,7 +163,8 @@ def plan_runs(
         if why:
             raise UserError(f"attack {attack.name} {why}")
     clean, attacked = EvaluationRun(kind="clean", name="clean"), _all_attack_runs(options, attacks)
-    corruptions, left_out = _corruption_runs(options, ct=ct, two_dimensional=two_dimensional)
+    left_out = inapplicable(ct=ct, two_dimensional=two_dimensional) | dict(without or {})
+    corruptions, left_out = _corruption_runs(options, left_out, mr=mr)
     return PlannedRuns([clean, *attacked, *corruptions], left_out)
 
 
@@ -278,15 +292,17 @@ def _named_corruptions(options: Options) -> list[str]:
 
 
 def _corruption_runs(
-    options: Options, *, ct: bool, two_dimensional: bool
+    options: Options, left_out: dict[str, str], *, mr: bool
 ) -> tuple[list[EvaluationRun], dict[str, str]]:
     """(the runs, {what of 'all' is left out: why})."""
     named, all_of_them = _named_corruptions(options), "all" in options.corruptions
-    left_out = inapplicable(ct=ct, two_dimensional=two_dimensional)
+    of_mr = inapplicable_of_mr(mr=mr)
+    refused = left_out | of_mr
     for name in named:
-        if name in left_out:
-            raise UserError(f"corruption {name} does not apply to this data set: {left_out[name]}")
-    applying = [c for c in corruption_names() if c not in left_out]
+        if name in refused:
+            raise UserError(f"corruption {name} does not apply to this data set: {refused[name]}")
+    applying = [c for c in corruption_names() if c not in refused]
     chosen = [c for c in applying if all_of_them or c in named]
     runs = [EvaluationRun(kind=CORRUPTION, name=c, severity=s) for c in chosen for s in SEVERITIES]
-    return runs, left_out if all_of_them else {}
+    # of other data sets 'all' never meant MR's own
+    return runs, left_out | (of_mr if mr else {}) if all_of_them else {}

@@ -22,7 +22,7 @@ from evaluation.case_result import EXAMPLE_ARRAYS, STACK, CaseResult
 from evaluation.claims import MUTEX, Claim, Claims
 from evaluation.differences import differences
 from evaluation.file_hashes import FileHashes
-from evaluation.inputs import CaseFiles
+from evaluation.inputs import CaseSource, Source
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, remove_leftovers, write_file
 from nnunetv2_lngswr.utils.output_folder import output_folder
@@ -128,7 +128,7 @@ class ResultsFolder:
                     shutil.rmtree(folder)
             write_file(self.settings_file, json.dumps(settings, indent=1) + "\n")
 
-    def refuse_others(self, todo: Sequence[CaseFiles]) -> None:
+    def refuse_others(self, todo: Sequence[CaseSource]) -> None:
         """UserError where others are at work, with other settings or on these cases."""
         if self._claims.folder.is_dir():
             with self._claims.alone():
@@ -136,7 +136,7 @@ class ResultsFolder:
 
     @contextmanager
     def claimed(
-        self, settings: Mapping[str, Any], todo: Sequence[CaseFiles], *, overwrite: bool = False
+        self, settings: Mapping[str, Any], todo: Sequence[CaseSource], *, overwrite: bool = False
     ) -> Iterator[None]:
         """While this process works on `todo`: OUT holds these settings, and nobody replaces them.
 
@@ -165,11 +165,11 @@ class ResultsFolder:
         with self._claims.alone():
             self._claims.drop(lock)
 
-    def finished(self, files: CaseFiles) -> bool:
+    def finished(self, files: CaseSource) -> bool:
         """Whether the case has a part made with these settings, from the files as they are now."""
         return self._counting_part(files) is not None
 
-    def finished_parts(self, cases: Sequence[CaseFiles]) -> list[dict[str, Any]] | None:
+    def finished_parts(self, cases: Sequence[CaseSource]) -> list[dict[str, Any]] | None:
         """The parts of all these cases, as `load` gives them; None where one is not finished."""
         found = []
         for files in cases:
@@ -179,9 +179,7 @@ class ResultsFolder:
             found.append(part)
         return found
 
-    def unfinished(
-        self, cases: Sequence[CaseFiles], settings: Mapping[str, Any]
-    ) -> list[CaseFiles]:
+    def unfinished(self, cases: Sequence[Source], settings: Mapping[str, Any]) -> list[Source]:
         """The cases that are left to do with these settings.
 
         Raises
@@ -200,7 +198,7 @@ class ResultsFolder:
             )
         return todo
 
-    def inputs_of(self, files: CaseFiles) -> dict[str, Any]:
+    def inputs_of(self, files: CaseSource) -> dict[str, Any]:
         """What a part keeps of its case's files; ask before they are read, and give it to `save`.
 
         Who changes them in between has a part that does not count.
@@ -209,7 +207,7 @@ class ResultsFolder:
 
     def save(
         self,
-        files: CaseFiles,
+        files: CaseSource,
         result: CaseResult,
         environment: Mapping[str, str],
         inputs: Mapping[str, Any],
@@ -246,20 +244,20 @@ class ResultsFolder:
         }
         write_file(self._part(files), json.dumps(part))
 
-    def has_part(self, files: CaseFiles) -> bool:
+    def has_part(self, files: CaseSource) -> bool:
         """Whether there is a part, be it from files that have changed since."""
         return self._part(files).is_file()
 
-    def discard(self, cases: Sequence[CaseFiles]) -> None:
+    def discard(self, cases: Sequence[CaseSource]) -> None:
         """Remove parts that do not count."""
         for files in cases:
             self._part(files).unlink(missing_ok=True)
 
-    def load(self, files: CaseFiles) -> dict[str, Any]:
+    def load(self, files: CaseSource) -> dict[str, Any]:
         """The part of a case, as `save` wrote it, without the picture's arrays."""
         return read_json(self._part(files))
 
-    def load_example(self, files: CaseFiles, part: Mapping[str, Any]) -> dict[str, Any]:
+    def load_example(self, files: CaseSource, part: Mapping[str, Any]) -> dict[str, Any]:
         """The example of a part that has one, with its arrays."""
         path = self.parts / f"{files.key}.npz"
         with np.load(path) as arrays:
@@ -284,7 +282,7 @@ class ResultsFolder:
             leftover.unlink(missing_ok=True)
         remove_leftovers(self.parts)
 
-    def _claim(self, todo: Sequence[CaseFiles]) -> Claim:
+    def _claim(self, todo: Sequence[CaseSource]) -> Claim:
         return Claim(
             call=self.call,
             worker=self._worker,
@@ -292,7 +290,7 @@ class ResultsFolder:
             cases=[c.key for c in todo],
         )
 
-    def _counting_part(self, files: CaseFiles) -> dict[str, Any] | None:
+    def _counting_part(self, files: CaseSource) -> dict[str, Any] | None:
         path = self._part(files)
         if not path.is_file():
             return None
@@ -335,7 +333,7 @@ class ResultsFolder:
     def _outputs(self) -> list[Path]:
         return [self.path / name for name in (*OUTPUTS, CARD_JSON, CARD_MD)]
 
-    def _part(self, files: CaseFiles) -> Path:
+    def _part(self, files: CaseSource) -> Path:
         return self.parts / f"{files.key}.json"
 
 

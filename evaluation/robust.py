@@ -235,12 +235,12 @@ def _evaluated(
     from evaluation.results_folder import ResultsFolder
 
     out = ResultsFolder(output_folder, session.settings_sha256)
-    summary = _run_what_is_left(session, out, workers, overwrite, progress)
+    summary = run_what_is_left(session, out, workers, overwrite, progress)
     failed = failures(conditions, session.planned.runs, summary) if summary else []
     return Evaluation(folder=out.path, finished=bool(summary), summary=summary, failures=failed)
 
 
-def _run_what_is_left(
+def run_what_is_left(
     session: Session, out: ResultsFolder, workers: int | None, overwrite: bool, progress: bool
 ) -> dict[str, Any]:
     """The cases of this part that OUT does not hold, and once all are done the report.
@@ -273,7 +273,7 @@ def _refuse_changed(session: Session, out: ResultsFolder) -> None:
     for files in session.share:
         if not out.finished(files):
             raise UserError(
-                f"case {files.identifier}: {files.images[0]} or another of its files has changed "
+                f"case {files.identifier}: {files.place} or another of its files has changed "
                 "while it was evaluated; run the same command again"
             )
 

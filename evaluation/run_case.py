@@ -21,16 +21,16 @@ from evaluation.case_result import CaseResult
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.corruptions import apply_corruption
 from evaluation.example import Pictures, StrongestAttack, build_example
-from evaluation.inputs import CaseFiles
+from evaluation.inputs import CaseSource
 from evaluation.model.case import Case
-from evaluation.model.folder import SegmentationModel
-from evaluation.model.perturbed_files import roundtrip_error
-from evaluation.model.sliding_window import SlidingWindow
+from evaluation.model.interface import EvaluatedModel
+from evaluation.model.kinds import is_given
 from evaluation.options import LINF, Options
 from evaluation.protocol import EvaluationRun
 from evaluation.rows import MEAN_LABEL, with_worst
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.geometry import perturbation_norms
+from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 
@@ -39,12 +39,12 @@ Scores = Mapping[metrics.Label, metrics.Score]
 
 
 def run_case(
-    model: SegmentationModel,
-    files: CaseFiles,
+    model: EvaluatedModel,
+    files: CaseSource,
     runs: Sequence[EvaluationRun],
     options: Options,
     *,
-    surrogate: SegmentationModel | None = None,
+    surrogate: EvaluatedModel | None = None,
     adversarial_folder: Path | None = None,
     advance: Callable[[float], object] = lambda cost: None,
 ) -> CaseResult:
@@ -66,11 +66,9 @@ def run_case(
     Raises
     ------
     UserError
-        As `SegmentationModel.preprocess` and `run_attack`.
+        As `files.load` and `run_attack`.
     """
-    case = model.preprocess(
-        files.images, files.label, files.previous_stage, identifier=files.identifier
-    )
+    case = files.load(model)
     evaluated = _EvaluatedCase(model, case, options, surrogate)
     rows = _Rows(model, files, case, options, evaluated.names)
     result, strongest = CaseResult(), StrongestAttack(runs)
@@ -98,7 +96,7 @@ def run_case(
     return result
 
 
-def sliding_window(model: SegmentationModel, options: Options) -> SlidingWindow:
+def sliding_window(model: EvaluatedModel, options: Options) -> DifferentiableModel:
     """What the attacks of an evaluation go through."""
     return model.sliding_window(
         window_batch_size=options.window_batch_size,
@@ -107,9 +105,8 @@ def sliding_window(model: SegmentationModel, options: Options) -> SlidingWindow:
     )
 
 
-def foreground_dice_of(model: SegmentationModel, case: Case, x: torch.Tensor) -> float:
-    """Dice of the segmentation that is exported for x, (C, *spatial), preprocessed; foreground
-    mean."""
+def foreground_dice_of(model: EvaluatedModel, case: Case, x: torch.Tensor) -> float:
+    """Foreground mean Dice of what is exported for x, (C, *spatial), preprocessed."""
     evaluated = _EvaluatedCase(model, case, Options(), None)
     return _mean_dice(evaluated.score(model.predict(case, x)))
 
@@ -119,10 +116,10 @@ class _EvaluatedCase:
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: EvaluatedModel,
         case: Case,
         options: Options,
-        surrogate: SegmentationModel | None,
+        surrogate: EvaluatedModel | None,
     ) -> None:
         self.model, self.case, self.options = model, case, options
         self.window = sliding_window(model, options)
@@ -135,7 +132,7 @@ class _EvaluatedCase:
         )
         self.target = case.target(model.label_space).to(model.device)
         self.labels = _foreground(model.label_manager)
-        self.names = {_values(v): k for k, v in model.dataset_json["labels"].items()}
+        self.names = {_values(v): k for k, v in model.label_manager.label_dict.items()}
 
     def perturb(self, run: EvaluationRun) -> tuple[torch.Tensor, Columns]:
         """(x (C, *spatial) on the CPU, columns that describe the perturbation)."""
@@ -163,7 +160,7 @@ class _EvaluatedCase:
         parts = (run.name, run.norm, run.epsilon_text.replace("/", "_"))
         folder = folder / "_".join(p for p in parts if p)
         try:
-            paths = self.model.write_case(self.case, x, folder)
+            error = self.model.save_perturbed(self.case, x, folder)
         except UserError as why:
             values = x.numpy()
             write_file(
@@ -176,10 +173,9 @@ class _EvaluatedCase:
                 f"{reason}"
             )
             return
-        if not self.model.is_cascade:
+        if error is not None:
             extent = float((self.bounds.maximum - self.bounds.minimum).max())
-            error = roundtrip_error(self.model, self.case, x, paths) / extent
-            result.roundtrip = max(error, result.roundtrip or 0.0)
+            result.roundtrip = max(error / extent, result.roundtrip or 0.0)
 
     def _corrupt(self, run: EvaluationRun, seed: int) -> tuple[torch.Tensor, Columns]:
         assert run.severity is not None
@@ -233,8 +229,8 @@ class _Rows:
 
     def __init__(
         self,
-        model: SegmentationModel,
-        files: CaseFiles,
+        model: EvaluatedModel,
+        files: CaseSource,
         case: Case,
         options: Options,
         names: Mapping[tuple[int, ...], str],
@@ -245,15 +241,7 @@ class _Rows:
             "case": case.identifier,
             "fold": "" if files.folds is None else _joined(files.folds),
         }
-        self.model_columns = {
-            "tile_step_size": model.tile_step_size,
-            "mirror_axes": _mirror_axes_text(model.mirror_axes),
-            "folds": _joined(model.folds),
-            "trainer": model.trainer_name,
-            "plans": model.plans.plans_name,
-            "configuration": model.configuration,
-            "checkpoint_sha256": _joined(model.checkpoint_sha256[f][:16] for f in model.folds),
-        }
+        self.model_columns = _model_columns(model.describe())
 
     def of(self, run: EvaluationRun, scores: Scores, columns: Mapping[str, Any]) -> list[Columns]:
         """One row per label or region, and their mean."""
@@ -327,6 +315,18 @@ def _values(label: Any) -> tuple[int, ...]:
 
 def _joined(parts: Iterable[Any]) -> str:
     return "+".join(map(str, parts))
+
+
+def _model_columns(model: Mapping[str, Any]) -> Columns:
+    """What was attacked, by the model's own description; nothing of how a given network tiles."""
+    hashes = model["checkpoint_sha256"].values()
+    return {
+        "tile_step_size": model["tile_step_size"],
+        "mirror_axes": "" if is_given(model) else _mirror_axes_text(model["mirror_axes"]),
+        "folds": _joined(model["folds"]),
+        **{k: model[k] for k in ("trainer", "plans", "configuration")},
+        "checkpoint_sha256": _joined(h[:16] for h in hashes),
+    }
 
 
 def _mirror_axes_text(axes: Iterable[int] | None) -> str:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation import protocol
+from evaluation.corruption_table import is_mr
+from evaluation.devices import find_device
 from evaluation.file_hashes import ModelFiles
 from evaluation.groups import Groups, parse_groups, recorded_groups
 from evaluation.inputs import (
     CaseFiles,
+    CaseSource,
     choose,
     from_cross_validation,
     from_folders,
@@ -35,13 +37,14 @@ from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from evaluation.model.folder import SegmentationModel
+    from evaluation.model.interface import EvaluatedModel
 
 SETTINGS_VERSION = 1
 BEST_ITERATE, BEST_ITERATE_BEFORE = "dice", "loss"
 """By what attacks choose the iterate that they return, now and when settings did not say so."""
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
-_NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-_OPTIONS_NOT_IN_SETTINGS = (
+NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
+OPTIONS_NOT_IN_SETTINGS = (
     "device",
     "folds",
     "surrogate",
@@ -88,16 +91,19 @@ class Inputs:
 class Session:
     """Everything that is decided before the first case."""
 
-    inputs: Inputs
+    inputs: Inputs | None
+    """None: a network and cases that were given in memory (network.py)."""
     options: Options
-    model: SegmentationModel
+    model: EvaluatedModel
     """The folds that evaluate the current case; one fold at a time when validating, see
     `switch_to`."""
-    surrogate: SegmentationModel | None
+    surrogate: EvaluatedModel | None
     """What `transfer` attacks, of the same folds."""
-    cases: list[CaseFiles]
+    two_dimensional: bool
+    """Whether the model sees slices."""
+    cases: Sequence[CaseSource]
     """All of the evaluation, in the order of the report."""
-    share: list[CaseFiles]
+    share: Sequence[CaseSource]
     """Those of this call."""
     planned: PlannedRuns
     settings: dict[str, Any]
@@ -108,19 +114,25 @@ class Session:
     """What belongs together among the cases; None: each case by itself."""
 
     @property
+    def validating(self) -> bool:
+        """Whether each fold's validation cases are evaluated."""
+        return self.inputs is not None and self.inputs.validating
+
+    @property
     def settings_sha256(self) -> str:
         """Of the settings and of all files of the model: what every part carries."""
         files = sorted(self.model_files.sha256.values())
         text = json.dumps({"settings": self.settings, "files": files}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def switch_to(self, files: CaseFiles) -> tuple[SegmentationModel, SegmentationModel | None]:
+    def switch_to(self, files: CaseSource) -> tuple[EvaluatedModel, EvaluatedModel | None]:
         """Make `model` and `surrogate` those that may evaluate these files, and return them.
 
         Where these files need other folds, those before are freed first, if the caller keeps none:
         one fold is in memory at a time.
         """
-        if files.folds is not None and tuple(self.model.folds) != files.folds:
+        if files.folds is not None and tuple(self.model.describe()["folds"]) != files.folds:
+            assert self.inputs is not None
             options, surrogate = self.options, self.options.surrogate
             del self.model
             self.surrogate = None
@@ -130,12 +142,12 @@ class Session:
                 self.surrogate = _load(Path(surrogate), options, files.folds, self.model_files)
         return self.model, self.surrogate
 
-    def check_files(self, cases: Sequence[CaseFiles], *, progress: bool) -> None:
+    def check_files(self, cases: Sequence[CaseSource], *, progress: bool) -> None:
         """Read every file once: a bad one is better named now than after a night."""
         for files in progress_bar(
             cases, desc="checking files", unit="case", disable=not progress, leave=False
         ):
-            self.model.read(files.images, files.label, files.previous_stage)
+            files.check(self.model)
 
 
 def prepare(
@@ -173,14 +185,7 @@ def prepare(
     model_folds = folds[:1] if inputs.validating else folds
     model = _load(inputs.model_folder, options, model_folds, model_files)
     cases = choose(_list_cases(inputs, model, folds), options.max_cases, seed=options.seed)
-    schemes = model.configuration_manager.normalization_schemes
-    planned = protocol.plan_runs(
-        options,
-        ct=all(s == "CTNormalization" for s in schemes),
-        two_dimensional=len(model.patch_size) == 2,
-        regions=model.label_space.regions,
-        has_encoder=all(hasattr(n, "encoder") for n in model.networks),
-    )
+    planned = _planned(options, model)
     surrogate = None
     if options.surrogate is not None and surrogate_folds is not None:
         first = surrogate_folds[:1] if inputs.validating else surrogate_folds
@@ -191,13 +196,37 @@ def prepare(
         options=options,
         model=model,
         surrogate=surrogate,
+        two_dimensional=len(model.patch_size) == 2,
         cases=cases,
         share=cases[part_id::num_parts],
         planned=planned,
-        settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases),
+        settings=_settings(inputs, options, model, folds, surrogate_folds, model_files, cases)
+        | of_planned(planned),
         model_files=model_files,
         groups=_groups(options, cases),
     )
+
+
+def _planned(options: Options, model: SegmentationModel) -> PlannedRuns:
+    schemes = model.configuration_manager.normalization_schemes
+    return protocol.plan_runs(
+        options,
+        ct=all(s == "CTNormalization" for s in schemes),
+        two_dimensional=len(model.patch_size) == 2,
+        mr=is_mr(_channel_names(model.dataset_json)),
+        regions=model.label_space.regions,
+        has_encoder=all(hasattr(n, "encoder") for n in model.networks),
+    )
+
+
+def of_planned(planned: PlannedRuns) -> dict[str, Any]:
+    """What 'all' depends on that the options do not say: MR's own corruptions, and torchio."""
+    return {"mr_corruptions": planned.of_mr} if planned.of_mr else {}
+
+
+def _channel_names(dataset_json: Mapping[str, Any]) -> list[str]:
+    channels = dataset_json.get("modality", dataset_json.get("channel_names"))
+    return [str(c) for c in (channels.values() if isinstance(channels, Mapping) else channels)]
 
 
 def _list_cases(
@@ -252,7 +281,7 @@ def _settings(
         found = model_files.sha256
         return {str(f): found[_checkpoint(Path(folder), options, f)] for f in folds}
 
-    description = {k: v for k, v in model.describe().items() if k not in _NOT_IN_SETTINGS}
+    description = {k: v for k, v in model.describe().items() if k not in NOT_IN_SETTINGS}
     return {
         "schema_version": SETTINGS_VERSION,
         "model": {**description, "checkpoint_sha256": hashes(inputs.model_folder, folds)},
@@ -260,7 +289,7 @@ def _settings(
         "surrogate": hashes(options.surrogate, surrogate_folds),
         "device": model.device.type,
         "best_iterate": BEST_ITERATE,
-        "options": {k: v for k, v in options.record().items() if k not in _OPTIONS_NOT_IN_SETTINGS},
+        "options": {k: v for k, v in options.record().items() if k not in OPTIONS_NOT_IN_SETTINGS},
         "cases": [c.key for c in cases],
     }
 
@@ -296,7 +325,7 @@ def _load(
         folder,
         folds=folds,
         checkpoint=options.checkpoint,
-        device=_device(options.device),
+        device=find_device(options.device),
         tile_step_size=options.tile_step_size,
         use_mirroring=options.use_mirroring,
         trust_checkpoint=options.trust_checkpoint,
@@ -305,31 +334,3 @@ def _load(
         model_files.check_file(_checkpoint(folder, options, fold), sha)
     model_files.check()
     return model
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    # what nnU-Net predicts on; torch knows more, such as meta, which computes nothing
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}")
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there[device.type]:
-        raise UserError(f"device {name} was asked for, and torch finds none; use -device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device {name} was asked for, and torch finds {torch.cuda.device_count()} (cuda:0 ...)"
-        )
-    return str(device)

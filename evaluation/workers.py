@@ -23,8 +23,8 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
-    from evaluation.inputs import CaseFiles
-    from evaluation.model.folder import SegmentationModel
+    from evaluation.inputs import CaseSource
+    from evaluation.model.interface import EvaluatedModel
 
 WORTH_WORKERS = 1000
 """Plain predictions, below which starting processes takes longer than they save."""
@@ -36,6 +36,7 @@ PACKAGES = (
     "scipy",
     "monai",
     "batchgeneratorsv2",
+    "torchio",
     "torchattacks",
 )
 _CODE = "from evaluation.workers import work_on; work_on()"
@@ -45,7 +46,7 @@ _POLL_SECONDS = 0.2
 def run_todo(
     workers: int | None,
     session: Session,
-    todo: Sequence[CaseFiles],
+    todo: Sequence[CaseSource],
     out: ResultsFolder,
     *,
     progress: bool,
@@ -59,7 +60,7 @@ def run_todo(
 
 
 def run_cases(
-    session: Session, todo: Sequence[CaseFiles], out: ResultsFolder, *, progress: bool
+    session: Session, todo: Sequence[CaseSource], out: ResultsFolder, *, progress: bool
 ) -> None:
     """Run cases in this process, and keep each in OUT."""
     costs = sum(r.cost for r in session.planned.runs)
@@ -76,14 +77,14 @@ def run_cases(
             except UserError as error:
                 if files.identifier in str(error):
                     raise
-                raise UserError(f"case {files.identifier} ({files.images[0]}): {error}") from error
+                raise UserError(f"case {files.identifier} ({files.place}): {error}") from error
             except Exception as error:
-                error.add_note(f"while case {files.identifier} ({files.images[0]}) was evaluated")
+                error.add_note(f"while case {files.identifier} ({files.place}) was evaluated")
                 raise
 
 
 def _run_one(
-    session: Session, files: CaseFiles, out: ResultsFolder, advance: Callable[[float], object]
+    session: Session, files: CaseSource, out: ResultsFolder, advance: Callable[[float], object]
 ) -> None:
     """A function of its own, which keeps no model when it ends."""
     from evaluation.run_case import run_case
@@ -103,7 +104,7 @@ def _run_one(
     out.save(files, result, _environment(model), inputs)
 
 
-def count_workers(asked: int | None, session: Session, todo: Sequence[CaseFiles]) -> int:
+def count_workers(asked: int | None, session: Session, todo: Sequence[CaseSource]) -> int:
     """How many processes run the cases.
 
     None takes one per CPU thread for 2D configurations on a CPU, whose convolutions gain nothing
@@ -112,14 +113,19 @@ def count_workers(asked: int | None, session: Session, todo: Sequence[CaseFiles]
     import torch
 
     if asked is None:
-        slices_on_cpu = session.model.device.type == "cpu" and len(session.model.patch_size) == 2
+        slices_on_cpu = session.model.device.type == "cpu" and session.two_dimensional
         worth = sum(r.cost for r in session.planned.runs) * len(todo) >= WORTH_WORKERS
         asked = torch.get_num_threads() if slices_on_cpu and worth else 1
     return max(1, min(asked, len(todo)))
 
 
 def run_in_workers(
-    workers: int, session: Session, todo: Sequence[CaseFiles], out: ResultsFolder, *, progress: bool
+    workers: int,
+    session: Session,
+    todo: Sequence[CaseSource],
+    out: ResultsFolder,
+    *,
+    progress: bool,
 ) -> None:
     """Run cases in `workers` processes, which share the CPU threads and the memory for graphs.
 
@@ -155,6 +161,7 @@ def call_of(session: Session, out: ResultsFolder) -> dict[str, Any]:
     Budgets go as fractions, since the text of a record is rounded.
     """
     options, inputs = session.options, session.inputs
+    assert inputs is not None  # a network that is given is in this process's memory
     exact = {
         "epsilons": [str(e) for e in options.budgets(LINF)],
         "epsilons_l2": [str(e) for e in options.budgets(L2)],
@@ -203,7 +210,7 @@ def _environment_of_workers(workers: int) -> dict[str, str]:
     return environment
 
 
-def _environment(model: SegmentationModel) -> dict[str, str]:
+def _environment(model: EvaluatedModel) -> dict[str, str]:
     """What a case was run with, for its part and the report."""
     import nnunetv2_lngswr
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.replicates import Replicate
+from evaluation.model.kinds import is_given
 from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
 from evaluation.rows import Row, RunKey, part_key, run_key
@@ -72,8 +73,7 @@ def read_folder(folder: Path) -> ComparedModel:
     rows = read_cases(table)
     _check_rows(table, summary, rows)
     parts = _parts(folder, rows)
-    # of a cascade that hash is of the previous stage's segmentation too
-    pairs_by = "image_and_label_sha256" if summary["model"].get("cascade") else "inputs_sha256"
+    pairs_by = _pairs_by(summary["model"])
     return ComparedModel(
         name=summary["model"]["trainer"],
         folders=(folder,),
@@ -83,6 +83,14 @@ def read_folder(folder: Path) -> ComparedModel:
         previous_stages=_hashes(parts, "previous_stage_sha256"),
         recorded_groups=((str(folder), summary.get("groups")),),
     )
+
+
+def _pairs_by(model: Mapping[str, Any]) -> str:
+    """The key of the hash of image and label in a part."""
+    if is_given(model):
+        return "arrays_sha256"
+    # of a cascade the other hash is of the previous stage's segmentation too
+    return "image_and_label_sha256" if model.get("cascade") else "inputs_sha256"
 
 
 def first_few(names: Sequence[str]) -> str:

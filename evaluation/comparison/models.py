@@ -17,6 +17,7 @@ from typing import Any
 from evaluation.comparison.folders import ComparedModel, first_few, read_folder
 from evaluation.comparison.replicates import replicates_of, seed_of
 from evaluation.differences import differences
+from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.session import BEST_ITERATE_BEFORE
@@ -204,7 +205,8 @@ def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
     UserError
         They are not; names the cases.
     """
-    other_files = sorted(c for c in a.inputs if b.inputs.get(c, a.inputs[c]) != a.inputs[c])
+    theirs = b.inputs if _of_arrays(a) == _of_arrays(b) else {}
+    other_files = sorted(c for c in a.inputs if theirs.get(c, a.inputs[c]) != a.inputs[c])
     if other_files:
         raise UserError(
             f"{a.place} and {b.place} are not comparable: image or label of "
@@ -220,6 +222,11 @@ def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
                 f"voxels in one and {sizes[case, label]} in the other; "
                 "evaluate both models on the same images and labels"
             )
+
+
+def _of_arrays(model: ComparedModel) -> bool:
+    """Whether its hashes are of arrays, which no file's equal."""
+    return is_given(model.summary["model"])
 
 
 def label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
@@ -274,6 +281,12 @@ def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
             f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels "
             "alone: only the parts in an OUT folder say which image and label a case is of, and "
             "those of a cascade do not where an earlier version made them"
+        )
+    if len({_of_arrays(m) for m in models}) > 1:
+        arrays = ", ".join(m.name for m in models if _of_arrays(m))
+        notes.append(
+            f"cases of {arrays} were given as arrays, and are paired with files by name and by the "
+            "sizes of their labels alone"
         )
     first = models[0]
     for other in models[1:]:

@@ -45,7 +45,9 @@ class Case:
     ground_truth: np.ndarray | None
     """The label in the file's geometry (nnU-Net's array order, 3 axes); None without a label."""
     properties: Mapping[str, Any]
-    """nnU-Net's, after preprocessing."""
+    """nnU-Net's, after preprocessing; of arrays the spacing alone."""
+    transpose_forward: tuple[int, ...] | None = None
+    """nnU-Net's, from the file's axes to x's; None where x is on the file's grid."""
     image_channels: int
     """Leading channels of x that are image."""
     file_scale: torch.Tensor | None
@@ -69,6 +71,18 @@ class Case:
     def bounds(self) -> Bounds:
         """[min, max] per channel; only image channels may change."""
         return Bounds.of(self.batch, image_channels=self.image_channels, file_scale=self.file_scale)
+
+    def on_grid_of_x(self, segmentation: np.ndarray) -> np.ndarray:
+        """A segmentation in the file's geometry, nearest neighbour: for pictures only."""
+        if self.transpose_forward is None:
+            return segmentation
+        moved = segmentation.transpose(self.transpose_forward)
+        crop = self.properties["bbox_used_for_cropping"]
+        moved = moved[tuple(slice(int(a), int(b)) for a, b in crop)]
+        for axis, n in enumerate(self.x.shape[1:]):
+            index = ((np.arange(n) + 0.5) * moved.shape[axis] / n).astype(int)
+            moved = np.take(moved, index, axis=axis)
+        return moved
 
     def target(self, label_space: LabelSpace) -> SegmentationTarget:
         """What attacks push the model away from.
@@ -201,6 +215,7 @@ class CasePreprocessor:
             labels=self._preprocessed_label(read),
             ground_truth=None if read.label is None else read.label.array[0].astype(np.int64),
             properties=properties,
+            transpose_forward=tuple(self.plans.transpose_forward),
             image_channels=self.image_channels,
             file_scale=_double(scale),
             file_offset=_double(offset),

@@ -25,7 +25,7 @@ from evaluation.model.folds import Fold, find_folds
 from evaluation.model.graph_memory import GRAPH_BYTES
 from evaluation.model.inference import Inference
 from evaluation.model.networks import load_folds
-from evaluation.model.perturbed_files import write_perturbed
+from evaluation.model.perturbed_files import roundtrip_error, write_perturbed
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.utils.errors import UserError
@@ -181,6 +181,12 @@ class SegmentationModel:
         seed = entry.get("seed") if isinstance(entry, dict) else None
         return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
+    @property
+    def surface_unit(self) -> str:
+        """Of distances: 'pixels' where files, PNG and the like, have no spacing."""
+        reader = self.plans.image_reader_writer_class.__name__
+        return "pixels" if "NaturalImage" in reader else "mm"
+
     def describe(self) -> dict[str, Any]:
         """What a report must state about the model, JSON-ready."""
         return {
@@ -301,6 +307,11 @@ class SegmentationModel:
         return write_perturbed(
             case, x, Path(folder), plans=self.plans, file_ending=self.file_ending
         )
+
+    def save_perturbed(self, case: Case, x: torch.Tensor, folder: Path) -> float | None:
+        """`write_case`, and how far that is from x when read back; None for a cascade."""
+        paths = self.write_case(case, x, folder)
+        return None if self.is_cascade else roundtrip_error(self, case, x, paths)
 
     def check_surrogate(self, surrogate: SegmentationModel) -> None:
         """As `transfer` needs.

@@ -82,7 +82,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     model = summary["model"]
     over = "groups of cases" if summary.get("groups") else "cases"
     title = (
-        f"{model['trainer']}, {model['configuration']}, {model['dataset']}: "
+        f"{', '.join(model[k] for k in ('trainer', 'configuration', 'dataset') if model[k])}: "
         f"{clean['cases']} cases, 95% bootstrap intervals over {over}"
     )
     _entitle(figure, title)

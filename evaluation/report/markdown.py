@@ -14,6 +14,7 @@ import numpy as np
 
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION
+from evaluation.report.attacked_model import attacked_model, model_title
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
@@ -44,13 +45,6 @@ CORRUPTIONS = (
     "Seeded corruptions of the preprocessed case, clipped into its [min, max]; foreground Dice per "
     "severity. Changes of the whole file's brightness or contrast that z-scoring would undo in "
     "deployment are not undone here."
-)
-ATTACKED = (
-    "The function that nnU-Net deploys: preprocessed case, sliding window with Gaussian weights, "
-    "mirroring where on, mean over folds, to the logits of the whole case. White box: the attacker "
-    "knows model and ground truth, and attacks use the exact gradient of that function. "
-    "Segmentations, clean and attacked, come from nnU-Net's own predictor and are scored in the "
-    "original space."
 )
 UNITS = {
     "range": "the intensity range of each channel",
@@ -85,8 +79,7 @@ def _title(summary: Summary) -> str:
     model, clean = summary["model"], _find(summary, "clean")[0]
     cases = f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}{of_groups(summary)}."
     lines = [
-        f"# Robustness of {model['trainer']}, {model['plans']}, {model['configuration']} "
-        f"on {model['dataset']}",
+        f"# Robustness of {model_title(model, 'trainer', 'plans', 'configuration')}",
         "",
         f"{cases} Clean foreground Dice **{interval_text(clean)}**.{_worst_sentence(summary)}",
         "",
@@ -264,17 +257,11 @@ def _labels(summary: Summary) -> str:
 
 
 def _attacked(summary: Summary) -> str:
-    model, options = summary["model"], summary["options"]
-    hashes = "; ".join(f"fold {f}: {h}" for f, h in model["checkpoint_sha256"].items())
+    options = summary["options"]
     lines = [
         "## What was attacked",
         "",
-        ATTACKED,
-        "",
-        f"- model: {model['folder']}, {model['checkpoint']}, SHA-256 {hashes}",
-        f"- protocol: {summary['protocol']}",
-        f"- tile step {model['tile_step_size']:g}, mirroring {_mirroring(model)}, "
-        f"patch {model['patch_size']}, device {model['device']}",
+        *attacked_model(summary),
         f"- epsilon{_epsilon_unit(summary)}; L2 epsilons are root mean squares per voxel in the "
         "same unit; the perturbed case stays inside the clean case's [min, max] per channel",
         f"- seed {options['seed']}",
@@ -285,11 +272,6 @@ def _attacked(summary: Summary) -> str:
         said = "Attacks as they were run (an empty field: the attack has no such setting):"
         lines += ["", said, "", _settings_table(summary)]
     return "\n".join(lines)
-
-
-def _mirroring(model: Mapping[str, Any]) -> str:
-    axes = model["mirror_axes"]
-    return "off" if axes is None else f"axes {', '.join(map(str, axes))}"
 
 
 def _epsilon_unit(summary: Summary) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
+from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION, EvaluationRun
 from evaluation.report import records, strength
 from evaluation.report.checks import checks
@@ -74,13 +75,15 @@ def build_summary(
 
 def _folds(session: Session) -> list[int | str]:
     """All that took part: one fold is loaded at a time."""
-    if not session.inputs.validating:
-        return list(session.model.folds)
+    if not session.validating:
+        return list(session.model.describe()["folds"])
     return list(dict.fromkeys(f for c in session.cases for f in c.folds or ()))
 
 
 def _model(session: Session, folds: Sequence[int | str]) -> dict[str, Any]:
     hashes = session.settings["model"]["checkpoint_sha256"]
+    if is_given(session.model.describe()):
+        return session.model.describe()
     seed = session.model.training_seed
     return {
         **session.model.describe(),
@@ -92,11 +95,13 @@ def _model(session: Session, folds: Sequence[int | str]) -> dict[str, Any]:
 
 def _protocol(session: Session, folds: Sequence[int | str]) -> str:
     count = len(session.cases)
-    if session.inputs.validating:
+    if session.validating:
         return (
             f"cross-validation: {count} validation cases, "
             "each by the model of the fold that has not seen it"
         )
+    if not folds:
+        return f"{count} cases, given as arrays"
     word = "folds" if len(folds) > 1 else "fold"
     return f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
 
@@ -114,10 +119,9 @@ def _metrics(session: Session) -> dict[str, Any]:
         intervals = "95% percentile bootstrap over cases, 2000 resamples"
     else:
         intervals = "95% expanded percentile bootstrap over groups of cases, 2000 resamples"
-    reader = session.model.plans.image_reader_writer_class.__name__
     return {
         "nsd_tolerance": session.options.nsd_tolerance,
-        "surface_unit": "pixels" if "NaturalImage" in reader else "mm",
+        "surface_unit": session.model.surface_unit,
         "empty_mask_rule": EMPTY_MASK_RULE,
         "mean": "per label over cases where defined, then over labels (nnU-Net's)",
         "intervals": intervals,

@@ -21,7 +21,7 @@ from nnunetv2_lngswr.installation.register import (
 )
 from nnunetv2_lngswr.utils.errors import UserError
 
-OPTIONAL_PACKAGES = ("ptwt", "pytorch_wavelets", "torchattacks")
+OPTIONAL_PACKAGES = ("ptwt", "pytorch_wavelets", "torchattacks", "torchio")
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 

@@ -1,13 +1,31 @@
 """Laws of the corruptions: strengths rise with severity, one seed gives one result, nothing else
 changes."""
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from evaluation import corruptions
+from evaluation import corruption_table, corruptions, mr_corruptions
+from evaluation.corruption_table import inapplicable_of_mr, is_mr
+from nnunetv2_lngswr.utils.errors import UserError
+from tests.evaluation.tiny import installed
 from tests.model_folders import ball
 
+
+def _marks(corruption):
+    missing = corruption.package and not installed(corruption.package)
+    return [pytest.mark.skip(f"needs {corruption.package} (extra [mr])")] if missing else []
+
+
+NAMES = [pytest.param(c.name, marks=_marks(c)) for c in corruptions.CORRUPTIONS.values()]
+INSTALLED = [
+    c.name for c in corruptions.CORRUPTIONS.values() if not c.package or installed(c.package)
+]
+WITH_TORCHIO = pytest.mark.skipif(not installed("torchio"), reason="needs torchio (extra [mr])")
 SHAPES = [(1, 24, 30), (12, 20, 16), (3, 16, 40)]
 HU = {"file_scale": [1 / 50.0] * 2, "file_offset": [-2.0] * 2}
 
@@ -28,7 +46,7 @@ def test_each_of_the_table_has_its_function_and_five_strengths():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", corruptions.corruption_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_strength_rises_with_severity(name, shape):
     x = case(shape)
     seeds = range(8 if name == "occlusion" else 3)  # a box that lies in dark air changes little
@@ -40,7 +58,7 @@ def test_strength_rises_with_severity(name, shape):
     assert all(b > a for a, b in zip(distance, distance[1:])), distance
 
 
-@pytest.mark.parametrize("name", corruptions.corruption_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_one_seed_one_result_inside_the_range(name):
     for shape in SHAPES:
         x = case(shape)
@@ -62,14 +80,19 @@ def test_one_seed_one_result_inside_the_range(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["gaussian_noise", "speckle", "bias_field", "motion_blur", "occlusion", "rician_noise"]
+    "name",
+    [
+        *["gaussian_noise", "speckle", "bias_field", "motion_blur", "occlusion", "rician_noise"],
+        "kspace_spike",
+        *(pytest.param(name, marks=WITH_TORCHIO) for name in ("mr_motion", "mr_ghosting")),
+    ],
 )
 def test_another_seed_gives_another_pattern(name):
     x = case((1, 24, 30))
     assert not torch.equal(corrupted(name, x, 3, seed=1), corrupted(name, x, 3, seed=2))
 
 
-@pytest.mark.parametrize("name", corruptions.corruption_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_channels_that_are_no_image_stay_fixed(name):
     x = case((1, 24, 30), channels=3)
     y = corrupted(name, x, 5, image_channels=2)
@@ -79,7 +102,7 @@ def test_channels_that_are_no_image_stay_fixed(name):
 def test_constant_channels_stay_constant():
     x = case((1, 24, 30))
     x[1] = 0.7
-    for name in corruptions.corruption_names():
+    for name in INSTALLED:
         assert torch.equal(corrupted(name, x, 5)[1], x[1]), name
 
 
@@ -108,6 +131,79 @@ def test_which_corruptions_apply():
     )
     assert set(us) == {"hu_offset", "hu_scale"}
     assert set(ct3d) == {"jpeg", "rician_noise", "speckle"}
+
+
+def test_a_spike_is_stripes_of_its_amplitude():
+    x = torch.rand(2, 32, 48, generator=torch.Generator().manual_seed(0))
+    changed = mr_corruptions.kspace_spike(x, 0.1, np.random.default_rng(0), None) - x
+    spectrum = torch.fft.fftn(changed, dim=(1, 2)).abs()
+    for channel in spectrum:  # one wave: two places of k-space, opposite each other
+        first, second, third = channel.flatten().sort(descending=True).values[:3].tolist()
+        assert first == pytest.approx(second, rel=1e-3)
+        assert third < 1e-3 * first
+    assert changed.abs().amax((1, 2)).numpy() == pytest.approx([0.1, 0.1], rel=0.05)
+
+
+def test_ringing_keeps_what_is_slow_and_stands_beside_edges():
+    x = torch.zeros(1, 32, 32)
+    x[:, :, 16:] = 1
+    ringing = mr_corruptions.gibbs_ringing(x, 0.7, None, None)
+    assert float(ringing.mean()) == pytest.approx(0.5, abs=1e-3)
+    assert ringing.max() > 1.05  # overshoot, which blur has not
+
+
+@WITH_TORCHIO
+@pytest.mark.parametrize("shape", [(24, 30), (3, 16, 40)])
+def test_slices_move_within_their_plane(shape):
+    x = torch.zeros(1, *shape)
+    x[..., 4:-4, 6:-6] = 1
+    if len(shape) == 3:
+        x[:, 1] *= 0.5
+    y = mr_corruptions.mr_motion(x, 2.0, np.random.default_rng(1), None)
+    assert (y - x).abs().max() > 0.05
+    if len(shape) == 3:  # thin: nothing comes from the slices beside
+        assert torch.allclose(y[:, 1], 0.5 * y[:, 0], atol=1e-5)
+
+
+@WITH_TORCHIO
+def test_ghosts_are_along_one_axis():
+    x = torch.zeros(1, 32, 32)
+    x[:, 12:20, 12:20] = 1
+    changed = (mr_corruptions.mr_ghosting(x, 0.5, np.random.default_rng(0), None) - x)[0].abs()
+    rows, columns = (float(changed.amax(axis)[:8].max()) for axis in (1, 0))
+    assert max(rows, columns) > 0.02
+    assert min(rows, columns) < 1e-5
+
+
+def test_severity_3_of_mrs_own_costs_what_the_others_cost():
+    """As measured; the strengths measured are those of the table."""
+    file = "benchmarks/results/2026-11-25-mr-calibration-hippocampus2d-cpu.json"
+    measured = json.loads((Path(__file__).parents[2] / file).read_text())
+    own = {n: c for n, c in corruptions.CORRUPTIONS.items() if c.needs == "mr"}
+    assert own.keys() == measured["own"].keys()
+    for name, corruption in own.items():
+        drops = measured["own"][name]["drop_by_strength"]
+        by_severity = [drops[f"{strength:g}"] for strength in corruption.strengths]
+        assert by_severity == sorted(by_severity), name
+        assert by_severity[2] == pytest.approx(measured["target_drop"], abs=0.01), name
+
+
+def test_modality_is_read_from_channel_names():
+    for names in (["MR"], ["MRI"], ["T1w", "T2w", "FLAIR"], ["t1ce"], ["0: mp-MRI", "ADC"], ["T1"]):
+        assert is_mr(names), names
+    for names in ([], ["CT"], ["MR", "CT"], ["ultrasound"], ["zscore"], ["rgb_to_0_1"], ["PET"]):
+        assert not is_mr(names), names
+
+
+def test_without_torchio_its_corruptions_are_left_out_with_the_reason(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchio", None)
+    monkeypatch.setattr(corruption_table, "find_spec", lambda name: None)
+    left_out = inapplicable_of_mr(mr=True)
+    assert set(left_out) == {"mr_motion", "mr_ghosting"}
+    assert "pip install 'nnunetv2_lngswr[mr]'" in left_out["mr_motion"]
+    for name in left_out:
+        with pytest.raises(UserError, match=r"need torchio: pip install 'nnunetv2_lngswr\[mr\]'"):
+            corrupted(name, case((1, 24, 30)), 3)
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,26 @@ def test_what_does_not_apply_to_a_model_is_refused_by_name():
                 Options(attacks=["torchattacks:PGD"], epsilon_unit="normalized", epsilons=[0.1]),
                 **facts,
             )
+
+
+def test_mr_has_corruptions_of_its_own_and_nothing_else_changes():
+    def planned(names, **facts):
+        options = Options(attacks=["noise"], corruptions=names)
+        return protocol.plan_runs(options, **{"ct": False, "two_dimensional": True, **facts})
+
+    def names(plan):
+        return {r.name for r in plan.runs if r.kind == protocol.CORRUPTION}
+
+    own = {"gibbs_ringing", "kspace_spike"}
+    if installed("torchio"):
+        own |= {"mr_motion", "mr_ghosting"}
+    plain, of_mr = planned(["all"]), planned(["all"], mr=True)
+    assert names(of_mr) - names(plain) == own == set(of_mr.of_mr)
+    assert not plain.of_mr
+    assert not set(plain.corruptions_left_out) & own  # of other data, 'all' never meant them
+    assert names(planned(["kspace_spike"], mr=True)) == {"kspace_spike"}
+    for facts in ({}, {"ct": True}):
+        with pytest.raises(
+            ValueError, match=r"gibbs_ringing does not apply .*needs MR \(channel_n"
+        ):
+            planned(["gibbs_ringing"], **facts)

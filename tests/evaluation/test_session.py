@@ -1,13 +1,15 @@
-"""One fold is in memory at a time."""
+"""One fold is in memory at a time; what is run follows from the model."""
 
 import gc
 import json
+import shutil
 import weakref
 
 import pytest
 
-from evaluation import robust
+from evaluation import robust, session
 from evaluation.model import folder as model_folder
+from evaluation.options import Options
 from tests.evaluation.tiny import FAST
 from tests.model_folders import make_case, make_model_folder
 
@@ -51,3 +53,25 @@ def test_the_last_fold_is_freed_before_the_next_is_loaded(
     finally:
         gc.enable()
     assert at_load == ([0, 1] * 3 if surrogate else [0] * 3)
+
+
+def test_an_mr_model_gets_mrs_corruptions_and_out_says_which(world, tmp_path):
+    folder = tmp_path / "model" / world[0].name
+    shutil.copytree(world[0], folder)
+    description = json.loads((folder / "dataset.json").read_text())
+    inputs = session.Inputs(model_folder=folder, images=world[1], labels=world[2])
+    options = Options(attacks=["noise"], device="cpu")
+
+    def prepared(name):
+        text = json.dumps({**description, "channel_names": {"0": name}})
+        (folder / "dataset.json").write_text(text)
+        return session.prepare(inputs, options)
+
+    plain, of_mr = prepared("CT"), prepared("T1w")
+    added = {r.name for r in of_mr.planned.runs} - {r.name for r in plain.planned.runs}
+    assert {"gibbs_ringing", "kspace_spike"} <= added == set(of_mr.settings["mr_corruptions"])
+    # what was begun without them, or without torchio, is not gone on with
+    assert "mr_corruptions" not in plain.settings
+    same = {**of_mr.settings}
+    del same["mr_corruptions"]
+    assert same == plain.settings

@@ -121,12 +121,11 @@ def test_a_failing_worker_ends_the_others_and_says_why(world, tmp_path, monkeypa
 )
 def test_workers_by_default_where_they_help(device, dimension, cases, expected, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    model = SimpleNamespace(device=torch.device(device), patch_size=(8,) * dimension)
+    model = SimpleNamespace(device=torch.device(device))
 
     def session(cost):
-        return SimpleNamespace(
-            model=model, planned=SimpleNamespace(runs=[SimpleNamespace(cost=cost)])
-        )
+        planned = SimpleNamespace(runs=[SimpleNamespace(cost=cost)])
+        return SimpleNamespace(model=model, two_dimensional=dimension == 2, planned=planned)
 
     costly, cheap = session(1000), session(1)
     assert workers.count_workers(None, costly, [None] * cases) == expected

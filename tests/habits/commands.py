@@ -29,6 +29,7 @@ RUN_ELSEWHERE = {
     "pip install .": "tests/test_packaging.py builds the wheel that this installs",
     'pip install -e ".[dev]"': "quickstart.py installs .[test] so",
     "pip install --no-deps torchattacks": "quickstart.py",
+    "pip install 'nnunetv2_lngswr[mr]'": "quickstart.py installs .[test], which has it",
     "pip install torch==2.13.0 .": "quickstart.py names the same version",
     "python -m venv .venv": "quickstart.py makes one",
     ". .venv/bin/activate": "a shell's own",

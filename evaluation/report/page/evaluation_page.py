@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import EMPTY_MASK_RULE
+from evaluation.model.kinds import is_given
 from evaluation.report import markdown
+from evaluation.report.attacked_model import ATTACKED, ATTACKED_NETWORK
 from evaluation.report.formats import json_ready
 from evaluation.report.intervals import intervals_said, over
 from evaluation.report.page import verdict
@@ -85,7 +87,7 @@ def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
         "quote": markdown.QUOTE,
         "quotes": [r for r in results if r["kind"] == "worst"],
         "norms": NORMS,
-        "attacked": markdown.ATTACKED,
+        "attacked": ATTACKED_NETWORK if is_given(model) else ATTACKED,
         "protocol": summary["protocol"],
         "notes": summary["notes"],
         "environment": summary["environment"],
