@@ -25,6 +25,7 @@ STEPS = {
     "DA5": ("vanilla", None),
     "LNGSWR": ("LNG-SWR", None),
     "AT": ("vanilla", "AT FGSM-RS"),
+    "LateAT": ("vanilla", "AT FGSM-RS"),
     "LNGSWRAT": ("LNG-SWR", "LNG-SWR + AT FGSM-RS"),
 }
 
@@ -45,7 +46,7 @@ def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
     plain, attacked = STEPS[arm["arm"]]
     if attacked is None:
         return ratios[plain]
-    start = adversarial.get("start", 0.0)
+    start = adversarial.get("start", 0.8 if arm["arm"] == "LateAT" else 0.0)
     return start * ratios[plain] + (1 - start) * ratios[attacked]
 
 

@@ -7,6 +7,7 @@ nnUNetTrainerSWR        reconstruction only (ablation)
 nnUNetTrainerVanilla    nnU-Net's own trainer, for comparisons at equal budget and seed
 nnUNetTrainerVanillaDA5 nnU-Net's own trainer with its strong augmentation
 nnUNetTrainerAT         nnU-Net's own network, trained on adversarial samples
+nnUNetTrainerLateAT     the same in the last fifth of the epochs only
 nnUNetTrainerLNGSWRAT   LNG-SWR, trained on adversarial samples
 ======================  ============================================================================
 
@@ -64,6 +65,16 @@ class nnUNetTrainerAT(AdversarialTrainer):
     adversarial = ATConfig()
 
 
+class nnUNetTrainerLateAT(nnUNetTrainerAT):
+    """Adversarial training in the last fifth of the epochs alone, with the learning rate restarted.
+
+    Epsilon is larger than nnUNetTrainerAT's, which so short a phase does not reach otherwise
+    (docs/evidence.md). A budget of fewer than five epochs has no last fifth and is refused.
+    """
+
+    adversarial = ATConfig(start=0.8, epsilon=8 / 255)
+
+
 class nnUNetTrainerLNGSWRAT(nnUNetTrainerLNGSWR, nnUNetTrainerAT):
     """LNG-SWR with adversarial training.
 
@@ -81,6 +92,7 @@ __all__ = [
     "nnUNetTrainerVanilla",
     "nnUNetTrainerVanillaDA5",
     "nnUNetTrainerAT",
+    "nnUNetTrainerLateAT",
     "nnUNetTrainerLNGSWRAT",
 ]
 

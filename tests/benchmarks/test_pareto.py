@@ -17,6 +17,7 @@ RATIOS = {"vanilla": 1.0, "LNG-SWR": 1.1, "AT FGSM-RS": 1.7, "LNG-SWR + AT FGSM-
         ({"arm": "LNGSWR", "gate_init": 0.5}, 1.1),
         ({"arm": "AT"}, 1.7),
         ({"arm": "AT", "adversarial": {"start": 0.8}}, 0.8 + 0.2 * 1.7),
+        ({"arm": "LateAT"}, 0.8 + 0.2 * 1.7),
         ({"arm": "LNGSWRAT", "adversarial": {"start": 0.5}}, 0.5 * 1.1 + 0.5 * 2.0),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from nnunetv2_lngswr.trainers import (
     nnUNetTrainerAT,
     nnUNetTrainerAT_1epoch,
+    nnUNetTrainerLateAT,
     nnUNetTrainerLNGSWR,
     nnUNetTrainerLNGSWRAT,
     nnUNetTrainerVanilla,
@@ -49,6 +50,16 @@ def log_of(trainer) -> str:
 
 def momentum(trainer) -> list[torch.Tensor]:
     return [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
+
+
+def test_the_late_trainer_attacks_in_the_last_fifth_alone(make):
+    trainer = started(make(nnUNetTrainerLateAT, {}, num_epochs=5))
+    attacking = []
+    for trainer.current_epoch in range(5):
+        attacking.append(trainer._attacking)
+    assert attacking == [False] * 4 + [True]
+    assert trainer._at.epsilon_fraction == 8 / 255
+    assert make(nnUNetTrainerAT, {})._at.start == 0
 
 
 # --- the first phase

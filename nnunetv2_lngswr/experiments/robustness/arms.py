@@ -18,6 +18,7 @@ ARMS = {
     "SWR": "nnUNetTrainerSWR",
     "LNGSWR": "nnUNetTrainerLNGSWR",
     "AT": "nnUNetTrainerAT",
+    "LateAT": "nnUNetTrainerLateAT",
     "LNGSWRAT": "nnUNetTrainerLNGSWRAT",
 }
 BASELINE = "vanilla"
