@@ -2,13 +2,13 @@
 
 import os
 
-import torch
-
 from nnunetv2_lngswr.utils.errors import UserError
 
 
 def find_device(name: str | None) -> str:
     """The device of that name; UserError where there is none. None: CUDA where there is one."""
+    import torch  # not at the top: names are checked without it
+
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:

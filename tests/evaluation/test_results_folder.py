@@ -97,7 +97,7 @@ def test_settings_without_results_bind_nobody_and_reformatted_ones_keep_theirs(w
     with pytest.raises(ValueError, match="settings.json is not readable as JSON.*--overwrite"):
         run(world, out, **small, epsilons=["4/255"])
     assert run(world, out, **small, epsilons=["4/255"], overwrite=True).finished
-    for name in ("parts", "cases.csv", "summary.json", "report.md", "curves.png"):
+    for name in ("parts", "cases.csv", "summary.json", "report.md", "report.html", "curves.png"):
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert run(world, out, **small, epsilons=["8/255"]).finished

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import EMPTY_MASK_RULE
-from evaluation.model.kinds import is_given
 from evaluation.report import markdown
-from evaluation.report.attacked_model import ATTACKED, ATTACKED_NETWORK
+from evaluation.report.attacked_model import attacked_model
 from evaluation.report.formats import json_ready
 from evaluation.report.intervals import intervals_said, over
 from evaluation.report.page import verdict
@@ -75,6 +74,7 @@ def shared_content(data: Mapping[str, Any], intervals: str, over: str) -> dict[s
 
 def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
     model, results = summary["model"], summary["results"]
+    attacked = attacked_model(summary)
     return {
         **shared_content(data, intervals_said(summary), over(summary)),
         "title": f"Robustness of {model['trainer']} on {model['dataset']}",
@@ -87,7 +87,8 @@ def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
         "quote": markdown.QUOTE,
         "quotes": [r for r in results if r["kind"] == "worst"],
         "norms": NORMS,
-        "attacked": ATTACKED_NETWORK if is_given(model) else ATTACKED,
+        "attacked": attacked[0],
+        "attacked_facts": [fact.removeprefix("- ") for fact in attacked[2:]],
         "protocol": summary["protocol"],
         "notes": summary["notes"],
         "environment": summary["environment"],
