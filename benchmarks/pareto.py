@@ -27,6 +27,7 @@ STEPS = {
     "AT": ("vanilla", "AT FGSM-RS"),
     "LateAT": ("vanilla", "AT FGSM-RS"),
     "LNGSWRAT": ("LNG-SWR", "LNG-SWR + AT FGSM-RS"),
+    "LNGSWRLateAT": ("LNG-SWR", "LNG-SWR + AT FGSM-RS"),
 }
 
 
@@ -46,7 +47,7 @@ def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
     plain, attacked = STEPS[arm["arm"]]
     if attacked is None:
         return ratios[plain]
-    start = adversarial.get("start", 0.8 if arm["arm"] == "LateAT" else 0.0)
+    start = adversarial.get("start", 0.8 if "Late" in arm["arm"] else 0.0)
     return start * ratios[plain] + (1 - start) * ratios[attacked]
 
 

@@ -1,15 +1,16 @@
 """The trainers, one name each, as ``nnUNetv2_train -tr NAME`` takes them.
 
-======================  ============================================================================
-nnUNetTrainerLNGSWR     layer-wise noise and selective wavelet reconstruction
-nnUNetTrainerLNG        noise only (ablation)
-nnUNetTrainerSWR        reconstruction only (ablation)
-nnUNetTrainerVanilla    nnU-Net's own trainer, for comparisons at equal budget and seed
-nnUNetTrainerVanillaDA5 nnU-Net's own trainer with its strong augmentation
-nnUNetTrainerAT         nnU-Net's own network, trained on adversarial samples
-nnUNetTrainerLateAT     the same in the last fifth of the epochs only
-nnUNetTrainerLNGSWRAT   LNG-SWR, trained on adversarial samples
-======================  ============================================================================
+=========================  =========================================================================
+nnUNetTrainerLNGSWR        layer-wise noise and selective wavelet reconstruction
+nnUNetTrainerLNG           noise only (ablation)
+nnUNetTrainerSWR           reconstruction only (ablation)
+nnUNetTrainerVanilla       nnU-Net's own trainer, for comparisons at equal budget and seed
+nnUNetTrainerVanillaDA5    nnU-Net's own trainer with its strong augmentation
+nnUNetTrainerAT            nnU-Net's own network, trained on adversarial samples
+nnUNetTrainerLateAT        the same in the last fifth of the epochs only
+nnUNetTrainerLNGSWRAT      LNG-SWR, trained on adversarial samples
+nnUNetTrainerLNGSWRLateAT  the same in the last fifth of the epochs only
+=========================  =========================================================================
 
 Each also exists with a short budget: ``_1epoch``, ``_5epochs``, ``_10epochs``, ``_20epochs``,
 ``_50epochs``, ``_100epochs``, ``_250epochs``. Settings are the class's ``method`` and
@@ -85,6 +86,12 @@ class nnUNetTrainerLNGSWRAT(nnUNetTrainerLNGSWR, nnUNetTrainerAT):
     method = LNGSWRConfig(noise_sigma_input=0.25, noise_sigma_stages=0.1, noise_ramp_up=0.0)
 
 
+class nnUNetTrainerLNGSWRLateAT(nnUNetTrainerLNGSWR, nnUNetTrainerLateAT):
+    """nnUNetTrainerLNGSWR, then nnUNetTrainerLateAT's last phase with a quarter of the noise."""
+
+    adversarial = ATConfig(start=0.8, epsilon=8 / 255, late_noise=0.25)
+
+
 __all__ = [
     "nnUNetTrainerLNGSWR",
     "nnUNetTrainerLNG",
@@ -94,6 +101,7 @@ __all__ = [
     "nnUNetTrainerAT",
     "nnUNetTrainerLateAT",
     "nnUNetTrainerLNGSWRAT",
+    "nnUNetTrainerLNGSWRLateAT",
 ]
 
 

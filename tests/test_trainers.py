@@ -19,7 +19,17 @@ from tests.training.tiny_training import SHORT
 
 
 def test_every_name_has_its_short_budgets_and_nnunets_signature():
-    for name in ("LNGSWR", "LNG", "SWR", "Vanilla", "VanillaDA5", "AT", "LateAT", "LNGSWRAT"):
+    for name in (
+        "LNGSWR",
+        "LNG",
+        "SWR",
+        "Vanilla",
+        "VanillaDA5",
+        "AT",
+        "LateAT",
+        "LNGSWRAT",
+        "LNGSWRLateAT",
+    ):
         assert getattr(trainers, f"nnUNetTrainer{name}").epochs is None
         for suffix, epochs in (
             ("_1epoch", 1),

@@ -13,6 +13,7 @@ from nnunetv2_lngswr.trainers import (
     nnUNetTrainerLateAT,
     nnUNetTrainerLNGSWR,
     nnUNetTrainerLNGSWRAT,
+    nnUNetTrainerLNGSWRLateAT,
     nnUNetTrainerVanilla,
 )
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
@@ -52,14 +53,24 @@ def momentum(trainer) -> list[torch.Tensor]:
     return [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
 
 
-def test_the_late_trainer_attacks_in_the_last_fifth_alone(make):
-    trainer = started(make(nnUNetTrainerLateAT, {}, num_epochs=5))
+@pytest.mark.parametrize("cls", [nnUNetTrainerLateAT, nnUNetTrainerLNGSWRLateAT])
+def test_the_late_trainers_attack_in_the_last_fifth_alone(make, cls):
+    trainer = started(make(cls, {}, num_epochs=5))
     attacking = []
     for trainer.current_epoch in range(5):
         attacking.append(trainer._attacking)
     assert attacking == [False] * 4 + [True]
     assert trainer._at.epsilon_fraction == 8 / 255
     assert make(nnUNetTrainerAT, {})._at.start == 0
+
+
+def test_late_lngswr_has_the_noise_of_lngswr_and_a_quarter_of_it_at_last(make):
+    assert nnUNetTrainerLNGSWRLateAT.method == nnUNetTrainerLNGSWR.method
+    trainer = started(make(nnUNetTrainerLNGSWRLateAT, {}, num_epochs=5))
+    factors = []
+    for trainer.current_epoch in range(5):
+        factors.append(trainer._noise_factor)
+    assert factors == [1.0] * 4 + [0.25]
 
 
 # --- the first phase

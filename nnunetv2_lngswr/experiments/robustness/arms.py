@@ -20,6 +20,7 @@ ARMS = {
     "AT": "nnUNetTrainerAT",
     "LateAT": "nnUNetTrainerLateAT",
     "LNGSWRAT": "nnUNetTrainerLNGSWRAT",
+    "LNGSWRLateAT": "nnUNetTrainerLNGSWRLateAT",
 }
 BASELINE = "vanilla"
 
