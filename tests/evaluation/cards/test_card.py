@@ -80,7 +80,7 @@ def test_a_leaderboard_says_which_intervals_are_over_groups(tmp_path):
         leaderboard([tmp_path / "a", tmp_path / "b"], tmp_path / file)
         text = " ".join((tmp_path / file).read_text().split())
         assert "intervals of B are over cases" in text
-        assert ("**6 groups are few**" if file == "l.md" else "] 6 groups are few") in text
+        assert ("**6 groups are few**" if file == "l.md" else "]. 6 groups are few") in text
 
 
 def test_a_card_names_no_path_and_no_case(finished, tmp_path):
