@@ -13,6 +13,7 @@ from evaluation.card import main, make_card
 from evaluation.cards.schema import what_is_wrong
 from evaluation.groups import Groups
 from evaluation.leaderboard import leaderboard
+from evaluation.model.kinds import GIVEN
 from evaluation.report.cases_table import read_cases, write_cases
 from evaluation.report.records import summarise
 from evaluation.results_folder import CARD_JSON, CARD_MD
@@ -237,3 +238,12 @@ def test_the_card_is_in_the_first_out_and_goes_with_its_results(finished, world,
     assert (out / CARD_JSON).is_file() and (out / CARD_MD).is_file()
     run(world, out, seed=5, attacks=["fgsm"], corruptions=["none"], max_cases=1, overwrite=True)
     assert not (out / CARD_JSON).exists() and not (out / CARD_MD).exists()
+
+
+def test_a_network_that_was_given_has_no_card_and_is_not_to_be_evaluated_again(tmp_path):
+    model = {"kind": GIVEN, "checkpoint": None, "folds": [], "patch_size": None}
+    model |= {"tile_step_size": None, "plans": ""}
+    out = make_out(tmp_path / "a", model=model)
+    with pytest.raises(UserError, match="network that was given") as raised:
+        make_card([out])
+    assert "again" not in str(raised.value) and "lngswr compare" in str(raised.value)
