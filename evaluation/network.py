@@ -21,6 +21,7 @@ from evaluation.array_cases import ArrayCase, as_cases
 from evaluation.corruption_table import is_mr
 from evaluation.devices import find_device
 from evaluation.file_hashes import ModelFiles
+from evaluation.groups import parse_groups
 from evaluation.inputs import choose
 from evaluation.options import Options, with_new_names
 from evaluation.robust import Evaluation, run_what_is_left
@@ -180,6 +181,9 @@ def _session(
     gradient = any(get_attack(name).uses_gradients for name in attacks)
     model.probe(cases[0].load(model), gradient=gradient)
     chosen = choose(cases, options.max_cases, seed=options.seed)
+    groups = None
+    if options.groups is not None:
+        groups = parse_groups(options.groups, [c.identifier for c in chosen])
     num_parts, part_id = share
     description = model.describe()
     left_out = set(NOT_IN_SETTINGS) - {"checkpoint_sha256"}
@@ -203,6 +207,7 @@ def _session(
         planned=planned,
         settings=settings | of_planned(planned),
         model_files=ModelFiles([]),
+        groups=groups,
     )
 
 

@@ -17,9 +17,11 @@ from evaluation.cards.evaluations import (
     lowest_rows,
     not_tried,
 )
+from evaluation.cards.reading import GROUPS
 from evaluation.cards.schema import FORMAT, SCHEMA_VERSION, printable, what_is_wrong
 from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.models import settings_to_agree
+from evaluation.groups import Groups, common_groups
 from evaluation.options import LIMITS, check_integer
 from evaluation.protocol import CORRUPTION
 from evaluation.report.formats import json_ready
@@ -71,8 +73,10 @@ def build_card(models: Sequence[ComparedModel], *, name: str | None = None) -> d
     """
     index = claim_of(models)
     claim = models[index]
-    records = [summarise(m.rows, seed=_seed(m)) for m in models]
     summary = claim.summary
+    # of the others too: one card has intervals of one kind
+    groups = common_groups(claim.recorded_groups, summary["cases"])
+    records = [summarise(m.rows, seed=_seed(m), groups=groups) for m in models]
     model = {key: summary["model"].get(key) for key in _MODEL}
     clean = next(r for r in records[index] if r["kind"] == "clean")
     card = {
@@ -88,9 +92,9 @@ def build_card(models: Sequence[ComparedModel], *, name: str | None = None) -> d
         },
         "threat_model": _threat_model(summary),
         "protocol": _protocol(claim),
-        "metrics": summary.get("metrics"),
+        "metrics": _metrics(summary, groups),
         "clean": _figures(clean),
-        "worst": _worst(models, index, records[index]),
+        "worst": _worst(models, index, records[index], groups),
         "corruptions": _corruptions(models, records),
         "calibration": next((c for m in models if (c := m.summary.get("calibration"))), None),
         "not_tried": not_tried(models),
@@ -110,6 +114,13 @@ def _seed(model: ComparedModel) -> int:
     seed = model.summary["options"].get("seed", 0)
     check_integer(f"{model.place}/summary.json: options.seed", seed, *LIMITS["seed"])
     return seed
+
+
+def _metrics(summary: Mapping[str, Any], groups: Groups | None) -> Any:
+    metrics = summary.get("metrics")
+    if groups is None or not isinstance(metrics, dict):
+        return metrics
+    return {**metrics, GROUPS: groups.count(summary["cases"])}
 
 
 def _threat_model(summary: Mapping[str, Any]) -> Any:
@@ -142,13 +153,17 @@ def _figures(record: Record) -> dict[str, Any]:
 
 
 def _worst(
-    models: Sequence[ComparedModel], index: int, claimed: Sequence[Record]
+    models: Sequence[ComparedModel],
+    index: int,
+    claimed: Sequence[Record],
+    groups: Groups | None,
 ) -> list[dict[str, Any]]:
     """One entry per norm and budget: what is claimed there, and the lowest that is known."""
     claim = models[index]
     rows, found_by = lowest_rows(models)
     clean = [r for r in claim.rows if r["kind"] == "clean"]
-    lowest = [r for r in summarise([*clean, *rows], seed=_seed(claim)) if r["kind"] == "worst"]
+    known = summarise([*clean, *rows], seed=_seed(claim), groups=groups)
+    lowest = [r for r in known if r["kind"] == "worst"]
     entries = []
     for record in sorted(lowest, key=lambda r: (r["norm"] != "linf", r["epsilon"])):
         budget = record["norm"], record["epsilon_text"]

@@ -22,6 +22,7 @@ from evaluation.comparison.models import (
     settings_to_agree,
 )
 from evaluation.differences import differences
+from evaluation.model.kinds import is_given
 from evaluation.options import L2, LINF
 from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row
@@ -45,11 +46,17 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[ComparedModel]:
     Raises
     ------
     UserError
-        A folder that is unfinished or damaged or is given twice, and what differs between two that
-        must agree.
+        A folder that is unfinished or damaged, is given twice or of no checkpoint, and what differs
+        between two that must agree.
     """
     models = [read_folder(Path(folder)) for folder in folders]
     refuse_twice(models)
+    given = next((m for m in models if is_given(m.summary["model"])), None)
+    if given is not None:
+        raise UserError(
+            f"{given.place} is of a network that was given in memory: a card is of checkpoints of "
+            "nnU-Net, which are known by their files; lngswr compare takes this folder"
+        )
     first = models[0]
     for other in models[1:]:
         found = differences(_what_agrees(first), _what_agrees(other))

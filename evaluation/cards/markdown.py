@@ -14,13 +14,13 @@ from evaluation.cards.reading import (
     Card,
     Entry,
     best_known_of,
+    brackets,
     claimed_of,
     headline,
     interval,
 )
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.formats import number_text, percent_text
-from evaluation.report.intervals import OVER_CASES
 from evaluation.report.markdown import UNITS
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
@@ -124,7 +124,7 @@ def _headline(card: Card) -> str:
         said += f" At {at} nothing is claimed."
     count = len(card["evaluations"])
     known = f"Best known from {count} evaluation{'s' if count > 1 else ''}"
-    return f"{said} {known}: **{interval(best_known_of(entry))}**.\n\n{OVER_CASES}"
+    return f"{said} {known}: **{interval(best_known_of(entry))}**.\n\n{brackets([card])}"
 
 
 def _worst(card: Card) -> str:

@@ -18,6 +18,7 @@ from evaluation.cards.reading import (
     best_known_of,
     claimed_of,
     doubts,
+    groups_of,
     headline,
 )
 from evaluation.differences import differences
@@ -187,6 +188,12 @@ def _notes(ranked: Sequence[NamedCard], same_corruptions: bool) -> list[str]:
     if any(c.card["data"]["files_sha256"] is None for c in ranked) and len(ranked) > 1:
         unknown = ", ".join(c.name for c in ranked if c.card["data"]["files_sha256"] is None)
         notes.append(f"cases of {unknown} are known by names and sizes of labels alone")
+    over_cases = [c.name for c in ranked if groups_of(c.card) is None]
+    if 0 < len(over_cases) < len(ranked):
+        notes.append(
+            f"intervals of {', '.join(over_cases)} are over cases, which takes them as "
+            "independent, those of the others over groups of cases"
+        )
     if not same_corruptions:
         notes.append("no mean over corruptions: not every card has the same ones")
     by_checkpoint: dict[str, list[str]] = {}

@@ -8,6 +8,10 @@ from typing import Any
 from evaluation.conditions import CHECK_FAILED
 from evaluation.options import LINF
 from evaluation.report.formats import interval_text, percent_text
+from evaluation.report.intervals import intervals_said
+
+GROUPS = "groups"
+"""Of a card's metrics: over how many groups of cases its intervals are; not there: over cases."""
 
 Card = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -27,6 +31,18 @@ def interval(figures: Mapping[str, Any] | None, what: str = "dice") -> str:
     if None in (figures[f"{what}_low"], figures[f"{what}_high"]):
         return percent_text(figures[what])
     return interval_text(figures, what)
+
+
+def groups_of(card: Card) -> int | None:
+    """Over how many groups of cases its intervals are; None where they are over cases."""
+    count = card["metrics"].get(GROUPS)
+    return int(count) if isinstance(count, (int, float)) and count >= 1 else None
+
+
+def brackets(cards: Sequence[Card]) -> str:
+    """What stands in brackets in tables of these cards, the fewest groups said."""
+    counts = [count for card in cards if (count := groups_of(card)) is not None]
+    return intervals_said({"groups": {"count": min(counts)}} if counts else {})
 
 
 def claimed_of(entry: Entry | None) -> Mapping[str, Any] | None:

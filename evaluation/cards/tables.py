@@ -10,9 +10,8 @@ from typing import Any
 import jinja2
 
 from evaluation.cards.ranking import NamedCard, Ranking
-from evaluation.cards.reading import best_known_of, claimed_of, doubts_text, interval
+from evaluation.cards.reading import best_known_of, brackets, claimed_of, doubts_text, interval
 from evaluation.report.formats import csv_text
-from evaluation.report.intervals import OVER_CASES
 from evaluation.report.markdown import UNITS
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
@@ -59,7 +58,7 @@ def as_html(ranking: Ranking) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        protocol=_protocol(ranking),
+        protocol=_protocol(ranking).replace("**", ""),  # Markdown's
         read=_read(ranking),
         table=_table(ranking),
         left_out=[(c.name, c.file, reason) for c, reason in ranking.left_out],
@@ -163,7 +162,7 @@ def _protocol(ranking: Ranking, shown: Callable[[str], str] = str) -> str:
     return (
         f"{dataset}, {card['data']['cases']} cases. Suite: {suite}. Budgets in "
         f"{UNITS[protocol['epsilon_unit']]}, seed {protocol['seed']}. "
-        f"Ordered by {_order(ranking)}. {OVER_CASES}"
+        f"Ordered by {_order(ranking)}. {brackets([c.card for c in ranking.ranked])}"
     )
 
 

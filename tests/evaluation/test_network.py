@@ -330,3 +330,17 @@ def test_bad_input_is_one_line_before_anything_is_written(change, message, tmp_p
         evaluate_network(output_folder=tmp_path / "out", **call)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_intervals_are_over_the_groups_that_are_given(arrays, tmp_path):
+    names = [case.identifier for case in arrays]
+    of = {name: "ab"[i > 0] for i, name in enumerate(names)}
+    network = nn.Conv3d(1, 2, 1)
+    found = evaluate_network(
+        network, arrays, tmp_path / "out", labels={"ball": 1}, groups=of, **QUICK
+    )
+    assert found.summary["groups"] == {"found": "as given", "count": 2, "of": of}
+    with pytest.raises(UserError, match="groups have nothing for"):
+        evaluate_network(
+            network, arrays, tmp_path / "b", labels={"ball": 1}, groups={"x": "y"}, **QUICK
+        )

@@ -66,7 +66,7 @@ def shared_content(data: Mapping[str, Any], intervals: str, over: str) -> dict[s
         "all_labels": data["table"]["all_labels"],
         "surface_unit": data["surface_unit"],
         "nsd_tolerance": data["nsd_tolerance"],
-        "intervals": intervals,
+        "intervals": intervals.replace("**", ""),  # Markdown's
         "over": over,
         "empty_mask_rule": EMPTY_MASK_RULE,
     }

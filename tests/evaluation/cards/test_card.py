@@ -11,7 +11,11 @@ import pytest
 
 from evaluation.card import main, make_card
 from evaluation.cards.schema import what_is_wrong
+from evaluation.groups import Groups
+from evaluation.leaderboard import leaderboard
+from evaluation.model.kinds import GIVEN
 from evaluation.report.cases_table import read_cases, write_cases
+from evaluation.report.records import summarise
 from evaluation.results_folder import CARD_JSON, CARD_MD
 from nnunetv2_lngswr.utils.checkpoints import sha256
 from nnunetv2_lngswr.utils.errors import UserError
@@ -47,6 +51,37 @@ def test_a_card_of_an_evaluation_is_valid_and_says_what_its_report_says(finished
     assert evaluation["checks"] == summary["checks"]
     assert [a["steps"] for a in evaluation["attacks"]] == [None, 2]
     assert card["data"]["cases"] == 3 and card["data"]["files_sha256"]
+
+
+def test_intervals_are_over_the_groups_that_the_evaluation_was_reported_with(tmp_path):
+    groups = Groups(of={case: case[:-1] + "abc"[i // 2] for i, case in enumerate(CASES)}, found="x")
+    out = make_out(tmp_path / "a", summary={"groups": groups.record(CASES)})
+    card = make(tmp_path / "card", out)
+    rows = read_cases(out / "cases.csv")
+    records = {r["attack"]: r for r in summarise(rows, seed=0, groups=groups)}
+    alone = {r["attack"]: r for r in summarise(rows, seed=0)}
+    found = card["clean"]["dice_low"], card["clean"]["dice_high"]
+    wanted, wrong = (
+        tuple(r["clean"][f"dice_{end}"] for end in ("low", "high")) for r in (records, alone)
+    )
+    assert found == pytest.approx(wanted) and found != pytest.approx(wrong)
+    assert card["metrics"]["groups"] == 3
+    text = (tmp_path / "card" / CARD_MD).read_text()
+    assert "over groups of cases]. **3 groups are few**" in text and "as independent" not in text
+    leaderboard([tmp_path / "card"], tmp_path / "l.md")
+    text = (tmp_path / "l.md").read_text()
+    assert "over groups of cases]" in text and "as independent" not in text
+
+
+def test_a_leaderboard_says_which_intervals_are_over_groups(tmp_path):
+    record = Groups(of={case: case[-1:] for case in CASES}, found="x").record(CASES)
+    make(tmp_path / "a", make_out(tmp_path / "1", checkpoint="a", summary={"groups": record}))
+    make(tmp_path / "b", make_out(tmp_path / "2", checkpoint="b"), name="B")
+    for file in ("l.md", "l.html"):
+        leaderboard([tmp_path / "a", tmp_path / "b"], tmp_path / file)
+        text = " ".join((tmp_path / file).read_text().split())
+        assert "intervals of B are over cases" in text
+        assert ("**6 groups are few**" if file == "l.md" else "]. 6 groups are few") in text
 
 
 def test_a_card_names_no_path_and_no_case(finished, tmp_path):
@@ -203,3 +238,12 @@ def test_the_card_is_in_the_first_out_and_goes_with_its_results(finished, world,
     assert (out / CARD_JSON).is_file() and (out / CARD_MD).is_file()
     run(world, out, seed=5, attacks=["fgsm"], corruptions=["none"], max_cases=1, overwrite=True)
     assert not (out / CARD_JSON).exists() and not (out / CARD_MD).exists()
+
+
+def test_a_network_that_was_given_has_no_card_and_is_not_to_be_evaluated_again(tmp_path):
+    model = {"kind": GIVEN, "checkpoint": None, "folds": [], "patch_size": None}
+    model |= {"tile_step_size": None, "plans": ""}
+    out = make_out(tmp_path / "a", model=model)
+    with pytest.raises(UserError, match="network that was given") as raised:
+        make_card([out])
+    assert "again" not in str(raised.value) and "lngswr compare" in str(raised.value)

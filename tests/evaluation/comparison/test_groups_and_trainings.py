@@ -71,6 +71,8 @@ def test_groups_widen_intervals_and_are_named(tmp_path):
     assert rf"6 cases of 3 groups (pattern {PATTERN}, --groups)" in text
     assert "intervals over groups of cases" in text
     assert "3 groups are few" in text and "cannot fall below 0.25" in text
+    page = (tmp_path / "grouped" / "report.html").read_text()
+    assert "]. 3 groups are few: " in page and "**" not in page.partition("<script")[0]
     content = json.loads((tmp_path / "grouped" / "compare.json").read_text())
     assert content["groups"]["of"] == {c: c[:2] for c in CASES}
     with open(tmp_path / "grouped" / "compare.csv", newline="") as file:
