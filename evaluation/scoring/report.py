@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.metrics import EMPTY_MASK_RULE, METRICS
 from evaluation.report.formats import interval_text, number_text, percent_text
+from evaluation.report.intervals import few_groups_said
 from evaluation.rows import MEAN_LABEL
 from evaluation.scoring.calibration import BINS, MARGIN
 from evaluation.scoring.measures import (
@@ -70,6 +71,8 @@ def _title(summary: Summary) -> str:
         f"Mean [95% bootstrap interval over {_unit_of_draws(summary)}]. Pictures: {pictures}; "
         "every figure per case: cases.csv.",
     ]
+    few = "" if patients is None else few_groups_said(patients)
+    lines += ["", few] if few else []
     return "\n".join(lines)
 
 

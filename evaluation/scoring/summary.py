@@ -11,7 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,8 +66,9 @@ def build_summary(
     notes
         What a reader has to know besides.
     """
-    draws = patient_draws(table.groups, seed=options.seed)
     patients = len(set(table.groups))
+    coverage = significance.coverage_of_groups(patients) if grouped else significance.COVERAGE
+    draws = Draws(patient_draws(table.groups, seed=options.seed), coverage)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": COMMAND,
@@ -88,8 +89,8 @@ def build_summary(
             "volume_unit": table.units.volume,
             "empty_mask_rule": EMPTY_MASK_RULE,
             "mean": "per label over cases where defined, then over labels (nnU-Net's)",
-            "intervals": f"95% percentile bootstrap over {'patients' if grouped else 'cases'}, "
-            f"{significance.RESAMPLES} resamples",
+            "intervals": f"95% {'expanded percentile' if grouped else 'percentile'} bootstrap over "
+            f"{'patients' if grouped else 'cases'}, {significance.RESAMPLES} resamples",
         },
         "results": _results(table, draws),
         "lesions": _lesions(table, draws),
@@ -99,13 +100,21 @@ def build_summary(
     }
 
 
+class Draws(NamedTuple):
+    """Bootstrap draws, and between which percentiles of them 95% lie."""
+
+    weights: np.ndarray
+    """(resamples, cases): how often each case is drawn."""
+    coverage: float
+
+
 def patient_draws(groups: Sequence[str], *, seed: int) -> np.ndarray:
     """(resamples, cases): how often each case is drawn, all cases of a patient alike."""
     patients, of_case = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
     return significance.resample(len(patients), seed=seed)[:, of_case]
 
 
-def _results(table: ScoreTable, draws: np.ndarray) -> list[Record]:
+def _results(table: ScoreTable, draws: Draws) -> list[Record]:
     """One record per model, label (and their mean) and measure, against the first model."""
     records = []
     for m, model in enumerate(table.models):
@@ -131,8 +140,8 @@ def _scopes(table: ScoreTable) -> list[tuple[slice, Record]]:
     ]
 
 
-def _mean(values: np.ndarray, draws: np.ndarray) -> Record:
-    low, high = significance.interval(values, draws)
+def _mean(values: np.ndarray, draws: Draws) -> Record:
+    low, high = significance.interval(values, draws.weights, coverage=draws.coverage)
     return {
         "mean": significance.mean_over_cases(values),
         "mean_low": low,
@@ -141,8 +150,9 @@ def _mean(values: np.ndarray, draws: np.ndarray) -> Record:
     }
 
 
-def _difference(values: np.ndarray, baseline: np.ndarray, draws: np.ndarray) -> Record:
-    low, high = significance.difference_interval(values, baseline, draws)
+def _difference(values: np.ndarray, baseline: np.ndarray, draws: Draws) -> Record:
+    weights, coverage = draws
+    low, high = significance.difference_interval(values, baseline, weights, coverage=coverage)
     mean = significance.mean_over_cases
     return {
         "difference": mean(values) - mean(baseline),
@@ -151,7 +161,7 @@ def _difference(values: np.ndarray, baseline: np.ndarray, draws: np.ndarray) -> 
     }
 
 
-def _lesions(table: ScoreTable, draws: np.ndarray) -> list[Record]:
+def _lesions(table: ScoreTable, draws: Draws) -> list[Record]:
     """All cases' lesions counted together, per model and label."""
     records = []
     for m, model in enumerate(table.models):
@@ -180,17 +190,18 @@ def _lesions(table: ScoreTable, draws: np.ndarray) -> list[Record]:
     return records
 
 
-def _ratios(shares: Mapping[str, tuple[np.ndarray, np.ndarray]], draws: np.ndarray) -> Record:
+def _ratios(shares: Mapping[str, tuple[np.ndarray, np.ndarray]], draws: Draws) -> Record:
     """{name: sum of parts over sum of wholes, with its interval}; (cases,) each."""
     record: Record = {}
     for name, (part, whole) in shares.items():
         with np.errstate(invalid="ignore", divide="ignore"):
             record[name] = float(np.divide(part.sum(), whole.sum()))
-            record |= _ends(name, (draws @ part) / (draws @ whole))
+            drawn = (draws.weights @ part) / (draws.weights @ whole)
+            record |= _ends(name, drawn, draws.coverage)
     return record
 
 
-def _calibration(table: ScoreTable, draws: np.ndarray) -> list[Record]:
+def _calibration(table: ScoreTable, draws: Draws) -> list[Record]:
     """All cases' voxels in one reliability diagram, per model and label."""
     records = []
     nothing = np.zeros((2, BINS, 4))
@@ -211,13 +222,13 @@ def _calibration(table: ScoreTable, draws: np.ndarray) -> list[Record]:
     return records
 
 
-def _pooled(sums: np.ndarray, draws: np.ndarray, suffix: str) -> Record:
+def _pooled(sums: np.ndarray, draws: Draws, suffix: str) -> Record:
     """ECE and Brier score of the voxels of all cases; sums: (cases, BINS, 4)."""
-    drawn = np.tensordot(draws, sums, 1)
+    drawn = np.tensordot(draws.weights, sums, 1)
     record: Record = {}
     for name, of in (("ece", expected_calibration_error), ("brier", brier_score)):
         record[name + suffix] = float(of(sums.sum(0)))
-        record |= _ends(name + suffix, of(drawn))
+        record |= _ends(name + suffix, of(drawn), draws.coverage)
     return record
 
 
@@ -237,12 +248,12 @@ def _bins(sums: np.ndarray) -> list[Record]:
     ]
 
 
-def _ends(name: str, samples: np.ndarray) -> Record:
+def _ends(name: str, samples: np.ndarray, coverage: float) -> Record:
     """95% percentile interval of what is defined."""
     samples = samples[~np.isnan(samples)]
     low = high = float("nan")
     if samples.size:
-        outside = 50 * (1 - significance.COVERAGE)
+        outside = 50 * (1 - coverage)
         low, high = (float(v) for v in np.percentile(samples, [outside, 100 - outside]))
     return {f"{name}_low": low, f"{name}_high": high}
 

@@ -165,6 +165,16 @@ def test_intervals_are_over_patients(world):
     assert not any("--groups" in note for note in grouped["notes"])
 
 
+def test_few_patients_are_said_and_their_intervals_are_wider(world):
+    alone = find(score(world, "a", out="alone"), "dice")
+    own = score(world, "a", out="own", groups={case: case for case in CASES})
+    few = find(own, "dice")
+    assert few["mean_low"] < alone["mean_low"] and few["mean_high"] > alone["mean_high"]
+    assert "expanded percentile" in own["metrics"]["intervals"]
+    assert f"**{len(CASES)} groups are few**" in (world / "own/report.md").read_text()
+    assert "are few" not in (world / "alone/report.md").read_text()
+
+
 def test_pooled_lesions_and_calibration_are_resampled_by_patients_too(world):
     grouped = score(world, "a", probabilities=True, groups=dict.fromkeys(CASES, "one"))
     for record in (*grouped["lesions"], *grouped["calibration"]):
