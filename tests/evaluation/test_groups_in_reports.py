@@ -30,6 +30,8 @@ def test_a_finished_folder_is_reported_anew_with_groups_and_nothing_is_run_again
     assert "groups of cases" in again.summary["metrics"]["intervals"]
     report = (again.folder / "report.md").read_text()
     assert "3 cases of 2 groups (as given)" in report and "2 groups are few" in report
+    page = (again.folder / "report.html").read_text(encoding="utf-8")
+    assert "of 2 groups (as given)" in page and "2 groups are few" in page and "**2" not in page
     assert "independent" not in report
 
 

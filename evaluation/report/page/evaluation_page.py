@@ -10,7 +10,7 @@ from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.report import markdown
 from evaluation.report.attacked_model import attacked_model
 from evaluation.report.formats import json_ready
-from evaluation.report.intervals import intervals_said, over
+from evaluation.report.intervals import intervals_said, of_groups, over
 from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, evaluation_panels
@@ -89,7 +89,7 @@ def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
         "norms": NORMS,
         "attacked": attacked[0],
         "attacked_facts": [fact.removeprefix("- ") for fact in attacked[2:]],
-        "protocol": summary["protocol"],
+        "protocol": summary["protocol"] + of_groups(summary),
         "notes": summary["notes"],
         "environment": summary["environment"],
         "seed": summary["options"]["seed"],

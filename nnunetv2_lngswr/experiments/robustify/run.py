@@ -139,8 +139,9 @@ def _check_record(plan: Plan) -> None:
     marker = plan.output / MARKER
     if not marker.is_file():
         return
-    there, here = read_json(marker), _record(plan)
-    changed = [key for key in here if not isinstance(there, dict) or there.get(key) != here[key]]
+    here = _record(plan)
+    there = read_json(marker, needs=tuple(here))
+    changed = [key for key in here if there[key] != here[key]]
     # evaluations can be left out, or come later
     if changed == ["evaluation"] and None in (there["evaluation"], here["evaluation"]):
         return

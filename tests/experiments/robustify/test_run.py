@@ -211,6 +211,17 @@ def test_a_folder_of_another_call_is_refused(project, noted, tmp_path):
     assert changed == {str((model / "fold_0/checkpoint_final.pth").relative_to(tmp_path))}
 
 
+def test_a_record_that_lacks_something_is_named(project, noted, tmp_path):
+    _, model = project()
+    out = tmp_path / "out"
+    robustify(model, out, Options(device="cpu"))
+    record = json.loads((out / "robustify.json").read_text())
+    del record["evaluation"]
+    (out / "robustify.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="robustify.json lacks evaluation"):
+        robustify(model, out, Options(device="cpu"))
+
+
 def test_a_zip_file_is_installed_into_out(project, noted, tmp_path):
     _, model = project()
     source, out = zipped(model, tmp_path / "model.zip"), tmp_path / "out"
