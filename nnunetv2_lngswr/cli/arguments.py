@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from nnunetv2_lngswr.utils.errors import UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,6 +43,20 @@ def take(settings: type[Settings], arguments: argparse.Namespace) -> Settings:
     """Make a dataclass of the arguments that bear its fields' names; other fields keep defaults."""
     names = [f.name for f in dataclasses.fields(settings)]
     return settings(**{n: getattr(arguments, n) for n in names if hasattr(arguments, n)})
+
+
+def settings_of(text: str) -> Any:
+    """Return what --settings says.
+
+    Raises
+    ------
+    UserError
+        It is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"--settings must be JSON: {error}") from None
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """`lngswr benchmark robustness` and `lngswr benchmark overhead`."""
 
 import argparse
-import json
 from collections.abc import Iterable
 
-from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
+from evaluation.groups import add_option as add_groups_option
+from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say, settings_of
 from nnunetv2_lngswr.experiments.robustness import ARMS, BASELINE, PRESETS, Options
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
@@ -136,13 +136,7 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="validation cases to attack, instead of the preset's",
     )
-    add(
-        "--groups",
-        type=given_text,
-        metavar="PATTERN|CSV",
-        help="what intervals and tests take as one, such as a patient's slices, as for lngswr "
-        "evaluate and compare",
-    )
+    add_groups_option(command, "as for lngswr evaluate and compare")
 
 
 def _add_overhead(benchmarks: Commands) -> None:
@@ -182,13 +176,11 @@ def _add_overhead(benchmarks: Commands) -> None:
 
 
 def _robustness(arguments: argparse.Namespace) -> int:
+    from evaluation.compare import OUTPUTS
     from nnunetv2_lngswr.experiments.robustness import benchmark_robustness
 
     options = options_of(arguments)
-    try:
-        options["settings"] = json.loads(options["settings"] or "{}")
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"--settings must be JSON: {error}") from None
+    options["settings"] = settings_of(options["settings"] or "{}")
     if options["variants"] is not None:
         options["variants"] = read_json(options["variants"])
     for name in ("settings", "variants"):
@@ -204,10 +196,8 @@ def _robustness(arguments: argparse.Namespace) -> int:
     )
     if not arguments.dry_run:
         print((output / "robustness.md").read_text().rstrip())
-        print(
-            f"\nwritten to {output}: "
-            "robustness.md, robustness.json, compare.md, compare.csv, compare.png"
-        )
+        written = ", ".join(("robustness.md", "robustness.json", *OUTPUTS))
+        print(f"\nwritten to {output}: {written}")
     return 0
 
 

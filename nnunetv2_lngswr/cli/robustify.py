@@ -1,10 +1,9 @@
 """`lngswr robustify`."""
 
 import argparse
-import json
 import shlex
 
-from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
+from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say, settings_of
 from nnunetv2_lngswr.experiments.robustify import TRAINERS, Options
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.option_types import count, given_text
@@ -127,14 +126,12 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
 def _robustify(arguments: argparse.Namespace) -> int:
     given = options_of(arguments)
     if given["settings"] is not None:
-        try:
-            given["settings"] = json.loads(given["settings"])
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"--settings must be JSON: {error}") from None
+        given["settings"] = settings_of(given["settings"])
         if given["settings"] is None:  # would be taken for an option that was not given
             raise UserError("--settings must be a JSON object, got null")
     model, output = given.pop("model"), given.pop("output")
     options = Options(**given)
+    from evaluation.compare import OUTPUTS
     from nnunetv2_lngswr.experiments.robustify.run import robustify
 
     done = robustify(model, output, options, say=say)
@@ -142,8 +139,7 @@ def _robustify(arguments: argparse.Namespace) -> int:
         return 0
     if not options.skip_evaluation:
         print((done.comparison / "compare.md").read_text().rstrip())
-        files = ", ".join(f"compare.{ending}" for ending in ("md", "csv", "json", "png"))
-        print(f"\nwritten to {done.comparison}: {files}")
+        print(f"\nwritten to {done.comparison}: {', '.join(OUTPUTS)}")
     print(f"robust model: {done.robust}")
     print(f"nnUNet_results={shlex.quote(str(done.results))} {shlex.join(done.prediction)}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from evaluation.groups import add_option as add_groups_option
 from evaluation.scoring.options import NNUNET_PROCESSES, ScoreOptions
 from nnunetv2_lngswr.cli.arguments import Commands, add_quiet, say
 from nnunetv2_lngswr.utils.errors import UserError
@@ -88,13 +89,7 @@ def _add_meaning(command: argparse.ArgumentParser) -> None:
         metavar="LABEL",
         help="ignore label, without dataset.json",
     )
-    add(
-        "--groups",
-        type=given_text,
-        metavar="PATTERN|CSV",
-        help="the patients, whom intervals are over: what in a case's name tells them, as a "
-        "regular expression, or a table with the columns case and patient (*.csv)",
-    )
+    add_groups_option(command, "each case by itself")
 
 
 def _add_scores(command: argparse.ArgumentParser) -> None:
