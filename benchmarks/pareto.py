@@ -16,6 +16,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.saving import command_line, write_json, write_picture
+from nnunetv2_lngswr import trainers
+from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json
 
 STEP = Path(__file__).parent / "results/2026-11-23-adversarial-step-cpu.json"
@@ -47,7 +49,7 @@ def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
     plain, attacked = STEPS[arm["arm"]]
     if attacked is None:
         return ratios[plain]
-    start = adversarial.get("start", 0.8 if "Late" in arm["arm"] else 0.0)
+    start = adversarial.get("start", getattr(trainers, ARMS[arm["arm"]]).adversarial.start)
     return start * ratios[plain] + (1 - start) * ratios[attacked]
 
 

@@ -107,11 +107,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
 
 
 def _print(made: MadeCard, zip_file: str | None) -> None:
-    from evaluation.cards.reading import best_known_of, claimed_of, doubts, headline, interval
+    from evaluation.cards.reading import best_known_of, claimed_of, doubts, interval
+    from evaluation.report.records import of_middle_budget
     from evaluation.results_folder import CARD_JSON, CARD_MD
 
     print(f"{made.card['name']}: clean {interval(made.card['clean'])}")
-    entry = headline(made.card["worst"])
+    entry = of_middle_budget(made.card["worst"])
     if entry is not None:
         at = f"{entry['norm']} {entry['epsilon_text']}"
         claimed = interval(claimed_of(entry)) or "nothing"

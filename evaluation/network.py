@@ -26,12 +26,10 @@ from evaluation.inputs import choose
 from evaluation.options import Options, with_new_names
 from evaluation.robust import Evaluation, run_what_is_left
 from evaluation.session import (
-    BEST_ITERATE,
     NOT_IN_SETTINGS,
-    OPTIONS_NOT_IN_SETTINGS,
-    SETTINGS_VERSION,
     Session,
     of_planned,
+    settings_of_any,
 )
 from evaluation.share import find_share
 from nnunetv2_lngswr.attacks.registry import get_attack
@@ -188,13 +186,9 @@ def _session(
     description = model.describe()
     left_out = set(NOT_IN_SETTINGS) - {"checkpoint_sha256"}
     settings = {
-        "schema_version": SETTINGS_VERSION,
+        **settings_of_any(model, options, chosen),
         "model": {k: v for k, v in description.items() if k not in left_out},
         "surrogate": None,
-        "device": model.device.type,
-        "best_iterate": BEST_ITERATE,
-        "options": {k: v for k, v in options.record().items() if k not in OPTIONS_NOT_IN_SETTINGS},
-        "cases": [c.key for c in chosen],
     }
     return Session(
         inputs=None,

@@ -44,7 +44,7 @@ BEST_ITERATE, BEST_ITERATE_BEFORE = "dice", "loss"
 """By what attacks choose the iterate that they return, now and when settings did not say so."""
 # paths, the number of the device and versions do not change what is evaluated; the summary has them
 NOT_IN_SETTINGS = ("folder", "versions", "device", "folds", "checkpoint_sha256")
-OPTIONS_NOT_IN_SETTINGS = (
+_NOT_AMONG_OPTIONS = (
     "device",
     "folds",
     "surrogate",
@@ -283,13 +283,22 @@ def _settings(
 
     description = {k: v for k, v in model.describe().items() if k not in NOT_IN_SETTINGS}
     return {
-        "schema_version": SETTINGS_VERSION,
+        **settings_of_any(model, options, cases),
         "model": {**description, "checkpoint_sha256": hashes(inputs.model_folder, folds)},
         "plans_sha256": model_files.sha256[inputs.model_folder / "plans.json"],
         "surrogate": hashes(options.surrogate, surrogate_folds),
+    }
+
+
+def settings_of_any(
+    model: EvaluatedModel, options: Options, cases: Sequence[CaseSource]
+) -> dict[str, Any]:
+    """What results depend on, but for the model: of a folder, and of a network that was given."""
+    return {
+        "schema_version": SETTINGS_VERSION,
         "device": model.device.type,
         "best_iterate": BEST_ITERATE,
-        "options": {k: v for k, v in options.record().items() if k not in OPTIONS_NOT_IN_SETTINGS},
+        "options": {k: v for k, v in options.record().items() if k not in _NOT_AMONG_OPTIONS},
         "cases": [c.key for c in cases],
     }
 

@@ -63,6 +63,12 @@ def resample(
     return draws if groups is None else draws[:, groups]
 
 
+def method(over: str, *, grouped: bool) -> str:
+    """How intervals were taken, in a report's words."""
+    kind = "expanded percentile" if grouped else "percentile"
+    return f"95% {kind} bootstrap over {over}, {RESAMPLES} resamples"
+
+
 def coverage_of_groups(groups: int) -> float:
     """Between which percentiles 95% lie where so many groups were drawn.
 
@@ -96,14 +102,14 @@ def interval(
     tuple
         (low, high); (nan, nan) where undefined.
     """
-    return _percentiles(_weighted_means(values, draws), coverage)
+    return percentiles(_weighted_means(values, draws), coverage)
 
 
 def difference_interval(
     a: np.ndarray, b: np.ndarray, draws: np.ndarray, *, coverage: float = COVERAGE
 ) -> tuple[float, float]:
     """95% interval of mean(a) - mean(b), the same cases drawn in both; a, b: (cases, labels)."""
-    return _percentiles(_weighted_means(a, draws) - _weighted_means(b, draws), coverage)
+    return percentiles(_weighted_means(a, draws) - _weighted_means(b, draws), coverage)
 
 
 def drop_reduction(
@@ -141,7 +147,7 @@ def drop_reduction(
         return float("nan"), float("nan"), float("nan")
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(other > 0, 1 - drop / other, np.nan)
-    return float(share[0]), *_percentiles(share[1:], coverage)
+    return float(share[0]), *percentiles(share[1:], coverage)
 
 
 def swap_test(
@@ -222,7 +228,8 @@ def _weighted_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return np.where(known, per_label, 0).sum(1) / known.sum(1)
 
 
-def _percentiles(samples: np.ndarray, coverage: float) -> tuple[float, float]:
+def percentiles(samples: np.ndarray, coverage: float) -> tuple[float, float]:
+    """The percentile interval of what is defined of (resamples,); nan where nothing is."""
     samples = samples[~np.isnan(samples)]
     if not samples.size:
         return float("nan"), float("nan")

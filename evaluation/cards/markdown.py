@@ -16,12 +16,13 @@ from evaluation.cards.reading import (
     best_known_of,
     brackets,
     claimed_of,
-    headline,
     interval,
 )
+from evaluation.report.attacked_model import mirroring_said
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.formats import number_text, percent_text
 from evaluation.report.markdown import UNITS
+from evaluation.report.records import of_middle_budget
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
 _TAGS = ["nnunet", "medical-imaging", "image-segmentation", "robustness"]
@@ -108,7 +109,7 @@ def _metric(name: str, figures: Any, args: dict[str, Any] | None = None) -> dict
 
 
 def _headline(card: Card) -> str:
-    entry = headline(card["worst"])
+    entry = of_middle_budget(card["worst"])
     said = (
         f"{card['data']['cases']} cases of {code(card['model']['dataset'])}. Clean foreground Dice "
         f"**{interval(card['clean'])}**."
@@ -197,13 +198,11 @@ def _labels(card: Card) -> str:
 
 def _attacked(card: Card) -> str:
     model, data, threat = card["model"], card["data"], card["threat_model"]
-    mirrored = model["mirror_axes"]
-    mirroring = "off" if mirrored is None else f"axes {', '.join(map(str, mirrored))}"
     lines = [
         f"- model: {code(model['trainer'])}, {code(model['plans'])}, "
         f"{code(model['configuration'])}, {code(model['checkpoint'])}",
         *(f"- fold {escaped(f)}: SHA-256 `{h}`" for f, h in model["checkpoint_sha256"].items()),
-        f"- tile step {model['tile_step_size']:g}, mirroring {mirroring}, "
+        f"- tile step {model['tile_step_size']:g}, mirroring {mirroring_said(model)}, "
         f"patch {' x '.join(map(str, model['patch_size']))}",
         f"- data: {escaped(data['protocol'])}",
         f"- SHA-256 of names and sizes of the cases: `{data['cases_sha256']}`",

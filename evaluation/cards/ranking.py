@@ -19,9 +19,9 @@ from evaluation.cards.reading import (
     claimed_of,
     doubts,
     groups_of,
-    headline,
 )
 from evaluation.differences import differences
+from evaluation.report.records import of_middle_budget
 
 Budget = tuple[str, str]  # norm, text of epsilon
 ROUNDING = 5e-4  # of Dice: what tables do not show
@@ -144,7 +144,7 @@ def _entry(card: Card, budget: Budget) -> Entry | None:
 
 def _headline_budget(card: Card) -> Budget | None:
     """Of what is claimed."""
-    entry = headline([e for e in card["worst"] if e["claimed"] is not None])
+    entry = of_middle_budget([e for e in card["worst"] if e["claimed"] is not None])
     return None if entry is None else (entry["norm"], entry["epsilon_text"])
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.conditions import CHECK_FAILED
-from evaluation.options import LINF
 from evaluation.report.formats import interval_text, percent_text
 from evaluation.report.intervals import intervals_said
 
@@ -15,13 +14,6 @@ GROUPS = "groups"
 
 Card = Mapping[str, Any]
 Entry = Mapping[str, Any]
-
-
-def headline(worst: Sequence[Entry]) -> Entry | None:
-    """The budget that a report's first lines name: the one in the middle, of Linf where it was
-    run."""
-    chosen = [e for e in worst if e["norm"] == LINF] or list(worst)
-    return chosen[len(chosen) // 2] if chosen else None
 
 
 def interval(figures: Mapping[str, Any] | None, what: str = "dice") -> str:

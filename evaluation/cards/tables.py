@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from evaluation.cards.ranking import NamedCard, Ranking
 from evaluation.cards.reading import best_known_of, brackets, claimed_of, doubts_text, interval
 from evaluation.report.formats import csv_text
 from evaluation.report.markdown import UNITS
+from evaluation.report.templates import template_environment
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
 TEMPLATE = "leaderboard.html.jinja"
@@ -50,13 +49,7 @@ class Table:
 
 def as_html(ranking: Ranking) -> str:
     """One page that loads nothing; a column is sorted by its heading."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(Path(__file__).parent)
     return environment.get_template(TEMPLATE).render(
         protocol=_protocol(ranking).replace("**", ""),  # Markdown's
         read=_read(ranking),

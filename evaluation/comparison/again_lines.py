@@ -9,7 +9,7 @@ from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.replicates import paired_by_seed
 from evaluation.groups import Groups
 from evaluation.report.formats import interval_text, percent_text, share_text
-from evaluation.report.intervals import few_groups_said
+from evaluation.report.intervals import few_groups_said, over
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
 HOW = (
@@ -51,16 +51,16 @@ def trained_again_lines(
         lines = [f"- {m.name}: {_trainings_said(m, models[0])}" for m in models]
     if not shown:
         return [*lines, ""] if lines else []
-    baseline, over = models[0].name, "cases" if groups is None else "groups of cases"
+    baseline, drawn = models[0].name, over(groups)
     columns = [""]
     for i in shown:
         columns.append(models[i].name)
         if i:
-            spread = f"spread: trainings, {over}"
+            spread = f"spread: trainings, {drawn}"
             columns += [f"{models[i].name} - {baseline}", spread, "p (Holm)", "drop smaller by"]
     tested = [of for of in runs if any("trainings" in r for r in of)]
     table = markdown_table(columns, [_line(of, shown) for of in tested])
-    return ["## Trained again", "", HOW.format(over=over), "", *lines, "", table, ""]
+    return ["## Trained again", "", HOW.format(over=drawn), "", *lines, "", table, ""]
 
 
 def run_title(record: Record) -> str:

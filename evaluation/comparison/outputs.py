@@ -14,6 +14,7 @@ from evaluation.comparison.paired_rows import RUN, TESTED, columns_of
 from evaluation.groups import Groups
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready, share_text
+from evaluation.report.intervals import over
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
@@ -59,8 +60,7 @@ def write_comparison(
         "compare.md": _markdown(models, records, notes, groups),
         "report.html": comparison_page(models, records, notes, groups),
     }
-    over = "cases" if groups is None else "groups of cases"
-    draw_comparison(folder / "compare.png", [m.name for m in models], records, over=over)
+    draw_comparison(folder / "compare.png", [m.name for m in models], records, groups=groups)
     for name, text in texts.items():
         write_file(folder / name, text)
 
@@ -97,14 +97,13 @@ def _markdown(
 
 def _introduction(baseline: ComparedModel, groups: Groups | None) -> str:
     cases = baseline.summary["cases"]
-    count, over = f"{len(cases)} cases", "cases"
-    if groups is not None:
-        count, over = groups.said(cases), "groups of cases"
+    count = f"{len(cases)} cases" if groups is None else groups.said(cases)
+    drawn = over(groups)
     return (
         f"{count}, the same in every folder; baseline: "
-        f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over {over}; "
+        f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over {drawn}; "
         "differences are paired by case. p: of the difference, by a permutation test that swaps "
-        f"the two models within {over}, Holm-corrected over all rows in bold; the other rows were "
+        f"the two models within {drawn}, Holm-corrected over all rows in bold; the other rows were "
         "not tested. The last column: by what share of the baseline's drop against clean the drop "
         "is smaller. "
         "Intervals and tests are about these trained models, not about training again."

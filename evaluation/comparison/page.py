@@ -56,7 +56,7 @@ def comparison_page(
     }
     found = {"groups": groups and groups.record(summary["cases"])}
     content = {
-        **shared_content(data, intervals_said(found), over(found)),
+        **shared_content(data, intervals_said(found), over(groups)),
         "title": f"Robustness of {len(models)} models on {summary['model'].get('dataset')}",
         "models": [{"name": m.name, "place": m.place} for m in models],
         "suite": summary.get("suite"),

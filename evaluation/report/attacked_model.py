@@ -49,11 +49,12 @@ def attacked_model(summary: Mapping[str, Any]) -> list[str]:
         "",
         f"- model: {model['folder']}, {model['checkpoint']}, SHA-256 {hashes}",
         protocol,
-        f"- tile step {model['tile_step_size']:g}, mirroring {_mirroring(model)}, "
+        f"- tile step {model['tile_step_size']:g}, mirroring {mirroring_said(model)}, "
         f"patch {model['patch_size']}, {device}",
     ]
 
 
-def _mirroring(model: Mapping[str, Any]) -> str:
+def mirroring_said(model: Mapping[str, Any]) -> str:
+    """'off', or which axes."""
     axes = model["mirror_axes"]
     return "off" if axes is None else f"axes {', '.join(map(str, axes))}"

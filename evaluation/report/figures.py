@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 
 from evaluation.protocol import CORRUPTION
 from evaluation.report.fitting import fitted, legend_label, lines_of, plain_texts
+from evaluation.report.intervals import over
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
 from nnunetv2_lngswr.utils.files import write_file
 
@@ -80,10 +81,9 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     if corrupted:
         _draw_severities(axes[-1], clean, corrupted, corruptions)
     model = summary["model"]
-    over = "groups of cases" if summary.get("groups") else "cases"
     title = (
         f"{', '.join(model[k] for k in ('trainer', 'configuration', 'dataset') if model[k])}: "
-        f"{clean['cases']} cases, 95% bootstrap intervals over {over}"
+        f"{clean['cases']} cases, 95% bootstrap intervals over {over(summary.get('groups'))}"
     )
     _entitle(figure, title)
     save(figure, path)
@@ -91,7 +91,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
 
 @plain_texts
 def draw_comparison(
-    path: Path, names: Sequence[str], records: Sequence[Record], *, over: str = "cases"
+    path: Path, names: Sequence[str], records: Sequence[Record], *, groups: object = None
 ) -> None:
     """Draw compare.png, all with 95% bootstrap intervals.
 
@@ -106,8 +106,8 @@ def draw_comparison(
         Of the models.
     records
         Of `evaluation.compare.compare`.
-    over
-        Of what the intervals are.
+    groups
+        Of cases, over which the intervals are, if they are.
     """
     norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
     means = [r for r in records if r["kind"] in (CORRUPTION_MEAN, CORRUPTIONS_MEAN)]
@@ -130,7 +130,7 @@ def draw_comparison(
         _name_groups(axes[-1], corruptions)
         axes[-1].set_title("Corruptions, mean of the severities", fontsize=10, loc="left")
     _add_legend(axes[0], axes[0].get_legend_handles_labels()[0], fontsize=8)
-    _entitle(figure, f"{records[0]['cases']} cases, 95% bootstrap intervals over {over}")
+    _entitle(figure, f"{records[0]['cases']} cases, 95% bootstrap intervals over {over(groups)}")
     save(figure, path)
 
 

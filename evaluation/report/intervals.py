@@ -23,9 +23,9 @@ def intervals_said(summary: Mapping[str, Any]) -> str:
     return f"{_OVER_GROUPS} {few}".rstrip()
 
 
-def over(summary: Mapping[str, Any]) -> str:
-    """What intervals are over, in two words or so."""
-    return "groups of cases" if summary.get("groups") else "cases"
+def over(groups: object) -> str:
+    """What intervals are over, given the groups, if any, or their record."""
+    return "groups of cases" if groups else "cases"
 
 
 def of_groups(summary: Mapping[str, Any]) -> str:

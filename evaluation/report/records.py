@@ -128,9 +128,13 @@ def mean_groups(corruptions: Sequence[RunKey]) -> Iterator[tuple[RunKey, list[Ru
 
 def headline(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The worst case that is named first: of the budget in the middle, of Linf where it was run."""
-    worst = [r for r in results if r["kind"] == "worst"]
-    worst = [r for r in worst if r["norm"] == "linf"] or worst
-    return worst[len(worst) // 2] if worst else None
+    return of_middle_budget([r for r in results if r["kind"] == "worst"])
+
+
+def of_middle_budget(worst: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of worst cases by rising budget, the one in the middle, of Linf where there is one."""
+    chosen = [r for r in worst if r["norm"] == "linf"] or worst
+    return chosen[len(chosen) // 2] if chosen else None
 
 
 def attack_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -173,12 +177,15 @@ class Drawn:
 
     @classmethod
     def of(cls, cases: Sequence[str], groups: Groups | None, seed: int) -> Drawn:
-        numbers, coverage = None, significance.COVERAGE
+        return cls.of_numbers(len(cases), None if groups is None else groups.numbers(cases), seed)
+
+    @classmethod
+    def of_numbers(cls, cases: int, groups: np.ndarray | None, seed: int) -> Drawn:
+        coverage = significance.COVERAGE
         if groups is not None:
-            numbers = groups.numbers(cases)
-            coverage = significance.coverage_of_groups(groups.count(cases))
-        draws = significance.resample(len(cases), seed=seed, groups=numbers)
-        return cls(groups=numbers, draws=draws, coverage=coverage)
+            coverage = significance.coverage_of_groups(int(groups.max()) + 1)
+        draws = significance.resample(cases, seed=seed, groups=groups)
+        return cls(groups=groups, draws=draws, coverage=coverage)
 
 
 def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation import significance
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION, EvaluationRun
 from evaluation.report import records, strength
 from evaluation.report.checks import checks
+from evaluation.report.intervals import over
 from evaluation.report.members import dice_after_members
 from evaluation.session import BEST_ITERATE, BEST_ITERATE_BEFORE, Session
 
@@ -115,16 +117,12 @@ def _groups(session: Session) -> dict[str, Any]:
 
 
 def _metrics(session: Session) -> dict[str, Any]:
-    if session.groups is None:
-        intervals = "95% percentile bootstrap over cases, 2000 resamples"
-    else:
-        intervals = "95% expanded percentile bootstrap over groups of cases, 2000 resamples"
     return {
         "nsd_tolerance": session.options.nsd_tolerance,
         "surface_unit": session.model.surface_unit,
         "empty_mask_rule": EMPTY_MASK_RULE,
         "mean": "per label over cases where defined, then over labels (nnU-Net's)",
-        "intervals": intervals,
+        "intervals": significance.method(over(session.groups), grouped=session.groups is not None),
     }
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.names import is_utf8
+from nnunetv2_lngswr.utils.names import refuse_no_utf8, some_names
 
 VALIDATION = "validation"
-NAMED_AT_MOST = 5
 
 Folders = str | Path | Sequence[str | Path]
 
@@ -114,14 +113,14 @@ def _common_cases(
         extra = sorted(set(model.files) - set(truth))
         if extra:
             raise UserError(
-                f"{len(extra)} predictions in {place} have no label in {folder}: {_some(extra)}; "
-                "take them out, or give the labels that belong to them (-l)"
+                f"{len(extra)} predictions in {place} have no label in {folder}: "
+                f"{some_names(extra)}; take them out, or give the labels that belong to them (-l)"
             )
         missing = sorted(set(truth) - set(model.files))
         if missing and not chill:
             raise UserError(
                 f"{len(missing)} of {len(truth)} labels in {folder} have no prediction in {place}: "
-                f"{_some(missing)}; predict them, or leave them out with --chill"
+                f"{some_names(missing)}; predict them, or leave them out with --chill"
             )
         if missing:
             notes.append(
@@ -148,8 +147,8 @@ def _joined(entry: Folders, ending: str) -> tuple[tuple[Path, ...], dict[str, Pa
         twice = sorted(set(cases) & set(files))
         if twice:
             raise UserError(
-                f"{folder} and {files[twice[0]].parent} both hold {_some(twice)}: one case would "
-                "count twice; folders that are joined hold different cases"
+                f"{folder} and {files[twice[0]].parent} both hold {some_names(twice)}: one case "
+                "would count twice; folders that are joined hold different cases"
             )
         files |= cases
     return tuple(folders), files
@@ -175,9 +174,8 @@ def _folder(path: str | Path, what: str, option: str) -> Path:
 def _cases(folder: Path, ending: str) -> dict[str, Path]:
     """{case: file}, sorted."""
     files = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and p.is_file())
-    hidden = [p for p in files if not is_utf8(p.name)]
-    if hidden:
-        raise UserError(f"{ascii(str(hidden[0]))} has a name that is no UTF-8: rename it")
+    for file in files:
+        refuse_no_utf8(file)
     return {p.name.removesuffix(ending): p for p in files if not p.name.startswith(".")}
 
 
@@ -234,8 +232,3 @@ def _named_after(folder: Path) -> Path:
 
 def _places(folders: Iterable[Path]) -> str:
     return ", ".join(map(str, folders))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

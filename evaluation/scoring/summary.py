@@ -11,13 +11,14 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import nnunetv2_lngswr
 from evaluation import significance
 from evaluation.metrics import EMPTY_MASK_RULE, Label
+from evaluation.report.records import Drawn
 from evaluation.rows import MEAN_LABEL
 from evaluation.scoring.calibration import (
     BINS,
@@ -67,8 +68,8 @@ def build_summary(
         What a reader has to know besides.
     """
     patients = len(set(table.groups))
-    coverage = significance.coverage_of_groups(patients) if grouped else significance.COVERAGE
-    draws = Draws(patient_draws(table.groups, seed=options.seed), coverage)
+    of_case = np.unique(np.array(table.groups, dtype=object), return_inverse=True)[1]
+    drawn = Drawn.of_numbers(len(table.cases), of_case if grouped else None, options.seed)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": COMMAND,
@@ -89,32 +90,17 @@ def build_summary(
             "volume_unit": table.units.volume,
             "empty_mask_rule": EMPTY_MASK_RULE,
             "mean": "per label over cases where defined, then over labels (nnU-Net's)",
-            "intervals": f"95% {'expanded percentile' if grouped else 'percentile'} bootstrap over "
-            f"{'patients' if grouped else 'cases'}, {significance.RESAMPLES} resamples",
+            "intervals": significance.method("patients" if grouped else "cases", grouped=grouped),
         },
-        "results": _results(table, draws),
-        "lesions": _lesions(table, draws),
-        "calibration": _calibration(table, draws),
+        "results": _results(table, drawn),
+        "lesions": _lesions(table, drawn),
+        "calibration": _calibration(table, drawn),
         "notes": [*inputs.notes, *notes, *_notes(table, patients, grouped)],
         "environment": _environment(),
     }
 
 
-class Draws(NamedTuple):
-    """Bootstrap draws, and between which percentiles of them 95% lie."""
-
-    weights: np.ndarray
-    """(resamples, cases): how often each case is drawn."""
-    coverage: float
-
-
-def patient_draws(groups: Sequence[str], *, seed: int) -> np.ndarray:
-    """(resamples, cases): how often each case is drawn, all cases of a patient alike."""
-    patients, of_case = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
-    return significance.resample(len(patients), seed=seed)[:, of_case]
-
-
-def _results(table: ScoreTable, draws: Draws) -> list[Record]:
+def _results(table: ScoreTable, drawn: Drawn) -> list[Record]:
     """One record per model, label (and their mean) and measure, against the first model."""
     records = []
     for m, model in enumerate(table.models):
@@ -122,9 +108,9 @@ def _results(table: ScoreTable, draws: Draws) -> list[Record]:
             values, baseline = table.values(m, measure), table.values(0, measure)
             for at, named in _scopes(table):
                 record: Record = {"model": model, **named, "measure": measure}
-                record |= _mean(values[:, at], draws)
+                record |= _mean(values[:, at], drawn)
                 if m > 0:
-                    record |= _difference(values[:, at], baseline[:, at], draws)
+                    record |= _difference(values[:, at], baseline[:, at], drawn)
                 records.append(record)
     return records
 
@@ -140,8 +126,8 @@ def _scopes(table: ScoreTable) -> list[tuple[slice, Record]]:
     ]
 
 
-def _mean(values: np.ndarray, draws: Draws) -> Record:
-    low, high = significance.interval(values, draws.weights, coverage=draws.coverage)
+def _mean(values: np.ndarray, drawn: Drawn) -> Record:
+    low, high = significance.interval(values, drawn.draws, coverage=drawn.coverage)
     return {
         "mean": significance.mean_over_cases(values),
         "mean_low": low,
@@ -150,9 +136,10 @@ def _mean(values: np.ndarray, draws: Draws) -> Record:
     }
 
 
-def _difference(values: np.ndarray, baseline: np.ndarray, draws: Draws) -> Record:
-    weights, coverage = draws
-    low, high = significance.difference_interval(values, baseline, weights, coverage=coverage)
+def _difference(values: np.ndarray, baseline: np.ndarray, drawn: Drawn) -> Record:
+    low, high = significance.difference_interval(
+        values, baseline, drawn.draws, coverage=drawn.coverage
+    )
     mean = significance.mean_over_cases
     return {
         "difference": mean(values) - mean(baseline),
@@ -161,7 +148,7 @@ def _difference(values: np.ndarray, baseline: np.ndarray, draws: Draws) -> Recor
     }
 
 
-def _lesions(table: ScoreTable, draws: Draws) -> list[Record]:
+def _lesions(table: ScoreTable, drawn: Drawn) -> list[Record]:
     """All cases' lesions counted together, per model and label."""
     records = []
     for m, model in enumerate(table.models):
@@ -184,24 +171,24 @@ def _lesions(table: ScoreTable, draws: Draws) -> list[Record]:
                     "reference": int(reference.sum()),
                     "predicted": int(predicted.sum()),
                     "matched": int(matched.sum()),
-                    **_ratios(shares, draws),
+                    **_ratios(shares, drawn),
                 }
             )
     return records
 
 
-def _ratios(shares: Mapping[str, tuple[np.ndarray, np.ndarray]], draws: Draws) -> Record:
+def _ratios(shares: Mapping[str, tuple[np.ndarray, np.ndarray]], drawn: Drawn) -> Record:
     """{name: sum of parts over sum of wholes, with its interval}; (cases,) each."""
     record: Record = {}
     for name, (part, whole) in shares.items():
         with np.errstate(invalid="ignore", divide="ignore"):
             record[name] = float(np.divide(part.sum(), whole.sum()))
-            drawn = (draws.weights @ part) / (draws.weights @ whole)
-            record |= _ends(name, drawn, draws.coverage)
+            samples = (drawn.draws @ part) / (drawn.draws @ whole)
+            record |= _ends(name, samples, drawn.coverage)
     return record
 
 
-def _calibration(table: ScoreTable, draws: Draws) -> list[Record]:
+def _calibration(table: ScoreTable, drawn: Drawn) -> list[Record]:
     """All cases' voxels in one reliability diagram, per model and label."""
     records = []
     nothing = np.zeros((2, BINS, 4))
@@ -213,8 +200,8 @@ def _calibration(table: ScoreTable, draws: Draws) -> list[Record]:
                     "model": model,
                     "label": str(label),
                     "label_name": table.names[label],
-                    **_pooled(sums[:, WHOLE], draws, ""),
-                    **_pooled(sums[:, BOX], draws, "_box"),
+                    **_pooled(sums[:, WHOLE], drawn, ""),
+                    **_pooled(sums[:, BOX], drawn, "_box"),
                     "bins": _bins(sums[:, WHOLE].sum(0)),
                     "bins_box": _bins(sums[:, BOX].sum(0)),
                 }
@@ -222,13 +209,13 @@ def _calibration(table: ScoreTable, draws: Draws) -> list[Record]:
     return records
 
 
-def _pooled(sums: np.ndarray, draws: Draws, suffix: str) -> Record:
+def _pooled(sums: np.ndarray, drawn: Drawn, suffix: str) -> Record:
     """ECE and Brier score of the voxels of all cases; sums: (cases, BINS, 4)."""
-    drawn = np.tensordot(draws.weights, sums, 1)
+    samples = np.tensordot(drawn.draws, sums, 1)
     record: Record = {}
     for name, of in (("ece", expected_calibration_error), ("brier", brier_score)):
         record[name + suffix] = float(of(sums.sum(0)))
-        record |= _ends(name + suffix, of(drawn), draws.coverage)
+        record |= _ends(name + suffix, of(samples), drawn.coverage)
     return record
 
 
@@ -249,12 +236,7 @@ def _bins(sums: np.ndarray) -> list[Record]:
 
 
 def _ends(name: str, samples: np.ndarray, coverage: float) -> Record:
-    """95% percentile interval of what is defined."""
-    samples = samples[~np.isnan(samples)]
-    low = high = float("nan")
-    if samples.size:
-        outside = 50 * (1 - coverage)
-        low, high = (float(v) for v in np.percentile(samples, [outside, 100 - outside]))
+    low, high = significance.percentiles(samples, coverage)
     return {f"{name}_low": low, f"{name}_high": high}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
@@ -148,15 +149,26 @@ def _vanilla_network(
         trust=trust,
     )
     with blamed_on(f"{where}: nnU-Net cannot build the network"):
-        network = nnUNetTrainer.build_network_architecture(
-            plans,
-            configuration,
-            determine_num_input_channels(plans, configuration, dataset_json),
-            plans.get_label_manager(dataset_json).num_segmentation_heads,
-            enable_deep_supervision=True,
-        )
-    assert isinstance(network, nn.Module)
+        network = build_network(nnUNetTrainer, plans, configuration, dataset_json)
     return network, configuration.configuration
+
+
+def build_network(
+    trainer: type[nnUNetTrainer],
+    plans: PlansManager,
+    configuration: ConfigurationManager,
+    dataset_json: dict[str, Any],
+) -> nn.Module:
+    """The network that a trainer would begin with."""
+    network = trainer.build_network_architecture(
+        plans,
+        configuration,
+        determine_num_input_channels(plans, configuration, dataset_json),
+        plans.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=True,
+    )
+    assert isinstance(network, nn.Module)
+    return network
 
 
 def _backbone_weights(checkpoint: dict) -> dict[str, Tensor]:

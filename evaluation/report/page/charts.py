@@ -12,13 +12,13 @@ from typing import Any
 
 from evaluation.metrics import METRICS
 from evaluation.protocol import CORRUPTION
+from evaluation.report.examples import NORMS
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
 from evaluation.rows import is_noise
 
 Record = Mapping[str, Any]
 Panel = dict[str, Any]
 
-NORMS = {"linf": "Linf", "l2": "L2 (RMS)"}
 CLEAN = "clean"
 WORST_NAME = "worst of all"
 

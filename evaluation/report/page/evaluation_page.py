@@ -76,7 +76,7 @@ def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
     model, results = summary["model"], summary["results"]
     attacked = attacked_model(summary)
     return {
-        **shared_content(data, intervals_said(summary), over(summary)),
+        **shared_content(data, intervals_said(summary), over(summary.get("groups"))),
         "title": f"Robustness of {model['trainer']} on {model['dataset']}",
         "model": model,
         "verdict": verdict.verdict(summary),

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from evaluation.report.formats import interval_text, json_ready, number_text, percent_text
+from evaluation.report.templates import template_environment
 
 ASSETS = Path(__file__).with_name("assets")
 # npm's plotly.js-basic-dist-min, as it was published; its licence (MIT) is beside it
@@ -34,13 +35,7 @@ def page_text(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(ASSETS)
     # |tojson also escapes what would end a script element
     environment.policies["json.dumps_kwargs"] = {
         "sort_keys": False,

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
 
 from evaluation.model.folds import Fold
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
-from nnunetv2_lngswr.training.warm_start import load_warm_start
+from nnunetv2_lngswr.training.warm_start import build_network, load_warm_start
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import blamed_on
 
@@ -49,14 +47,7 @@ def make_start(
     cls.read_settings(configuration.configuration)
     dataset_json = dict(model.dataset_json)
     with blamed_on(f"{model.folder}: {trainer} cannot build its network"):
-        network = cls.build_network_architecture(
-            manager,
-            configuration,
-            determine_num_input_channels(manager, configuration, dataset_json),
-            manager.get_label_manager(dataset_json).num_segmentation_heads,
-            enable_deep_supervision=True,
-        )
-    assert isinstance(network, nn.Module)
+        network = build_network(cls, manager, configuration, dataset_json)
     source = model.checkpoint_file(fold)
     load_warm_start(network, load_checkpoint(source, trust=trust), source)
     return {
