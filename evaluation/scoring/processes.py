@@ -76,7 +76,9 @@ def _in_processes(
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
-            child.join()
+            # one join is not enough: where the pool's thread reaps the child, it returns too early
+            while child.is_alive():
+                child.join(0.1)
 
 
 def _leave_interrupts_to_parent() -> None:

@@ -140,16 +140,17 @@ def _check_record(plan: Plan) -> None:
     if not marker.is_file():
         return
     here = _record(plan)
-    there = read_json(marker, needs=tuple(here))
-    changed = [key for key in here if there[key] != here[key]]
+    there = read_json(marker, needs=("model",))
+    changed = [key for key in here if key in there and there[key] != here[key]]
     # evaluations can be left out, or come later
     if changed == ["evaluation"] and None in (there["evaluation"], here["evaluation"]):
-        return
+        changed = []
     if changed:
         raise UserError(
             f"{plan.output} is of a call with another {', '.join(changed)} ({MARKER} there): "
             "choose another folder with -o"
         )
+    read_json(marker, needs=tuple(here))  # of the same call, and damaged
 
 
 def _write_inputs(plan: Plan) -> None:
