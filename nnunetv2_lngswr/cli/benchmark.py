@@ -99,6 +99,13 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         default=Options.preset,
         help=f"{presets}; search attacks in Linf alone, to choose settings (%(default)s)",
     )
+    add("--epochs", type=int, metavar="N", help="of each training, instead of the preset's")
+    add(
+        "--shortest-side",
+        type=int,
+        metavar="N",
+        help="voxels of the median case's shortest axis, instead of the preset's",
+    )
     add(
         "--settings",
         metavar="JSON",

@@ -28,8 +28,12 @@ class Options:
     """Of the trainings."""
     preset: str = "cpu-small"
     """A name in PRESETS."""
+    epochs: int | None = None
+    """Instead of the preset's; as many iterations each."""
+    shortest_side: int | None = None
+    """Voxels of the median case's shortest axis, instead of the preset's."""
     settings: Mapping[str, Any] | None = None
-    """A "lngswr" entry for the plans of all arms (the budget is the preset's)."""
+    """A "lngswr" entry for the plans of all arms (but for seed and budget)."""
     variants: Mapping[str, Mapping[str, Any]] | None = None
     """Further arms with settings of their own, {name: {"arm": one of ARMS, **"lngswr" entry}}."""
     hold_out: int | None = None
@@ -62,13 +66,16 @@ class Options:
         equal = equal_for_all(self.settings or {})
         if equal:
             raise UserError(
-                f"settings must not set {', '.join(equal)}: the budget is the preset's, seeds are "
-                "given by --seeds"
+                f"settings must not set {', '.join(equal)}: the budget is that of the preset and "
+                "--epochs, seeds are given by --seeds"
             )
         if self.hold_out is not None and self.hold_out in self.folds:
             raise UserError(f"fold {self.hold_out} is held out: choose other --folds")
-        if self.max_cases is not None and self.max_cases < 1:
-            raise UserError(f"max_cases must be 1 or more, got {self.max_cases}")
+        for name, least in (("max_cases", 1), ("epochs", 1), ("shortest_side", 8)):
+            given = getattr(self, name)
+            if given is not None and given < least:
+                option = name.replace("_", "-")
+                raise UserError(f"{name} must be {least} or more, got {given} (--{option})")
 
 
 def _check_numbers(name: str, values: Sequence[Any]) -> None:

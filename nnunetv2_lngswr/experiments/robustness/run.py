@@ -128,9 +128,14 @@ def _benchmark(dataset: str, configuration: str, output: Path, options: Options)
 
 
 def _preset(options: Options) -> Preset:
-    """The preset, with other attacks or cases."""
+    """The preset, with other attacks, cases, epochs or resolution."""
     if options.preset not in PRESETS:
         raise UserError(f"unknown preset {options.preset}; presets are {', '.join(PRESETS)}")
     preset = PRESETS[options.preset]
     evaluation = evaluation_options(preset.evaluation, options.attacks, options.max_cases)
-    return dataclasses.replace(preset, evaluation=evaluation)
+    changed: dict[str, Any] = {"evaluation": evaluation}
+    if options.epochs is not None:
+        changed["budget"] = {**preset.budget, "num_epochs": options.epochs}
+    if options.shortest_side is not None:
+        changed["shortest_side"] = {2: options.shortest_side, 3: options.shortest_side}
+    return dataclasses.replace(preset, **changed)

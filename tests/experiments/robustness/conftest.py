@@ -9,6 +9,8 @@ from nnunetv2_lngswr.experiments.robustness import commands as benchmark_command
 from nnunetv2_lngswr.experiments.robustness import run as benchmark_run
 from tests.experiments.robustness.settings import DATASET, TINY
 
+FINGERPRINT = {"spacings": [[999.0, 1.0, 1.0]], "shapes_after_crop": [[1, 64, 96]]}
+
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
@@ -22,17 +24,21 @@ def raw(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """What would be run; nnU-Net's planner leaves plans."""
+    """What would be run; nnU-Net's planner leaves fingerprint and plans."""
     seen = []
 
     def run(command, log, *, environment, say, show=""):
         command = [str(c) for c in command]
         seen.append((command, dict(environment)))
-        if command[0] == "nnUNetv2_plan_experiment":
-            folder = Path(environment["nnUNet_preprocessed"]) / DATASET
+        folder = Path(environment["nnUNet_preprocessed"]) / DATASET
+        if command[0] == "nnUNetv2_extract_fingerprint":
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / "dataset_fingerprint.json").write_text(json.dumps(FINGERPRINT))
+        if command[0] == "nnUNetv2_plan_experiment":
+            named = "-overwrite_plans_name"
+            name = command[command.index(named) + 1] if named in command else "nnUNetPlans"
             plans = {"configurations": {"2d": {"batch_size": 12}}}
-            (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+            (folder / f"{name}.json").write_text(json.dumps(plans))
 
     monkeypatch.setattr(benchmark_commands, "run_command", run)
     monkeypatch.setattr(benchmark_run, "write_table", lambda benchmark, runs, arms: None)

@@ -2,12 +2,16 @@
 
 import dataclasses
 
+import pytest
+
 from evaluation.command_line import build_parser
 from nnunetv2_lngswr.experiments.robustness import (
     PRESETS,
     benchmark_robustness,
     evaluation_options,
 )
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
 from tests.experiments.robustness.settings import DATASET, TINY
 
 
@@ -50,3 +54,16 @@ def test_other_attacks_replace_those_of_the_preset_with_their_steps(
     assert options["attacks"] == ["pgd_l2", "fgsm"]
     assert options["steps"] is None  # those of ssah_project went with it
     assert options["max_cases"] == 3
+
+
+def test_epochs_and_resolution_replace_those_of_the_preset(raw, tmp_path, ran):
+    call = {"arms": [], "preset": "tiny", "epochs": 7, "shortest_side": 16}
+    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", **call)
+    (plan,) = (c for c, _ in ran if c[0] == "nnUNetv2_plan_experiment")
+    # 64 rows of 1 mm
+    assert plan[plan.index("-overwrite_target_spacing") + 1 :] == ["999", "4", "4"]
+    plans = read_json(out / "nnUNet_preprocessed" / DATASET / "lngswrBenchmarkSeed0.json")
+    budget = plans["configurations"]["2d"]["lngswr"]
+    assert budget == {**TINY.budget, "num_epochs": 7, "seed": 0}
+    with pytest.raises(UserError, match=r"other settings \(.*budget"):
+        benchmark_robustness(DATASET, "2d", out, **{**call, "epochs": 8})
