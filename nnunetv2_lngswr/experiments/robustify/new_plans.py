@@ -17,6 +17,8 @@ FOLD = "{fold}"
 """In the path of a warm start: what the trainer puts the number of its fold for."""
 # the last phase alone: it begins with the first epoch, its learning rate with the initial one
 LAST_PHASE = {"start": 0.0, "restart_lr": 1.0, "late_noise": 1.0}
+LEAST_EPOCHS = 5
+"""nnU-Net's learning rate decays from epoch to epoch: over fewer it would hardly."""
 # those of plain training are too strong on top of attacks: the new trainer has its own
 _NOT_KEPT = ("noise_sigma_input", "noise_sigma_stages", "noise_ramp_up")
 
@@ -39,12 +41,17 @@ def choose_trainer(model: GivenModel, options: Options) -> str:
 
 
 def new_budget(model: GivenModel, share: float) -> dict[str, int]:
-    """Return the model's budget with a share of its epochs, at least one."""
+    """Return a share of the model's budget: fewer epochs, and never fewer than LEAST_EPOCHS.
+
+    Where the share is less, epochs are shorter instead, of at least one iteration.
+    """
     epochs, *iterations = BUDGET
-    return {
-        epochs: max(1, round(share * model.budget[epochs])),
-        **{key: model.budget[key] for key in iterations},
-    }
+    count = round(share * model.budget[epochs])
+    if count >= LEAST_EPOCHS:
+        return {**model.budget, epochs: count}
+    part = share * model.budget[epochs] / LEAST_EPOCHS
+    shorter = {key: max(1, round(part * model.budget[key])) for key in iterations}
+    return {epochs: LEAST_EPOCHS, **shorter}
 
 
 def make_plans(model: GivenModel, starts: Path, options: Options) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Options:
     trainer: str | None = None
     """One of TRAINERS; None takes the one whose network is the model's."""
     share: float = 0.1
-    """Of the model's own epochs; at least one epoch is trained."""
+    """Of the model's own budget."""
     settings: Mapping[str, Any] | None = None
     """A "lngswr" entry over the one that is made, such as another epsilon."""
     configuration: str | None = None

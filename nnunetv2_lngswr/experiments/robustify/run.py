@@ -206,11 +206,14 @@ def _environment(plan: Plan) -> Mapping[str, str]:
 
 
 def _say_plan(plan: Plan, say: Say) -> None:
-    epochs, iterations = (new_budget(plan.model, plan.options.share)[key] for key in BUDGET[:2])
+    new, given = (
+        " x ".join(str(budget[key]) for key in BUDGET[:2])
+        for budget in (new_budget(plan.model, plan.options.share), plan.model.budget)
+    )
     folds = " ".join(map(str, plan.model.folds))
     say(
-        f"{plan.model.trainer}, {plan.model.configuration}, fold {folds}: {epochs} of "
-        f"{plan.model.budget[BUDGET[0]]} epochs x {iterations} iterations with {plan.trainer}"
+        f"{plan.model.trainer}, {plan.model.configuration}, fold {folds}, {given} iterations: "
+        f"{new} more with {plan.trainer}"
     )
     if plan.model.trains_otherwise:
         say(

@@ -23,6 +23,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 from tests import tiny_dataset
 from tests.experiments.robustify.given import make_network
 
+LONG = {"num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 5}
 OURS = {"gains": [0.3, 0.2, 0.1], "noise_sigma_input": 0.7, "seed": 5, "num_epochs": 7}
 
 
@@ -63,7 +64,7 @@ def test_a_model_of_ours_keeps_its_gates_and_settings(project, tmp_path):
     entry = entry_of(plans, "2d")
     assert entry["gains"] == OURS["gains"] and entry["seed"] == OURS["seed"]
     # strong noise underfits on top of attacks: the trainer's own is milder
-    assert "noise_sigma_input" not in entry and entry["num_epochs"] == 2
+    assert "noise_sigma_input" not in entry and entry["num_epochs"] == 5
 
 
 def test_the_plans_are_the_models_own_but_for_name_and_entry(project, tmp_path):
@@ -84,8 +85,13 @@ def test_the_budget_is_a_share_of_the_models_own(project):
     _, folder = project(folds=(0, 1))
     model = read_model(folder, Options())
     iterations = {"num_iterations_per_epoch": 3, "num_val_iterations_per_epoch": 1}
-    for share, epochs in ((0.1, 2), (0.25, 5), (1, 20), (0.001, 1)):
+    for share, epochs in ((0.25, 5), (0.5, 10), (1, 20)):
         assert new_budget(model, share) == {"num_epochs": epochs, **iterations}
+    # fewer epochs would leave the learning rate no time to decay: they are shorter instead
+    model = dataclasses.replace(model, budget={"num_epochs": 20, **LONG})
+    for share, length in ((0.1, 20), (0.2, 40), (0.0001, 1)):
+        shorter = dict(zip(LONG, (length, max(1, length // 10))))
+        assert new_budget(model, share) == {"num_epochs": 5, **shorter}
     debug = folder / "fold_1" / "debug.json"
     debug.write_text(json.dumps(json.loads(debug.read_text()) | {"num_epochs": "40"}))
     assert read_model(folder, Options()).budget["num_epochs"] == 40

@@ -75,12 +75,12 @@ def check_only_plans_were_added(before, after):
 def check_last_phase(robust, model):
     fold = robust / "fold_0"
     logged = load_checkpoint(fold / "checkpoint_final.pth")["logging"]
-    # a tenth of 20 epochs, of the model's own length, all attacked, and the rate as at the start
-    assert logged["lrs"] == pytest.approx([0.01, 0.01 * 0.5**0.9])
-    assert np.isfinite(logged["selection"]).all() and len(logged["selection"]) == 2
+    # a tenth of 20 epochs in five short ones, all attacked, and the rate as at the start
+    assert logged["lrs"] == pytest.approx([0.01 * (1 - epoch / 5) ** 0.9 for epoch in range(5)])
+    assert np.isfinite(logged["selection"]).all() and len(logged["selection"]) == 5
     (log,) = fold.glob("training_log_*.txt")
     said = log.read_text()
-    assert "Warm start from" in said and "'num_iterations_per_epoch': 3" in str(entry_of(robust))
+    assert "Warm start from" in said and "'num_iterations_per_epoch': 1" in str(entry_of(robust))
     trained, given = (weights(folder) for folder in (robust, model))
     assert set(trained) == set(given)
     difference = sum((trained[k] - given[k]).square().sum() for k in given) ** 0.5
@@ -135,7 +135,7 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(project, tmp_path, capsy
         ["lngswr", "compare"],
     ]
     assert [words[3] for words in commands[1:3]] == ["0", "1"]
-    assert "2 of 20 epochs x 3 iterations with nnUNetTrainerAT" in said
+    assert "20 x 3 iterations: 5 x 1 more with nnUNetTrainerAT" in said
     assert tree(tmp_path) == before
 
 
