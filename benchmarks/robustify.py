@@ -1,0 +1,175 @@
+"""A model that exists made robust, beside robust training from the first step, seed by seed.
+
+    python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [--settings JSON] -o OUT.json
+
+BENCHMARK is the folder of a `lngswr benchmark robustness` with the arm AT. Each of its vanilla
+models is given to `lngswr robustify` once per share of its budget; the results are evaluated as
+BENCHMARK evaluates, on the same cases, and compared with its vanilla and AT by `lngswr compare`,
+whose files go to WORK/comparison. "kept" is the part of AT's reduction of the drop that a share
+leaves: (drop vanilla - drop share) / (drop vanilla - drop AT), of means over seeds. What is in WORK
+already is not done again.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.saving import command_line, first_paragraph, write_json
+from evaluation.compare import compare
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.processes import run_command
+
+GIVEN, FROM_SCRATCH = "vanilla", "AT"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The trainings of a finished benchmark."""
+
+    folder: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return read_json(self.folder / "benchmark.json", needs=("dataset", "evaluation"))
+
+    def runs(self, arm: str) -> dict[int, str]:
+        """{seed: TRAINER__PLANS__CONFIGURATION} of an arm's trainings on fold 0."""
+        runs = read_json(self.folder / "runs.json", needs=("runs",))["runs"]
+        configuration = self.settings["configuration"]
+        return {
+            run["seed"]: f"{run['trainer']}__{run['plans']}__{configuration}"
+            for run in runs
+            if (run["arm"], run["fold"]) == (arm, 0)
+        }
+
+    def model(self, name: str) -> Path:
+        return self.folder / "nnUNet_results" / self.settings["dataset"] / name
+
+    def evaluation(self, name: str) -> Path:
+        return self.folder / "evaluations" / f"{name}__fold_0"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where robust models and their evaluations go."""
+
+    folder: Path
+    trained: Trained
+
+    def run(self, name: str, command: list[str]) -> None:
+        """Run a command in the benchmark's folders."""
+        environment = {
+            "nnUNet_raw": os.environ["nnUNet_raw"],
+            "nnUNet_preprocessed": str(self.trained.folder / "nnUNet_preprocessed"),
+            "nnUNet_results": str(self.trained.folder / "nnUNet_results"),
+            "OMP_NUM_THREADS": "1",
+        }
+        run_command(command, self.folder / f"{name}.log", environment=environment, say=print)
+
+    def robustify(self, name: str, model: Path, share: float, settings: str | None) -> Path:
+        """Return the folder of the robust model."""
+        output = self.folder / name
+        command = ["lngswr", "robustify", str(model), "-f", "0", "--share", str(share)]
+        command += ["--settings", settings] if settings else []
+        self.run(name, [*command, "--skip-evaluation", "-device", "cpu", "-o", str(output)])
+        (fold,) = output.glob("nnUNet_results/*/*/fold_0/checkpoint_final.pth")
+        return fold.parents[1]
+
+    def evaluate(self, name: str, model: Path) -> Path:
+        """Return the evaluation of a model, done as the benchmark does it."""
+        output = self.folder / "evaluations" / name
+        if not (output / "summary.json").is_file():
+            command = ["lngswr", "evaluate", "-m", str(model), "-f", "0", "-device", "cpu"]
+            command += [*self.trained.settings["evaluation"], "--disable_progress_bar"]
+            self.run(f"{name}_evaluation", [*command, "-o", str(output)])
+        return output
+
+
+def measure(work: Work, shares: list[float], settings: str | None) -> dict[str, list[Path]]:
+    """Robustify and evaluate; return {arm: evaluations, in the order of the seeds}."""
+    trained = work.trained
+    given, beside = trained.runs(GIVEN), trained.runs(FROM_SCRATCH)
+    if not given or set(given) != set(beside):
+        raise UserError(
+            f"{trained.folder} must have {GIVEN} and {FROM_SCRATCH} of the same seeds on fold 0, "
+            f"got seeds {sorted(given)} and {sorted(beside)}"
+        )
+    folders = {
+        arm: [trained.evaluation(runs[seed]) for seed in sorted(runs)]
+        for arm, runs in ((GIVEN, given), (FROM_SCRATCH, beside))
+    }
+    for share in shares:
+        folders[f"share {share:g}"] = []
+        for seed in sorted(given):
+            name = f"share_{share:g}_seed_{seed}"
+            model = work.robustify(name, trained.model(given[seed]), share, settings)
+            folders[f"share {share:g}"].append(work.evaluate(name, model))
+    return folders
+
+
+def dice_of(folder: Path) -> dict[str, float]:
+    """Clean and worst Dice of an evaluation, by attack and budget."""
+    results = read_json(folder / "summary.json", needs=("results",))["results"]
+    return {
+        f"{r['attack']} {r['epsilon_text'] or ''}".strip(): r["dice"]
+        for r in results
+        if r["kind"] in ("clean", "worst")
+    }
+
+
+def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """{share: {budget: part of AT's reduction of the drop}}."""
+
+    def drops(arm: str) -> dict[str, float]:
+        rows = dice[arm]
+        budgets = [key for key in rows[0] if key != "clean"]
+        return {b: sum(r["clean"] - r[b] for r in rows) / len(rows) for b in budgets}
+
+    vanilla, scratch = drops(GIVEN), drops(FROM_SCRATCH)
+    return {
+        arm: {b: (vanilla[b] - its) / (vanilla[b] - scratch[b]) for b, its in drops(arm).items()}
+        for arm in dice
+        if arm not in (GIVEN, FROM_SCRATCH)
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Robustify, evaluate, compare, and write each seed's Dice."""
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
+    parser.add_argument("benchmark", type=Path, metavar="BENCHMARK")
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.25])
+    parser.add_argument("--settings", metavar="JSON", help="as for lngswr robustify")
+    parser.add_argument("--groups", metavar="PATTERN | CSV", help="as for lngswr compare")
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
+    args = parser.parse_args(argv)
+    work = Work(args.work.resolve(), Trained(args.benchmark.resolve()))
+    folders = measure(work, args.shares, args.settings)
+    comparison = work.folder / "comparison"
+    compare([*folders.values()], comparison, names=[*folders], groups=args.groups)
+    dice = {arm: [dice_of(folder) for folder in of] for arm, of in folders.items()}
+    written = {
+        "date": date.today().isoformat(),
+        "command": command_line("robustify", argv),
+        "device": "CPU",
+        "versions": {package: version(package) for package in ("torch", "nnunetv2")},
+        "benchmark": work.trained.settings,
+        "settings": args.settings,
+        "dice": dice,
+        "kept": kept(dice),
+        "results": read_json(comparison / "compare.json", needs=("results",))["results"],
+    }
+    write_json(args.output, written)
+    print((comparison / "compare.md").read_text())
+    print(written["kept"])
+
+
+if __name__ == "__main__":
+    main()
