@@ -12,7 +12,6 @@ already is not done again.
 
 import argparse
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
