@@ -69,9 +69,7 @@ def score_case(
     ignored = manager.ignore_label
     counted = np.ones(truth.shape, bool) if ignored is None else truth != ignored
     return {
-        label: CaseScore(
-            **vars(found[label]), **_calibration(prediction, truth, counted, label, channel)
-        )
+        label: _with(found[label], _calibration(prediction, truth, counted, label, channel))
         for label, channel in zip(labels, _channels(manager, labels))
     }
 
@@ -81,7 +79,7 @@ def foreground_mean(scores: Scores) -> CaseScore:
     mean = metrics.foreground_mean(scores)
     of = [s for label, s in scores.items() if label != 0]
     calibration = {m: metrics.nanmean([getattr(s, m) for s in of]) for m in metrics.CALIBRATION}
-    return CaseScore(**vars(mean), **calibration)
+    return _with(mean, calibration)
 
 
 def foreground(manager: Any) -> list[metrics.Label]:
@@ -92,8 +90,15 @@ def foreground(manager: Any) -> list[metrics.Label]:
 
 def _channels(manager: LabelManager, labels: Sequence[metrics.Label]) -> list[int]:
     """Of the logits; of labels, the background's is the first."""
-    heads = labels if manager.has_regions else [int(v) for v in manager.all_labels]
+    heads: list[metrics.Label] = list(labels)
+    if not manager.has_regions:
+        heads = [int(v) for v in manager.all_labels]
     return [heads.index(label) for label in labels]
+
+
+def _with(score: metrics.Score, calibration: Mapping[str, float]) -> CaseScore:
+    values: dict[str, Any] = {**vars(score), **calibration}
+    return CaseScore(**values)
 
 
 def _calibration(

@@ -10,7 +10,6 @@ from torch import nn
 
 from evaluation import ArrayCase, evaluate_network
 from evaluation.compare import compare
-from evaluation.metrics import CALIBRATION
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.tiling import flips_of, gaussian_weights, tile
 from nnunetv2_lngswr.utils.errors import UserError
@@ -74,11 +73,6 @@ def test_nnunets_own_sliding_window_gets_what_the_folder_gets(by_window, finishe
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, abs=0 if key[1] == "clean" else 5e-3), key
-    # nnU-Net's sums are float16
-    for metric in CALIBRATION:
-        for ours, theirs in zip(by_window.rows(), finished.rows()):
-            if ours["kind"] in ("clean", "shift"):
-                assert ours[metric] == pytest.approx(theirs[metric], abs=2e-3), metric
 
 
 def test_a_strangers_inference_gets_what_the_folder_gets(model, arrays, finished, tmp_path):
