@@ -34,6 +34,8 @@ EMPTY_MASK_RULE = (
 
 Label = int | tuple[int, ...]
 METRICS = ("dice", "iou", "hd95_mm", "nsd")
+CALIBRATION = ("ece", "brier")
+"""Of the probabilities behind it (case_scores.py); tables of earlier versions lack them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def foreground_mean(scores: Mapping[Label, Score]) -> Score:
     """
     foreground = [s for label, s in scores.items() if label != 0]
     return Score(
-        **{m: _nanmean([getattr(s, m) for s in foreground]) for m in METRICS},
+        **{m: nanmean([getattr(s, m) for s in foreground]) for m in METRICS},
         reference_voxels=sum(s.reference_voxels for s in foreground),
         predicted_voxels=sum(s.predicted_voxels for s in foreground),
     )
@@ -173,6 +175,7 @@ def _surface_distances(
     return to_truth, to_prediction
 
 
-def _nanmean(values: Sequence[float]) -> float:
+def nanmean(values: Sequence[float]) -> float:
+    """Of those that are defined; nan where none is."""
     defined = [v for v in values if not np.isnan(v)]
     return float(np.mean(defined)) if defined else float("nan")

@@ -1,12 +1,13 @@
 """One case through every run: rows for cases.csv, a slice for the picture, and what it cost.
 
 The preprocessed case is perturbed (by nothing, an attack or a corruption), predicted as nnU-Net
-deploys it, and scored against the ground truth in the file's geometry, run by run.
+deploys it, and scored against the ground truth in the file's geometry (case_scores.py), run by run.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation import metrics
 from evaluation.attack_figures import figures_of
 from evaluation.case_result import CaseResult
+from evaluation.case_scores import Scores, foreground_mean, score_case
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.corruptions import apply_corruption
 from evaluation.example import Pictures, StrongestAttack, build_example
@@ -35,7 +36,6 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 
 Columns = dict[str, Any]
-Scores = Mapping[metrics.Label, metrics.Score]
 
 
 def run_case(
@@ -72,18 +72,18 @@ def run_case(
     evaluated = _EvaluatedCase(model, case, options, surrogate)
     rows = _Rows(model, files, case, options, evaluated.names)
     result, strongest = CaseResult(), StrongestAttack(runs)
-    clean, pictures = None, None
+    clean, clean_dice, pictures = None, math.nan, None
     for run in runs:
         started = time.perf_counter()
         x, columns = evaluated.perturb(run)
-        segmentation = model.predict(case, None if run.kind == "clean" else x)
-        scores = evaluated.score(segmentation)
+        segmentation, scores = evaluated.predict(None if run.kind == "clean" else x)
         result.rows += rows.of(run, scores, columns)
         # synchronises CUDA too: predictions come back on the CPU
         result.seconds[run.title] = time.perf_counter() - started
         result.evaluations[run.title] = columns.get("forwards", 0), columns.get("gradients", 0)
         if run.kind == "clean":
-            clean, pictures = segmentation, Pictures(model, case, segmentation)
+            clean, clean_dice = segmentation, _mean_dice(scores)
+            pictures = Pictures(model, case, segmentation)
         elif run.kind == "attack":
             assert pictures is not None
             for shown in (strongest, pictures):
@@ -92,7 +92,7 @@ def run_case(
                 evaluated.save(run, x, adversarial_folder, result)
         advance(run.cost)
     result.rows = with_worst(result.rows)
-    result.example = _example(evaluated, strongest, pictures, clean)
+    result.example = _example(evaluated, strongest, pictures, clean, clean_dice)
     return result
 
 
@@ -108,7 +108,7 @@ def sliding_window(model: EvaluatedModel, options: Options) -> DifferentiableMod
 def foreground_dice_of(model: EvaluatedModel, case: Case, x: torch.Tensor) -> float:
     """Foreground mean Dice of what is exported for x, (C, *spatial), preprocessed."""
     evaluated = _EvaluatedCase(model, case, Options(), None)
-    return _mean_dice(evaluated.score(model.predict(case, x)))
+    return _mean_dice(evaluated.predict(x)[1])
 
 
 class _EvaluatedCase:
@@ -131,7 +131,6 @@ class _EvaluatedCase:
             file_scale=None if case.file_scale is None else case.file_scale.to(self.x),
         )
         self.target = case.target(model.label_space).to(model.device)
-        self.labels = _foreground(model.label_manager)
         self.names = {_values(v): k for k, v in model.label_manager.label_dict.items()}
 
     def perturb(self, run: EvaluationRun) -> tuple[torch.Tensor, Columns]:
@@ -143,17 +142,12 @@ class _EvaluatedCase:
             return self._attack(run, seed)
         return self._corrupt(run, seed)
 
-    def score(self, segmentation: np.ndarray) -> dict[metrics.Label, metrics.Score]:
-        """Of a segmentation in the file's geometry."""
-        assert self.case.ground_truth is not None
-        return metrics.score(
-            segmentation,
-            self.case.ground_truth,
-            spacing=self.case.spacing,
-            labels=self.labels,
-            ignore_label=self.model.label_manager.ignore_label,
-            tolerance_mm=self.options.nsd_tolerance,
-        )
+    def predict(self, x: torch.Tensor | None) -> tuple[np.ndarray, Scores]:
+        """(segmentation in the file's geometry, its scores); the logits end here."""
+        prediction = self.model.prediction(self.case, x)
+        manager, tolerance = self.model.label_manager, self.options.nsd_tolerance
+        scores = score_case(prediction, self.case, manager, tolerance_mm=tolerance)
+        return prediction.segmentation, scores
 
     def save(self, run: EvaluationRun, x: torch.Tensor, folder: Path, result: CaseResult) -> None:
         """As float images; where these cannot be exact, the preprocessed array, and say why."""
@@ -246,7 +240,7 @@ class _Rows:
     def of(self, run: EvaluationRun, scores: Scores, columns: Mapping[str, Any]) -> list[Columns]:
         """One row per label or region, and their mean."""
         labelled = [(str(k), self.names.get(_values(k), str(k)), s) for k, s in scores.items()]
-        labelled.append((MEAN_LABEL, "foreground mean", metrics.foreground_mean(scores)))
+        labelled.append((MEAN_LABEL, "foreground mean", foreground_mean(scores)))
         if run.kind == "clean":
             self.clean_dice = {label: s.dice for label, _, s in labelled}
         shared = {**self.case_columns, **self._run_columns(run, columns), **self.model_columns}
@@ -284,6 +278,7 @@ def _example(
     strongest: StrongestAttack,
     pictures: Pictures | None,
     clean: np.ndarray | None,
+    clean_dice: float,
 ) -> dict[str, Any] | None:
     if strongest.found is None:
         return None
@@ -293,20 +288,14 @@ def _example(
         evaluated.case,
         strongest.found,
         clean=clean,
-        clean_dice=_mean_dice(evaluated.score(clean)),
+        clean_dice=clean_dice,
         names=evaluated.names,
     )
     return example | pictures.of_example()
 
 
 def _mean_dice(scores: Scores) -> float:
-    return metrics.foreground_mean(scores).dice
-
-
-def _foreground(manager: Any) -> list[metrics.Label]:
-    """Labels, or regions as tuples, that are scored; `manager`: nnU-Net's LabelManager."""
-    labels = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-    return [tuple(r) if isinstance(r, (tuple, list)) else int(r) for r in labels]
+    return foreground_mean(scores).dice
 
 
 def _values(label: Any) -> tuple[int, ...]:

@@ -22,8 +22,10 @@ from evaluation.cards.schema import FORMAT, SCHEMA_VERSION, printable, what_is_w
 from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.models import settings_to_agree
 from evaluation.groups import Groups, common_groups
+from evaluation.metrics import CALIBRATION
 from evaluation.options import LIMITS, check_integer
 from evaluation.protocol import CORRUPTION
+from evaluation.report.calibration import METHOD, is_calibrated
 from evaluation.report.formats import json_ready
 from evaluation.report.records import (
     CORRUPTION_MEAN,
@@ -77,6 +79,7 @@ def build_card(models: Sequence[ComparedModel], *, name: str | None = None) -> d
     # of the others too: one card has intervals of one kind
     groups = common_groups(claim.recorded_groups, summary["cases"])
     records = [summarise(m.rows, seed=_seed(m), groups=groups) for m in models]
+    known = _best_known(models, index, groups)
     model = {key: summary["model"].get(key) for key in _MODEL}
     clean = next(r for r in records[index] if r["kind"] == "clean")
     card = {
@@ -94,9 +97,9 @@ def build_card(models: Sequence[ComparedModel], *, name: str | None = None) -> d
         "protocol": _protocol(claim),
         "metrics": _metrics(summary, groups),
         "clean": _figures(clean),
-        "worst": _worst(models, index, records[index], groups),
+        "worst": _worst(models, index, records[index], known),
         "corruptions": _corruptions(models, records),
-        "calibration": next((c for m in models if (c := m.summary.get("calibration"))), None),
+        "calibration": _calibration(clean, known, records),
         "not_tried": not_tried(models),
         "evaluations": [_evaluation(m) for m in models],
     }
@@ -152,20 +155,27 @@ def _figures(record: Record) -> dict[str, Any]:
     return {**figures, "hd95": record["hd95_mm"], "labels": record["labels"]}
 
 
+def _best_known(models: Sequence[ComparedModel], index: int, groups: Groups | None) -> list[Record]:
+    """Of every norm and budget, the lowest of all evaluations; `index`: of the one that claims."""
+    claim = models[index]
+    rows, _ = lowest_rows(models)
+    clean = [r for r in claim.rows if r["kind"] == "clean"]
+    known = summarise([*clean, *rows], seed=_seed(claim), groups=groups)
+    lowest = [r for r in known if r["kind"] == "worst"]
+    return sorted(lowest, key=lambda r: (r["norm"] != "linf", r["epsilon"]))
+
+
 def _worst(
     models: Sequence[ComparedModel],
     index: int,
     claimed: Sequence[Record],
-    groups: Groups | None,
+    known: Sequence[Record],
 ) -> list[dict[str, Any]]:
     """One entry per norm and budget: what is claimed there, and the lowest that is known."""
     claim = models[index]
-    rows, found_by = lowest_rows(models)
-    clean = [r for r in claim.rows if r["kind"] == "clean"]
-    known = summarise([*clean, *rows], seed=_seed(claim), groups=groups)
-    lowest = [r for r in known if r["kind"] == "worst"]
+    _, found_by = lowest_rows(models)
     entries = []
-    for record in sorted(lowest, key=lambda r: (r["norm"] != "linf", r["epsilon"])):
+    for record in known:
         budget = record["norm"], record["epsilon_text"]
         there = [r for r in claimed if (r["norm"], r["epsilon_text"]) == budget]
         noise = next((r for r in there if is_noise(r)), None)
@@ -212,6 +222,30 @@ def _corruptions(
                 "each": [_corruption(_strengths(model), mean, of) for mean in means],
             }
     return None
+
+
+def _calibration(
+    clean: Record, known: Sequence[Record], records: Sequence[Sequence[Record]]
+) -> dict[str, Any] | None:
+    """Of the clean cases, the lowest Dice that is known at each budget, and the corruptions; null
+    where the evaluation that claims has none."""
+    if not is_calibrated(clean):
+        return None
+    corruptions = [r for of in records for r in of if r["kind"] == CORRUPTIONS_MEAN]
+    return {
+        "method": METHOD,
+        "clean": _calibration_of(clean),
+        "worst": [
+            {"norm": r["norm"], "epsilon_text": r["epsilon_text"], **_calibration_of(r)}
+            for r in known
+            if is_calibrated(r)
+        ],
+        "corruptions": next(map(_calibration_of, filter(is_calibrated, corruptions)), None),
+    }
+
+
+def _calibration_of(record: Record) -> dict[str, Any]:
+    return {f"{m}{end}": record[f"{m}{end}"] for m in CALIBRATION for end in _ENDS}
 
 
 def _strengths(model: ComparedModel) -> Mapping[str, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from evaluation.cards.reading import (
     claimed_of,
     interval,
 )
+from evaluation.report import calibration
 from evaluation.report.attacked_model import mirroring_said
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.formats import number_text, percent_text
@@ -49,6 +50,7 @@ def card_markdown(card: Card) -> str:
         _worst(card),
         _checks(card),
         _corruptions(card),
+        _calibration(card),
         _labels(card),
         _attacked(card),
         *(_evaluation(card, index) for index in range(len(card["evaluations"]))),
@@ -178,6 +180,21 @@ def _corruptions(card: Card) -> str:
     body.append(["**mean**", "", "", f"**{interval(found['mean'])}**"])
     columns = ["corruption", "strength of severities", "Dice", "mean"]
     return f"## Under corruptions\n\n{markdown_table(columns, body)}"
+
+
+def _calibration(card: Card) -> str:
+    found = card["calibration"]
+    if not found:
+        return ""
+    rows = [("clean", found["clean"])]
+    for entry in found["worst"]:
+        at = f"best known, {NORM_TITLES[entry['norm']]} {escaped(entry['epsilon_text'])}"
+        rows.append((at, entry))
+    if found["corruptions"] is not None:
+        rows.append(("mean over corruptions", found["corruptions"]))
+    body = [[title, *calibration.cells([figures])] for title, figures in rows]
+    table = markdown_table(["", *calibration.columns()], body)
+    return f"## Calibration\n\n{table}\n\n{calibration.READ}"
 
 
 def _labels(card: Card) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.replicates import Replicate
+from evaluation.metrics import CALIBRATION
 from evaluation.model.kinds import is_given
 from evaluation.report.cases_table import read_cases
 from evaluation.report.records import SCHEMA_VERSION
@@ -143,34 +144,38 @@ def _check_rows(path: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> 
         raise UserError(
             f"{path}: kind must be one of {', '.join(KINDS)}, got {unknown[0]}; evaluate it again"
         )
-    outside = [r["dice"] for r in rows if not (math.isnan(r["dice"]) or 0 <= r["dice"] <= 1)]
-    if outside:
-        raise UserError(f"{path}: dice must be in [0, 1], got {outside[0]:g}; evaluate it again")
-    found: dict[tuple[RunKey, str, str], int] = {}
+    for metric in ("dice", *CALIBRATION):
+        found = [r[metric] for r in rows if r[metric] is not None]
+        outside = [v for v in found if not (math.isnan(v) or 0 <= v <= 1)]
+        if outside:
+            raise UserError(
+                f"{path}: {metric} must be in [0, 1], got {outside[0]:g}; evaluate it again"
+            )
+    counts: dict[tuple[RunKey, str, str], int] = {}
     for row in rows:
         key = run_key(row), row["case"], row["label"]
-        found[key] = found.get(key, 0) + 1
-    twice = [_named(*key) for key, count in found.items() if count > 1]
+        counts[key] = counts.get(key, 0) + 1
+    twice = [_named(*key) for key, count in counts.items() if count > 1]
     if twice:
         raise UserError(
             f"{path} has {len(twice)} rows more than once: {first_few(twice)}; evaluate it again"
         )
-    foreign = sorted({case for _, case, _ in found} - set(summary["cases"]))
+    foreign = sorted({case for _, case, _ in counts} - set(summary["cases"]))
     if foreign:
         raise UserError(
             f"{path} has cases that summary.json beside it does not list: {first_few(foreign)}; "
             "evaluate it again"
         )
-    runs = dict.fromkeys([*_runs(summary), *(run for run, _, _ in found)])
-    labels = dict.fromkeys(label for _, _, label in found)
+    runs = dict.fromkeys([*_runs(summary), *(run for run, _, _ in counts)])
+    labels = dict.fromkeys(label for _, _, label in counts)
     missing = [
         _named(run, case, label)
         for run in runs
         for case in summary["cases"]
         for label in labels
-        if (run, case, label) not in found
+        if (run, case, label) not in counts
     ]
-    if missing or not found:
+    if missing or not counts:
         what = f"{len(missing)} rows: {first_few(missing)}" if missing else "all rows"
         raise UserError(f"{path} lacks {what}; evaluate it again")
 

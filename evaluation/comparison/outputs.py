@@ -12,6 +12,7 @@ from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.page import comparison_page
 from evaluation.comparison.paired_rows import RUN, TESTED, columns_of
 from evaluation.groups import Groups
+from evaluation.report import calibration
 from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready, share_text
 from evaluation.report.intervals import over
@@ -88,11 +89,25 @@ def _markdown(
         "",
         markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),
         "",
+        *_calibration(models, list(by_run.values())),
         *trained_again_lines(models, list(by_run.values()), groups),
         *(f"- {m.name}: {m.place}" for m in models),
         *(f"- {note}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _calibration(models: Sequence[ComparedModel], by_run: Sequence[Sequence[Record]]) -> list[str]:
+    """The lines of its table; none where no model's was measured."""
+    if not any(map(calibration.is_calibrated, by_run[0])):
+        return []
+    body = [
+        [run_title(of_run[0]), *calibration.cells(of_run)]
+        for of_run in by_run
+        if of_run[0]["kind"] in calibration.SHOWN
+    ]
+    table = markdown_table(["", *calibration.columns([m.name for m in models])], body)
+    return ["## Calibration", "", calibration.READ, "", table, ""]
 
 
 def _introduction(baseline: ComparedModel, groups: Groups | None) -> str:

@@ -23,8 +23,15 @@ from evaluation.comparison import trained_again
 from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.trained_again import TrainedAgain
 from evaluation.groups import Groups
+from evaluation.metrics import CALIBRATION
 from evaluation.protocol import CORRUPTION
-from evaluation.report.records import CORRUPTIONS_MEAN, Drawn, Table, mean_groups
+from evaluation.report.records import (
+    CORRUPTIONS_MEAN,
+    Drawn,
+    Table,
+    calibration_figures,
+    mean_groups,
+)
 from evaluation.rows import RunKey
 
 COLUMNS = (
@@ -55,8 +62,9 @@ TESTED = ("clean", "worst", CORRUPTIONS_MEAN)
 
 
 def columns_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """COLUMNS, and those that records have besides: of groups, of several trainings."""
-    more = ("groups", *trained_again.COLUMNS)
+    """COLUMNS, and those that records have besides: calibration, of groups, of trainings."""
+    calibration = [f"{m}{end}" for m in CALIBRATION for end in ("", "_low", "_high")]
+    more = (*calibration, "groups", *trained_again.COLUMNS)
     return (*COLUMNS, *(c for c in more if any(c in r for r in records)))
 
 
@@ -98,6 +106,7 @@ def paired_rows(
                     "dice_high": high,
                     **nothing,
                     **against,
+                    **calibration_figures(tables[number], cases, labels, keys, drawn),
                     **({} if groups is None else {"groups": groups.count(cases)}),
                 }
             )

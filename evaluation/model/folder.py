@@ -1,9 +1,8 @@
 """Any nnU-Net v2 model folder, any trainer: loading, preprocessing, prediction and writing.
 
-Each is done as nnU-Net itself does it. Reported segmentations, clean and attacked, come from
-nnU-Net's own predictor and export functions (inference.py); gradients come from
-`SegmentationModel.sliding_window`, the same function in the precision of x. What a preprocessed
-case is, case.py says.
+Each is done as nnU-Net itself does it. Reported segmentations come from nnU-Net's own predictor and
+export functions (inference.py); gradients come from `SegmentationModel.sliding_window`, the same
+function in the precision of x. What a preprocessed case is, case.py says.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from evaluation.model.graph_memory import GRAPH_BYTES
 from evaluation.model.inference import Inference
 from evaluation.model.networks import load_folds
 from evaluation.model.perturbed_files import roundtrip_error, write_perturbed
+from evaluation.model.prediction import Prediction
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.utils.errors import UserError
@@ -281,7 +281,11 @@ class SegmentationModel:
         return self._inference.logits(x)
 
     def predict(self, case: Case, x: torch.Tensor | None = None) -> np.ndarray:
-        """Segmentation in the file's geometry (nnU-Net's array order).
+        """The segmentation of `prediction`."""
+        return self.prediction(case, x).segmentation
+
+    def prediction(self, case: Case, x: torch.Tensor | None = None) -> Prediction:
+        """Labels and probabilities in the file's geometry (nnU-Net's array order).
 
         Parameters
         ----------
@@ -295,7 +299,7 @@ class SegmentationModel:
             raise UserError(
                 f"x must have the case's shape {tuple(case.x.shape)}, got {tuple(x.shape)}"
             )
-        return self._inference.segmentation(x, case.properties)
+        return self._inference.prediction(x, case.properties)
 
     def write_segmentation(self, segmentation: np.ndarray, path: str | Path, case: Case) -> None:
         """Write a result of `predict` with the case's geometry through nnU-Net's writer."""

@@ -24,6 +24,7 @@ from torch import nn
 import nnunetv2_lngswr
 from evaluation.model.case import Case
 from evaluation.model.kinds import GIVEN
+from evaluation.model.prediction import Prediction
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.models import BatchModel, DifferentiableModel, frozen
@@ -133,9 +134,14 @@ class GivenModel:
 
     def predict(self, case: Case, x: torch.Tensor | None = None) -> np.ndarray:
         """Labels of the case, or of a perturbed version x, (*spatial)."""
+        return self.prediction(case, x).segmentation
+
+    def prediction(self, case: Case, x: torch.Tensor | None = None) -> Prediction:
+        """As `predict`, with probabilities."""
         x = case.x if x is None else x
-        z = self._function.logits(x[None].to(self.device))[0]
-        return np.asarray(self.label_manager.convert_logits_to_segmentation(z.cpu().numpy()))
+        z = self._function.logits(x[None].to(self.device))[0].cpu().numpy()
+        labels = np.asarray(self.label_manager.convert_logits_to_segmentation(z))
+        return Prediction(segmentation=labels, logits=z, label_manager=self.label_manager)
 
     def save_perturbed(self, case: Case, x: torch.Tensor, folder: Path) -> float | None:
         """Refused: there are no files whose geometry it could have."""

@@ -10,7 +10,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
 )
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from evaluation.model.case import CasePreprocessor
+from evaluation.model.prediction import Prediction
 
 
 class Inference:
@@ -77,16 +79,43 @@ class Inference:
         """(C, *spatial) -> (K, *spatial) float16 on the CPU."""
         return self._predictor.predict_logits_from_preprocessed_data(x.detach().float().cpu()).cpu()
 
-    def segmentation(self, x: torch.Tensor, properties: Mapping[str, Any]) -> np.ndarray:
-        """(C, *spatial) -> labels in the file's geometry (nnU-Net's array order)."""
+    def prediction(self, x: torch.Tensor, properties: Mapping[str, Any]) -> Prediction:
+        """(C, *spatial) -> labels and probabilities in the file's geometry (its array order)."""
+        manager = self._preprocessor.label_manager
+        kept = _KeepsLogits(manager)
         segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
             self.logits(x),
             self._preprocessor.plans,
             self._preprocessor.configuration_manager,
-            self._preprocessor.label_manager,
+            cast(Any, kept),
             dict(properties),
             return_probabilities=False,
             num_threads_torch=torch.get_num_threads(),
         )
-        assert isinstance(segmentation, np.ndarray)
-        return segmentation
+        assert isinstance(segmentation, np.ndarray) and kept.logits is not None
+        return Prediction(
+            segmentation=segmentation,
+            logits=kept.logits,
+            label_manager=manager,
+            axes=self._preprocessor.plans.transpose_backward,
+            corner=[low for low, _ in properties["bbox_used_for_cropping"]],
+        )
+
+
+class _KeepsLogits:
+    """nnU-Net's label manager, which keeps the resampled logits that it makes a segmentation of.
+
+    The export with return_probabilities=True takes the argmax of the probabilities, which rounding
+    makes ties of: segmentations would not be those of nnUNetv2_predict to the last voxel.
+    """
+
+    def __init__(self, manager: LabelManager) -> None:
+        self._manager = manager
+        self.logits: torch.Tensor | np.ndarray | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def convert_logits_to_segmentation(self, predicted_logits: torch.Tensor | np.ndarray) -> Any:
+        self.logits = predicted_logits
+        return self._manager.convert_logits_to_segmentation(predicted_logits)

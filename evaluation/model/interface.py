@@ -15,6 +15,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from evaluation.model.case import Case
+from evaluation.model.prediction import Prediction
 from nnunetv2_lngswr.attacks.losses import LabelSpace
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 
@@ -56,6 +57,10 @@ class EvaluatedModel(Protocol):
 
     def predict(self, case: Case, x: torch.Tensor | None = None) -> np.ndarray:
         """Labels in the geometry of `case.ground_truth`; x: a perturbed version, (C, *spatial)."""
+        ...
+
+    def prediction(self, case: Case, x: torch.Tensor | None = None) -> Prediction:
+        """As `predict`, with the probabilities of the labels."""
         ...
 
     def save_perturbed(self, case: Case, x: torch.Tensor, folder: Path) -> float | None:

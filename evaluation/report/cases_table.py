@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.report.formats import csv_text
 from evaluation.rows import Row
 from nnunetv2_lngswr.utils.errors import UserError
@@ -39,6 +39,7 @@ COLUMNS = (
     "label",
     "label_name",
     *METRICS,
+    *CALIBRATION,
     "dice_drop",
     "reference_voxels",
     "predicted_voxels",
@@ -68,6 +69,7 @@ COLUMNS = (
 _FLOATS = (
     "epsilon",
     *METRICS,
+    *CALIBRATION,
     "dice_drop",
     *SIZES,
     "attack_loss",
@@ -86,6 +88,7 @@ _INTEGERS = (
     "seed",
 )
 
+_SINCE = CALIBRATION  # tables of earlier versions lack them
 _NEVER_EMPTY = ("case", "kind", "attack", "label", *METRICS)
 
 
@@ -106,7 +109,8 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Numbers as numbers, empty fields as None (in text columns: '').
+        Numbers as numbers, empty fields as None (in text columns: ''), as columns that earlier
+        versions did not have.
 
     Raises
     ------
@@ -116,7 +120,8 @@ def read_cases(path: Path) -> list[dict[str, Any]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+            there = reader.fieldnames or ()
+            missing = [c for c in COLUMNS if c not in (*there, *_SINCE)]
             if missing:
                 raise UserError(
                     f"{path} is no cases.csv of this version: columns {', '.join(missing)} are "
@@ -134,8 +139,8 @@ def _row(path: Path, line: int, fields: Mapping[str | None, Any]) -> dict[str, A
             f"{path}, line {line}: the row has more or fewer fields than there are columns; "
             "is the file cut?"
         )
-    row = {}
-    for column in COLUMNS:
+    row = dict.fromkeys(COLUMNS)
+    for column in (c for c in COLUMNS if c in fields):
         try:
             row[column] = _parsed(column, fields[column])
         except ValueError:

@@ -14,6 +14,7 @@ import numpy as np
 
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION
+from evaluation.report import calibration
 from evaluation.report.attacked_model import attacked_model, model_title
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
@@ -68,6 +69,7 @@ def write_report(path: Path, summary: Summary) -> None:
         _quote(summary),
         _attacks(summary),
         _corruptions(summary),
+        _calibration(summary),
         _labels(summary),
         _attacked(summary),
         _cost(summary),
@@ -244,6 +246,15 @@ def _strengths(summary: Summary, name: str) -> str:
 def _mean_of_severity(rows: list[Record], severity: int) -> str:
     dice = [r["dice"] for r in rows if r["severity"] == severity and r["dice"] is not None]
     return percent_text(float(np.mean(dice)))
+
+
+def _calibration(summary: Summary) -> str:
+    rows = [r for r in summary["results"] if r["kind"] in calibration.SHOWN]
+    if not calibration.is_calibrated(rows[0]):
+        return ""
+    body = [[run_title(r), *calibration.cells([r])] for r in rows]
+    table = markdown_table(["", *calibration.columns()], body)
+    return "\n".join(["## Calibration", "", calibration.READ, "", table])
 
 
 def _labels(summary: Summary) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from evaluation import significance
 from evaluation.groups import Groups
-from evaluation.metrics import METRICS
+from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import SIZES
 from evaluation.report.formats import json_ready
@@ -48,11 +48,15 @@ class Table:
         The runs: clean, attacks, worst, corruptions.
     clean
         The key of the clean run.
+    is_calibrated
+        Whether all rows have CALIBRATION. Those of earlier versions have none, and means over the
+        others alone would be of other cases than all else is.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.cases = list(dict.fromkeys(r["case"] for r in rows))
         self.labels = {r["label"]: r["label_name"] for r in rows if r["label"] != MEAN_LABEL}
+        self.is_calibrated = all(r.get(m) is not None for r in rows for m in CALIBRATION)
         self._rows: dict[RunKey, list[Row]] = {}
         for row in rows:
             self._rows.setdefault(run_key(row), []).append(row)
@@ -76,13 +80,19 @@ class Table:
                     count[where[row["case"]], columns[row["label"]]] += 1
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
+    def ordered(
+        self, metric: str, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
+    ) -> np.ndarray:
+        """`values` of `keys`, (cases, labels) in the order of `cases` and `labels`."""
+        rows, columns = ({name: i for i, name in enumerate(of)} for of in (self.cases, self.labels))
+        at = np.ix_([rows[c] for c in cases], [columns[label] for label in labels])
+        return self.values(metric, *keys)[at]
+
     def dice(
         self, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
     ) -> np.ndarray:
-        """(cases, labels) in the order of `cases` and `labels`: Dice, the mean over `keys`."""
-        rows, columns = ({name: i for i, name in enumerate(of)} for of in (self.cases, self.labels))
-        at = np.ix_([rows[c] for c in cases], [columns[label] for label in labels])
-        return self.values("dice", *keys)[at]
+        """`ordered` Dice."""
+        return self.ordered("dice", cases, labels, keys)
 
     def case_means(self, column: str, key: RunKey) -> np.ndarray:
         """(cases with this run,): a column of the foreground-mean rows, without empty fields."""
@@ -210,6 +220,7 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dic
     for metric in METRICS:
         if metric != "dice":
             record[metric] = significance.mean_over_cases(table.values(metric, *keys))
+    record |= calibration_figures(table, table.cases, list(table.labels), keys, drawn)
     record["labels"] = {
         label: {"name": name, **_dice_with_interval(dice[:, [i]], drawn)}
         for i, (label, name) in enumerate(table.labels.items())
@@ -219,6 +230,35 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dic
             values = table.case_means(column, keys[0])
             record[f"mean_{column}"] = float(values.mean()) if values.size else None
     return record
+
+
+def calibration_figures(
+    table: Table,
+    cases: Sequence[str],
+    labels: Sequence[str],
+    keys: Sequence[RunKey],
+    drawn: Drawn,
+) -> dict[str, float]:
+    """ECE and Brier score of the mean over `keys`, with intervals; {} where they are not measured.
+
+    Parameters
+    ----------
+    table, keys
+        Of whose runs.
+    cases, labels
+        In the order of the draws.
+    drawn
+        Of `cases`.
+    """
+    if not table.is_calibrated:
+        return {}
+    figures = {}
+    for metric in CALIBRATION:
+        values = table.ordered(metric, cases, labels, keys)
+        low, high = significance.interval(values, drawn.draws, coverage=drawn.coverage)
+        mean = significance.mean_over_cases(values)
+        figures |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+    return figures
 
 
 def _dice_with_interval(dice: np.ndarray, drawn: Drawn) -> dict[str, float]:

@@ -14,6 +14,7 @@ from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION, EvaluationRun
 from evaluation.report import records, strength
+from evaluation.report.calibration import METHOD, is_calibrated, not_in_all
 from evaluation.report.checks import checks
 from evaluation.report.intervals import over
 from evaluation.report.members import dice_after_members
@@ -55,7 +56,7 @@ def build_summary(
         "options": options.record(),
         "suite": options.suite,
         "best_iterate": _best_iterate(parts),
-        "metrics": _metrics(session),
+        "metrics": {**_metrics(session), **_calibration(results)},
         "surrogate": session.settings["surrogate"],
         "cases": [c.identifier for c in session.cases],
         **_groups(session),
@@ -68,7 +69,7 @@ def build_summary(
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}
             for n in corruptions
         },
-        "notes": _notes(session, parts, environments),
+        "notes": [*_notes(session, parts, environments), *filter(None, [not_in_all(rows)])],
         "cost": _cost(planned.runs, parts),
         "environment": environments[0],
         "environments": environments,
@@ -124,6 +125,11 @@ def _metrics(session: Session) -> dict[str, Any]:
         "mean": "per label over cases where defined, then over labels (nnU-Net's)",
         "intervals": significance.method(over(session.groups), grouped=session.groups is not None),
     }
+
+
+def _calibration(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Nothing where it was not measured."""
+    return {"calibration": METHOD} if is_calibrated(results[0]) else {}
 
 
 def _best_iterate(parts: Sequence[Part]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from evaluation.scoring.masks import bounding_box
+from evaluation.masks import bounding_box
 
 
 @dataclass(frozen=True, kw_only=True)

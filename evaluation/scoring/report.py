@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.calibration import BINS, MARGIN
 from evaluation.metrics import EMPTY_MASK_RULE, METRICS
 from evaluation.report.formats import interval_text, number_text, percent_text
 from evaluation.report.intervals import few_groups_said
 from evaluation.rows import MEAN_LABEL
-from evaluation.scoring.calibration import BINS, MARGIN
 from evaluation.scoring.measures import (
     CALIBRATION,
     LESIONS,

@@ -12,16 +12,16 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from evaluation import metrics
-from evaluation.metrics import Label
-from evaluation.model import readers
-from evaluation.model.readers import FileImage
-from evaluation.scoring.calibration import (
+from evaluation.calibration import (
     BOX,
     WHOLE,
     brier_score,
     calibration_sums,
     expected_calibration_error,
 )
+from evaluation.metrics import Label
+from evaluation.model import readers
+from evaluation.model.readers import FileImage
 from evaluation.scoring.label_set import LabelSet
 from evaluation.scoring.lesions import match_lesions
 from evaluation.scoring.measures import Units

@@ -17,10 +17,7 @@ import numpy as np
 
 import nnunetv2_lngswr
 from evaluation import significance
-from evaluation.metrics import EMPTY_MASK_RULE, Label
-from evaluation.report.records import Drawn
-from evaluation.rows import MEAN_LABEL
-from evaluation.scoring.calibration import (
+from evaluation.calibration import (
     BINS,
     BOX,
     COUNT,
@@ -30,6 +27,9 @@ from evaluation.scoring.calibration import (
     brier_score,
     expected_calibration_error,
 )
+from evaluation.metrics import EMPTY_MASK_RULE, Label
+from evaluation.report.records import Drawn
+from evaluation.rows import MEAN_LABEL
 from evaluation.scoring.label_set import LabelSet
 from evaluation.scoring.options import ScoreOptions
 from evaluation.scoring.predictions import Inputs

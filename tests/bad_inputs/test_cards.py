@@ -69,7 +69,6 @@ CARDS = [
     summary("threat model is a list", "threat_model", [1], "threat_model"),
     summary("strengths are a list", "shift_strengths", [1], "shift_strengths"),
     summary("a strength is a text", "shift_strengths.gaussian_blur", "x", "shift_strengths"),
-    summary("calibration is a number", "calibration", 3, "calibration"),
 ]
 
 ZIPS = [

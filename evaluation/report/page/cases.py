@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key
 
 MOST_NUMBERS = 90_000
@@ -29,8 +29,8 @@ def case_table(models: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     -------
     dict
         'cases'; 'folds', one per case; 'runs', records of their names; 'labels' [[key, name]],
-        the mean first; 'all_labels', whether they are all here; 'models' and 'values'
-        [model][run][label][metric][case], None for undefined.
+        the mean first; 'all_labels', whether they are all here; 'metrics', those of any model;
+        'models' and 'values' [model][run][label][metric][case], None for undefined.
     """
     every = [row for rows in models.values() for row in rows]
     cases = list(dict.fromkeys(r["case"] for r in every))
@@ -40,6 +40,7 @@ def case_table(models: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     numbers = len(models) * len(runs) * len(labels) * len(cases) * len(METRICS)
     fits = numbers <= MOST_NUMBERS
     labels = labels if fits else labels[:1]
+    metrics = [*METRICS, *(m for m in CALIBRATION if any(r.get(m) is not None for r in every))]
     folds = {r["case"]: r["fold"] or "" for r in every}
     return {
         "cases": cases,
@@ -49,8 +50,9 @@ def case_table(models: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         ],
         "labels": [[key, names[key]] for key in labels],
         "all_labels": fits,
+        "metrics": metrics,
         "models": list(models),
-        "values": [_values(rows, cases, runs, labels) for rows in models.values()],
+        "values": [_values(rows, cases, runs, labels, metrics) for rows in models.values()],
     }
 
 
@@ -60,7 +62,11 @@ def _place(run: RunKey) -> tuple[Any, ...]:
 
 
 def _values(
-    rows: Sequence[Row], cases: Sequence[str], runs: Sequence[RunKey], labels: Sequence[str]
+    rows: Sequence[Row],
+    cases: Sequence[str],
+    runs: Sequence[RunKey],
+    labels: Sequence[str],
+    metrics: Sequence[str],
 ) -> list[Any]:
     found: dict[tuple[RunKey, str, str], list[Row]] = {}
     for row in rows:
@@ -69,7 +75,7 @@ def _values(
         [
             [
                 [_mean(found.get((run, label, case), ()), metric) for case in cases]
-                for metric in METRICS
+                for metric in metrics
             ]
             for label in labels
         ]
@@ -78,5 +84,5 @@ def _values(
 
 
 def _mean(rows: Sequence[Row], metric: str) -> float | None:
-    defined = [r[metric] for r in rows if not math.isnan(r[metric])]
+    defined = [r[metric] for r in rows if r.get(metric) is not None and not math.isnan(r[metric])]
     return float(f"{sum(defined) / len(defined):.{DIGITS}g}") if defined else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.protocol import CORRUPTION
 from evaluation.report.examples import NORMS
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
@@ -21,6 +21,7 @@ Panel = dict[str, Any]
 
 CLEAN = "clean"
 WORST_NAME = "worst of all"
+_DRAWN = (*METRICS, *CALIBRATION)
 
 
 def evaluation_panels(results: Sequence[Record]) -> list[Panel]:
@@ -150,7 +151,7 @@ def _role(record: Record) -> str:
 
 def _series(records: Sequence[Record | None]) -> dict[str, Any]:
     return {
-        "values": {m: [None if r is None else r.get(m) for r in records] for m in METRICS},
+        "values": {m: [None if r is None else r.get(m) for r in records] for m in _DRAWN},
         "low": [None if r is None else r["dice_low"] for r in records],
         "high": [None if r is None else r["dice_high"] for r in records],
         "labels": _of_labels(records),
@@ -176,6 +177,6 @@ def _point(record: Record) -> dict[str, Any]:
     """One value per metric, for the line of the clean case."""
     labels = record.get("labels", {})
     return {
-        "values": {m: record.get(m) for m in METRICS},
+        "values": {m: record.get(m) for m in _DRAWN},
         "labels": {k: v["dice"] for k, v in labels.items()},
     }

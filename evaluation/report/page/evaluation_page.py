@@ -9,6 +9,7 @@ from typing import Any
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.report import markdown
 from evaluation.report.attacked_model import attacked_model
+from evaluation.report.calibration import is_calibrated
 from evaluation.report.formats import json_ready
 from evaluation.report.intervals import intervals_said, of_groups, over
 from evaluation.report.page import verdict
@@ -86,6 +87,7 @@ def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
         "suite": summary.get("suite"),
         "quote": markdown.QUOTE,
         "quotes": [r for r in results if r["kind"] == "worst"],
+        "calibrated": is_calibrated(results[0]),
         "norms": NORMS,
         "attacked": attacked[0],
         "attacked_facts": [fact.removeprefix("- ") for fact in attacked[2:]],

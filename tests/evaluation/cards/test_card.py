@@ -213,13 +213,6 @@ def test_a_stronger_evaluation_may_differ_in_how_hard_it_attacks(tmp_path):
     assert len(make(tmp_path / "card", one, other)["evaluations"]) == 2
 
 
-def test_calibration_is_taken_where_an_evaluation_has_it(tmp_path):
-    found = {"ece": 0.03, "bins": 15}
-    out = make_out(tmp_path / "a", summary={"calibration": found})
-    assert make(tmp_path / "card", out)["calibration"] == found
-    assert make(tmp_path / "card", make_out(tmp_path / "b"))["calibration"] is None
-
-
 def test_evaluations_of_before_make_a_card(tmp_path):
     made_before = Path(__file__).parents[2] / "made_before" / "made.tar.xz"
     with tarfile.open(made_before) as archive:

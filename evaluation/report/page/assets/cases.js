@@ -124,7 +124,7 @@ Report.cases = (() => {
     // the hardest budget first: where Linf was run, its last
     const linf = shown.map((c, i) => i).filter((i) => table.runs[shown[i].run].norm === "linf");
     state.sort = linf.at(-1) ?? shown.length - 1;
-    state.down = state.metric === "hd95_mm";
+    state.down = METRICS[state.metric].lessIsBetter === true;
     select.selectedIndex = state.sort;
     draw();
   }

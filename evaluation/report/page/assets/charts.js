@@ -2,12 +2,16 @@
 "use strict";
 const Report = { data: JSON.parse(document.getElementById("data").textContent) };
 
-Report.METRICS = {
-  dice: { title: "Dice", percent: true },
-  iou: { title: "IoU", percent: true },
-  hd95_mm: { title: "HD95", percent: false },
-  nsd: { title: "NSD", percent: true },
+const METRICS = {
+  dice: { title: "Dice", percent: true, unit: "%" },
+  iou: { title: "IoU", percent: true, unit: "%" },
+  hd95_mm: { title: "HD95", percent: false, unit: Report.data.surface_unit, lessIsBetter: true },
+  nsd: { title: "NSD", percent: true, unit: "%" },
+  ece: { title: "ECE", percent: false, unit: "", lessIsBetter: true },
+  brier: { title: "Brier score", percent: false, unit: "", lessIsBetter: true },
 };
+// evaluations of earlier versions have no calibration
+Report.METRICS = Object.fromEntries(Report.data.table.metrics.map((key) => [key, METRICS[key]]));
 
 // as Python has it, so that the page says what report.md says: a half goes to the even digit
 Report.rounded = (value, digits) => {
@@ -17,7 +21,7 @@ Report.rounded = (value, digits) => {
   return even && /^50*$/.test(exact.slice(end)) ? exact.slice(0, end) : value.toFixed(digits);
 };
 
-// as report.md: percent with one decimal, HD95 with three digits
+// as report.md: percent with one decimal, all else with three digits
 Report.text = (metric, value) => {
   if (value === null || value === undefined) return "undefined";
   if (Report.METRICS[metric].percent) return Report.rounded(100 * value, 1);
@@ -144,7 +148,6 @@ Report.charts = (() => {
 
   function layout(panel, width) {
     const metric = METRICS[state.metric];
-    const unit = metric.percent ? "%" : data.surface_unit;
     const drawn = {
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--ink") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width, height: 360,
@@ -154,7 +157,7 @@ Report.charts = (() => {
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
       bargap: 0.2, bargroupgap: 0.05,
       yaxis: {
-        title: { text: `${metric.title} (${unit})` }, gridcolor: colour("--grid"), zerolinecolor: colour("--line"),
+        title: { text: metric.unit ? `${metric.title} (${metric.unit})` : metric.title }, gridcolor: colour("--grid"), zerolinecolor: colour("--line"),
         ...(metric.percent ? { range: [0, 102] } : { rangemode: "tozero" }), fixedrange: true,
       },
       xaxis: { title: { text: panel.x_title }, fixedrange: true, automargin: true, gridcolor: "rgba(0,0,0,0)", linecolor: colour("--line") },

@@ -7,7 +7,8 @@ the N voxels that count, in BINS bins b of equal width over [0, 1] (Guo et al. 2
 
 The sums of a case are kept, so that those of many cases add up. Over a whole image both are small
 because the background is easy; so they are also taken over the box around prediction and ground
-truth, MARGIN voxels wider on every side.
+truth, MARGIN voxels wider on every side. The ECE of few voxels, as of one small object, is biased
+upwards, since even perfect frequencies scatter in every bin; the Brier score is not.
 
 MONAI's calibration_binning is the same, and the tests' oracle; it counts in float32, which stops at
 2^24 voxels, fewer than many a CT has.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.scoring.masks import bounding_box
+from evaluation.masks import bounding_box
 
 BINS = 15
 MARGIN = 10
@@ -61,12 +62,24 @@ def calibration_sums(
         Voxels that count, (*spatial).
     """
     y = ground_truth & counted
-    box = bounding_box(y | (prediction & counted), margin=MARGIN)
-    near = np.zeros((BINS, 4))
-    if box is not None:
-        inside = counted[box]
-        near = bin_sums(p[box][inside], y[box][inside])
+    box = box_near(prediction, ground_truth, counted)
+    near = np.zeros((BINS, 4)) if box is None else bin_sums_in(p[box], ground_truth, counted, box)
     return np.stack([bin_sums(p[counted], y[counted]), near])
+
+
+def box_near(
+    prediction: np.ndarray, ground_truth: np.ndarray, counted: np.ndarray
+) -> tuple[slice, ...] | None:
+    """Around what of prediction and ground truth counts; None where nothing does."""
+    return bounding_box((prediction | ground_truth) & counted, margin=MARGIN)
+
+
+def bin_sums_in(
+    p: np.ndarray, ground_truth: np.ndarray, counted: np.ndarray, box: tuple[slice, ...]
+) -> np.ndarray:
+    """`bin_sums` of what counts in a box; p: (*box), the others (*spatial)."""
+    inside = counted[box]
+    return bin_sums(p[inside], ground_truth[box][inside])
 
 
 def expected_calibration_error(sums: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.scoring.calibration import (
+from evaluation.calibration import (
     BINS,
     BOX,
     COUNT,
@@ -15,7 +15,7 @@ from evaluation.scoring.calibration import (
     calibration_sums,
     expected_calibration_error,
 )
-from evaluation.scoring.masks import bounding_box
+from evaluation.masks import bounding_box
 
 
 def probabilities(seed, shape=(9, 11, 10)):

@@ -1,0 +1,62 @@
+"""What a model says of a case: the exported segmentation, and the probabilities behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Of one case, in the geometry of its ground truth.
+
+    Probabilities are made of the very logits that the segmentation is of, where they are asked for:
+    of a whole CT in a hundred labels they are many GiB, around the object few.
+    """
+
+    segmentation: np.ndarray
+    """Labels, (*spatial)."""
+    logits: torch.Tensor | np.ndarray
+    """(K, *cropped): on that grid, but for nnU-Net's crop and order of axes."""
+    label_manager: LabelManager
+    """Whose softmax, or of regions sigmoid, is theirs."""
+    axes: Sequence[int] | None = None
+    """nnU-Net's transpose_backward: which axis of `cropped` each of `spatial` is; None: the same
+    one."""
+    corner: Sequence[int] | None = None
+    """Of the crop, in the axes of `cropped`; None: nothing is cropped."""
+
+    def probability(self, channel: int, box: Sequence[slice]) -> np.ndarray:
+        """Of one label or region, (*box) float32, as nnU-Net exports it: 0 outside its crop.
+
+        Parameters
+        ----------
+        channel
+            Of the logits, not the background's.
+        box
+            A slice with both ends per axis of `spatial`.
+        """
+        count = len(box)
+        axes = range(count) if self.axes is None else self.axes
+        corner = (0,) * count if self.corner is None else self.corner
+        shape, taken, place = [0] * count, [slice(0)] * count, [slice(0)] * count
+        for axis, side in zip(axes, box):
+            low, high = side.start - int(corner[axis]), side.stop - int(corner[axis])
+            start = max(low, 0)
+            stop = max(min(high, self.logits.shape[axis + 1]), start)
+            shape[axis] = high - low
+            taken[axis], place[axis] = slice(start, stop), slice(start - low, stop - low)
+        found = np.zeros(shape, np.float32)
+        found[tuple(place)] = self._nonlinearity(channel, tuple(taken))
+        return found.transpose(tuple(axes))
+
+    def _nonlinearity(self, channel: int, taken: tuple[slice, ...]) -> np.ndarray:
+        """(*taken), nnU-Net's; a sigmoid needs no other channel."""
+        manager, logits = self.label_manager, self.logits[(slice(None), *taken)]
+        if manager.has_regions:
+            return np.asarray(manager.apply_inference_nonlin(logits[channel : channel + 1])[0])
+        return np.asarray(manager.apply_inference_nonlin(logits)[channel])
