@@ -33,6 +33,9 @@ class Corruption:
     """'ct', 'not_ct', '2d', 'mr', or '' for every data set."""
     package: str = ""
     """What must be installed besides."""
+    affine: bool = False
+    """Intensities change by one affine map, but for what leaves the range: normalisation in the
+    network, as nnU-Net's instance normalisation, all but undoes that."""
 
 
 def _table(*corruptions: Corruption) -> dict[str, Corruption]:
@@ -65,24 +68,35 @@ CORRUPTIONS: dict[str, Corruption] = _table(
         name="low_resolution", strengths=(1.5, 2.0, 3.0, 4.0, 6.0), unit="factor of voxel size"
     ),
     Corruption(
-        name="contrast", strengths=(0.15, 0.3, 0.45, 0.6, 0.75), unit="contrast lost, fraction"
+        name="contrast",
+        strengths=(0.15, 0.3, 0.45, 0.6, 0.75),
+        unit="contrast lost, fraction",
+        affine=True,
     ),
     Corruption(name="gamma", strengths=(1.2, 1.5, 1.9, 2.4, 3.0), unit="gamma or its inverse"),
     Corruption(
         name="bias_field", strengths=(0.1, 0.2, 0.35, 0.5, 0.7), unit="largest |log| of the field"
     ),
     Corruption(
-        name="brightness", strengths=(0.05, 0.1, 0.15, 0.2, 0.3), unit="up or down, of the range"
+        name="brightness",
+        strengths=(0.05, 0.1, 0.15, 0.2, 0.3),
+        unit="up or down, of the range",
+        affine=True,
     ),
     Corruption(name="jpeg", strengths=(50, 30, 20, 12, 6), unit="JPEG quality", needs="2d"),
     Corruption(
-        name="hu_offset", strengths=(10, 20, 40, 70, 100), unit="HU, up or down", needs="ct"
+        name="hu_offset",
+        strengths=(10, 20, 40, 70, 100),
+        unit="HU, up or down",
+        needs="ct",
+        affine=True,
     ),
     Corruption(
         name="hu_scale",
         strengths=(0.02, 0.04, 0.07, 0.11, 0.16),
         unit="relative, up or down",
         needs="ct",
+        affine=True,
     ),
     Corruption(
         name="occlusion", strengths=(0.1, 0.15, 0.2, 0.3, 0.4), unit="of each axis, one dark box"
@@ -131,6 +145,11 @@ def get_corruption(name: str) -> Corruption:
         There is none; the text has the nearest names.
     """
     return lookup(CORRUPTIONS, name, "corruption")
+
+
+def is_affine(name: str) -> bool:
+    """Whether a corruption of this name is; one that is known no more is not."""
+    return name in CORRUPTIONS and CORRUPTIONS[name].affine
 
 
 def is_mr(channel_names: Iterable[str]) -> bool:

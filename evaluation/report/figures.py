@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from evaluation.protocol import CORRUPTION
 from evaluation.report.fitting import fitted, legend_label, lines_of, plain_texts
 from evaluation.report.intervals import over
-from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
+from evaluation.report.records import CORRUPTION_MEANS
 from nnunetv2_lngswr.utils.files import write_file
 
 COLOURS = (
@@ -110,7 +110,7 @@ def draw_comparison(
         Of cases, over which the intervals are, if they are.
     """
     norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
-    means = [r for r in records if r["kind"] in (CORRUPTION_MEAN, CORRUPTIONS_MEAN)]
+    means = [r for r in records if r["kind"] in CORRUPTION_MEANS]
     corruptions = list(dict.fromkeys(r["attack"] for r in means))
     if not norms and not corruptions:
         norms = ["linf"]  # the clean case alone

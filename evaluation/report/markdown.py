@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.corruption_table import is_affine
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION
 from evaluation.report import calibration
@@ -20,7 +21,7 @@ from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
 from evaluation.report.intervals import intervals_said, of_groups
-from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, headline
+from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, NOT_AFFINE_MEAN, headline
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among
 from nnunetv2_lngswr.utils.files import write_file
@@ -45,7 +46,8 @@ MEMBERS = "Lowest Dice so far after each member of the suite, on the preprocesse
 CORRUPTIONS = (
     "Seeded corruptions of the preprocessed case, clipped into its [min, max]; foreground Dice per "
     "severity. Changes of the whole file's brightness or contrast that z-scoring would undo in "
-    "deployment are not undone here."
+    "deployment are not undone here. What changes intensities by one affine map is all but undone "
+    "by instance normalisation in the network, and has a mean without it."
 )
 UNITS = {
     "range": "the intensity range of each channel",
@@ -230,6 +232,12 @@ def _corruptions(summary: Summary) -> str:
     total = _find(summary, CORRUPTIONS_MEAN)[0]
     means = [_mean_of_severity(rows, s) for s in severities]
     body.append(["**mean**", "", *means, f"**{interval_text(total)}**"])
+    for felt in _find(summary, NOT_AFFINE_MEAN):
+        others = [r for r in rows if not is_affine(r["attack"])]
+        means = [_mean_of_severity(others, s) for s in severities]
+        affine = [c for c in dict.fromkeys(r["attack"] for r in rows) if is_affine(c)]
+        title = f"**mean** without {', '.join(affine)}"
+        body.append([title, "", *means, f"**{interval_text(felt)}**"])
     columns = ["corruption", "strength of severities 1-5", *severities, "mean"]
     lines = ["## Corruptions", "", CORRUPTIONS, "", markdown_table(columns, body), ""]
     left_out = [f"{name} ({why})" for name, why in summary["shifts_left_out"].items()]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import significance
+from evaluation.corruption_table import is_affine
 from evaluation.groups import Groups
 from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.protocol import CORRUPTION
@@ -27,7 +28,10 @@ from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key
 from nnunetv2_lngswr.utils.files import write_file
 
 SCHEMA_VERSION = 1
-CORRUPTION_MEAN, CORRUPTIONS_MEAN = "shift_mean", "shifts_mean"  # kinds of records, as CORRUPTION
+# kinds of records, as CORRUPTION
+CORRUPTION_MEAN, CORRUPTIONS_MEAN = "shift_mean", "shifts_mean"
+NOT_AFFINE_MEAN = "not_affine_mean"
+CORRUPTION_MEANS = (CORRUPTION_MEAN, CORRUPTIONS_MEAN, NOT_AFFINE_MEAN)
 
 
 class Table:
@@ -109,8 +113,9 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """One record per run over all cases, in the order of the rows.
 
-    Corruptions have besides one record per corruption over its severities (CORRUPTION_MEAN), and
-    one for all of them (CORRUPTIONS_MEAN).
+    Corruptions have besides one record per corruption over its severities (CORRUPTION_MEAN), one
+    for all of them (CORRUPTIONS_MEAN) and, where some are affine maps of the intensities, one for
+    the others (NOT_AFFINE_MEAN): what normalisation undoes makes a mean look better than it is.
 
     Parameters
     ----------
@@ -129,11 +134,15 @@ def summarise(
 
 
 def mean_groups(corruptions: Sequence[RunKey]) -> Iterator[tuple[RunKey, list[RunKey]]]:
-    """(key of the mean, runs that it averages): each corruption's severities, then everything."""
+    """(key of the mean, runs that it averages): each corruption's severities, then everything,
+    then what is not affine."""
     for name in dict.fromkeys(key[1] for key in corruptions):
         yield (CORRUPTION_MEAN, name, "", "", None), [k for k in corruptions if k[1] == name]
     if corruptions:
         yield (CORRUPTIONS_MEAN, "all shifts", "", "", None), list(corruptions)
+    felt = [key for key in corruptions if not is_affine(key[1])]
+    if 0 < len(felt) < len(corruptions):
+        yield (NOT_AFFINE_MEAN, "shifts but affine ones", "", "", None), felt
 
 
 def headline(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.protocol import CORRUPTION
 from evaluation.report.examples import NORMS
-from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN
+from evaluation.report.records import CORRUPTION_MEANS
 from evaluation.rows import is_noise
 
 Record = Mapping[str, Any]
@@ -81,7 +81,7 @@ def comparison_panels(models: Mapping[str, Sequence[Record]]) -> list[Panel]:
         )
     series, names = [], []
     for name, records in models.items():
-        means = [r for r in records if r["kind"] in (CORRUPTION_MEAN, CORRUPTIONS_MEAN)]
+        means = [r for r in records if r["kind"] in CORRUPTION_MEANS]
         names = [r["attack"] for r in means]
         if means:
             series.append({"name": name, "role": "model", **_series(means)})

@@ -8,7 +8,12 @@ from typing import Any
 from evaluation.protocol import CORRUPTION
 from evaluation.report.markdown import UNITS
 from evaluation.report.page.charts import NORMS
-from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, headline
+from evaluation.report.records import (
+    CORRUPTION_MEAN,
+    CORRUPTIONS_MEAN,
+    NOT_AFFINE_MEAN,
+    headline,
+)
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among
 
@@ -19,6 +24,11 @@ NEVER_TRIED = (
     "Attacks that move, rotate or warp the image, that paint a patch, or that know of no bound: "
     "this evaluation has none."
 )
+
+CORRUPTION_BARS = {
+    CORRUPTIONS_MEAN: "Mean of all corruptions",
+    NOT_AFFINE_MEAN: "Without affine ones",
+}
 
 
 def verdict(summary: Summary) -> dict[str, Any]:
@@ -53,9 +63,10 @@ def ladder(results: Sequence[Record]) -> list[dict[str, Any]]:
             bars.append({"title": f"Noise, {title}", "role": "control", "record": noise})
         bars.append({"title": f"Worst attack, {title}", "role": "worst", "record": worst})
     bars += [
-        {"title": "Mean of all corruptions", "role": "corruption", "record": r}
+        {"title": title, "role": "corruption", "record": r}
+        for kind, title in CORRUPTION_BARS.items()
         for r in results
-        if r["kind"] == CORRUPTIONS_MEAN
+        if r["kind"] == kind
     ]
     return bars
 

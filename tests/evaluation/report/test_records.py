@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.report import records
-from tests.evaluation.report.rows import all_rows
+from tests.evaluation.report.rows import all_rows, row
 
 
 def test_summary_means_intervals_and_drops():
@@ -18,3 +18,21 @@ def test_summary_means_intervals_and_drops():
     gamma = next(r for r in results if r["kind"] == "shift_mean")
     assert gamma["dice"] == pytest.approx(0.78)
     assert results == records.summarise(all_rows(), seed=0)
+
+
+def test_corruptions_that_normalisation_undoes_do_not_dilute_a_second_mean():
+    def rows(**dice_of):
+        found = [row("a", "clean", "clean", 0.9)]
+        for name, dice in dice_of.items():
+            found += [row("a", "shift", name, d, severity=s) for s, d in enumerate(dice, 1)]
+        return found
+
+    def means(made):
+        return {r["kind"]: r["dice"] for r in records.summarise(made, seed=0)}
+
+    found = means(rows(contrast=(0.9, 0.9), gamma=(0.8, 0.6), brightness=(0.9, 0.88)))
+    assert found["shifts_mean"] == pytest.approx(0.83)
+    assert found["not_affine_mean"] == pytest.approx(0.7)
+    # where nothing is left out, or nothing is left, it would say what is said already
+    assert "not_affine_mean" not in means(rows(gamma=(0.8, 0.6), jpeg=(0.7, 0.5)))
+    assert "not_affine_mean" not in means(rows(contrast=(0.9, 0.9), hu_scale=(0.9, 0.8)))
