@@ -99,8 +99,10 @@ def write_cases(path: Path, rows: Iterable[Row]) -> None:
 
 
 def cases_text(rows: Iterable[Row]) -> str:
-    """The content of cases.csv."""
-    return csv_text(COLUMNS, rows)
+    """The content of cases.csv; of earlier rows without what they did not have."""
+    rows = list(rows)
+    since = [c for c in _SINCE if any(r.get(c) is not None for r in rows)]
+    return csv_text([c for c in COLUMNS if c not in _SINCE or c in since], rows)
 
 
 def read_cases(path: Path) -> list[dict[str, Any]]:

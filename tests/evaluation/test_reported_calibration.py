@@ -17,6 +17,7 @@ from evaluation.report.records import summarise
 from evaluation.report_page import write_report_page
 from evaluation.rows import MEAN_LABEL
 from evaluation.score import score_predictions
+from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.cards.outs import make, make_out
 from tests.evaluation.tiny import run
 
@@ -193,6 +194,15 @@ def test_beside_one_of_before_a_comparison_shows_what_there_is(old, out, tmp_pat
     header = (tmp_path / "c" / "compare.csv").read_text().splitlines()[0]
     assert "ece,ece_low,ece_high,brier" in header
     assert "ECE" in section and '"ece"' in (tmp_path / "c" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("metric", CALIBRATION)
+def test_a_figure_that_is_none_is_refused(metric, out):
+    rows = read_cases(out / "cases.csv")
+    rows[0][metric] = 7.0
+    write_cases(out / "cases.csv", rows)
+    with pytest.raises(UserError, match=rf"{metric} must be in \[0, 1\], got 7"):
+        compare.compare([out, out], out / "c")
 
 
 def test_a_finished_folder_of_before_is_reported_anew(world, old):

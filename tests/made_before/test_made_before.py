@@ -14,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from evaluation import compare
+from evaluation.metrics import CALIBRATION
 from evaluation.robust import evaluate
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
@@ -146,6 +147,8 @@ def test_an_evaluation_today_has_the_same_rows_and_stronger_attacks(unpacked, tm
     # since issue 19 attacks return the iterate of lowest Dice, then it was that of the highest loss
     assert run(unpacked, arm, tmp_path / "out").finished
     rows = table(tmp_path / "out" / "cases.csv"), table(unpacked / f"out_{arm}" / "cases.csv")
+    for row in rows[0]:  # which they did not have then
+        assert all(0 <= float(row.pop(metric)) <= 1 for metric in CALIBRATION)
     same_rows(*([row for row in t if not is_attacked(row)] for t in rows))
     ours, theirs = ([row for row in t if is_attacked(row)] for t in rows)
     assert len(ours) == len(theirs) >= 2 * len(CASES)
