@@ -52,17 +52,20 @@ def draw_heat_map(
     down = math.ceil(len(runs) / across)
     width = NAME_WIDTH + across * CELL_WIDTH * len(data_sets) + 0.3 * across + 0.9
     above = LINE_HEIGHT * max(map(lines_of, columns)) + 0.5
-    figure = Figure(figsize=(width, down * (row * len(models) + above) + 0.5), layout="constrained")
+    figure = Figure(figsize=(width, down * (row * len(models) + above) + 0.8), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
+    images = []
     for axis, (title, records) in zip(axes, runs.items()):
-        image = _draw(axis, title, records, models, data_sets)
+        images.append(_draw(axis, title, records, models, data_sets))
         axis.set_xticks(range(len(columns)), columns, fontsize=SIZE)
         axis.set_yticks(range(len(names)), names, fontsize=SIZE)
     for axis in axes[len(runs) :]:
         axis.set_visible(False)
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.03, aspect=30)
-    bar.set_label("foreground Dice (%); framed: the model's own data set", fontsize=SIZE)
+    bar = figure.colorbar(images[0], ax=list(axes), fraction=0.03, aspect=30)
+    bar.set_label("Dice (%)", fontsize=SIZE)
     bar.ax.tick_params(labelsize=SIZE)
+    said = "Foreground Dice (%) with 95% intervals; framed: the model's own data set"
+    figure.suptitle(fitted(said, 0.96 * width, SIZE + 1), fontsize=SIZE + 1)
     save(figure, path)
 
 
@@ -81,7 +84,7 @@ def _draw(
         # undefined: on grey
         shown = "undefined" if np.isnan(dice[at]) else f"{dice[at]:.1f}"
         colour = "white" if dice[at] < DARK else "black"
-        centre = {"ha": "center", "va": "center", "color": colour}
+        centre: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
         axis.text(at[1], at[0] - 0.1, shown, fontsize=SIZE + 2, **centre)
         if not np.isnan(dice[at]):
             low, high = (percent(record[key]) for key in ("dice_low", "dice_high"))

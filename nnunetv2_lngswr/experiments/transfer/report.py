@@ -13,7 +13,13 @@ from evaluation.report.formats import interval_text, json_ready, percent_text, s
 from evaluation.report.intervals import FEW_GROUPS
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.transfer.cells import Cell
-from nnunetv2_lngswr.experiments.transfer.figures import ON_ITS_OWN, Figures, Record, make_figures
+from nnunetv2_lngswr.experiments.transfer.figures import (
+    ON_ITS_OWN,
+    Figures,
+    Pair,
+    Record,
+    make_figures,
+)
 from nnunetv2_lngswr.experiments.transfer.heat_map import draw_heat_map
 from nnunetv2_lngswr.experiments.transfer.meaning import Meanings, channels
 from nnunetv2_lngswr.experiments.transfer.options import Options
@@ -160,7 +166,7 @@ def _data_sets_table(cells: Sequence[Cell], figures: Figures) -> str:
     return markdown_table(["data set", "labels", "channels", "evaluated"], rows)
 
 
-def _count_said(pair: Any) -> str:
+def _count_said(pair: Pair) -> str:
     if pair.groups is None:
         return f"{len(pair.cases)} cases"
     return pair.groups.said(pair.cases)

@@ -166,14 +166,13 @@ def test_a_case_that_lies_in_both_is_refused_whatever_its_name(root, evaluations
 def test_a_case_of_the_same_name_with_other_content_is_another_case(root, evaluations, tmp_path):
     assert set(all_cases(root, A)) & set(all_cases(root, B))
     call(root, tmp_path / "out")
+    new = "thyroid_p999_0"
     # as long to the byte, and other content: uncompressed within PNG
     for data_set, value in ((A, 3), (B, 4)):
         image = np.full((64, 64), value, np.uint8)
         folder = root / "nnUNet_raw" / data_set
-        Image.fromarray(image).save(
-            folder / "imagesTr" / "thyroid_p999_0_0000.png", compress_level=0
-        )
-        Image.fromarray(0 * image).save(folder / "labelsTr" / "thyroid_p999_0.png")
-    sizes = {p.stat().st_size for p in root.glob("nnUNet_raw/*/imagesTr/thyroid_p999_0_0000.png")}
+        Image.fromarray(image).save(folder / f"imagesTr/{new}_0000.png", compress_level=0)
+        Image.fromarray(0 * image).save(folder / f"labelsTr/{new}.png")
+    sizes = {p.stat().st_size for p in root.glob(f"nnUNet_raw/*/imagesTr/{new}_0000.png")}
     assert len(sizes) == 1
     call(root, tmp_path / "out2")

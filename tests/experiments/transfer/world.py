@@ -132,6 +132,7 @@ class Evaluations:
 
     def __init__(self, root: Path, dice: Dice = made_up_dice) -> None:
         self.root, self.dice = root, dice
+        self.corruptions: dict[str, list[str]] = {}  # by trainer
         self.commands: list[list[str]] = []
         self.fails = -1
 
@@ -155,12 +156,17 @@ class Evaluations:
         rows = []
         for case in cases:
             made = []
-            for kind, attack in (("clean", "clean"), ("attack", "pgd_linf")):
-                budget = {} if kind == "clean" else {"norm": "linf", "epsilon": 4 / 255}
+            runs = [("clean", "clean"), ("attack", "pgd_linf")]
+            runs += [("shift", name) for name in self.corruptions.get(trainer, ())]
+            for kind, attack in runs:
+                more = {
+                    "attack": {"norm": "linf", "epsilon": 4 / 255},
+                    "shift": {"severity": 1},
+                }.get(kind, {})
                 dice = self.dice(trainer, trained_on, data_set, fold, case, attack)
                 for key in ("1", MEAN_LABEL):
                     named = {"label": key, "label_name": label if key == "1" else ""}
-                    made.append(row(case, kind, attack, dice, **budget, **named))
+                    made.append(row(case, kind, attack, dice, **more, **named))
             rows += with_worst(made)
         summary = summary_of(rows)
         summary["cases"] = cases
