@@ -39,7 +39,9 @@ class Meanings:
     def __init__(
         self, pairs: Sequence[tuple[str, str]] = (), described: Sequence[Description] = ()
     ) -> None:
-        known = {_plain(n): n for d in described for n in d.dataset_json["labels"]}
+        known: dict[str, str] = {}  # as the first one writes them
+        for name in (n for d in described for n in d.dataset_json["labels"]):
+            known.setdefault(_plain(name), name)
         for name in (n for pair in pairs for n in pair):
             if _plain(name) not in known:
                 raise UserError(

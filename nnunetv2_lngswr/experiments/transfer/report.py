@@ -158,7 +158,7 @@ def _data_sets_table(cells: Sequence[Cell], figures: Figures) -> str:
         its = cell.data_set
         labels = ", ".join(f"{name} {value}" for name, value in its.dataset_json["labels"].items())
         counts = [
-            " ".join(filter(None, ["own:" if pair.own else "", _count_said(pair)]))
+            f"{'own' if pair.own else 'others'}: {_count_said(pair)}"
             for (_, name), pair in figures.pairs.items()
             if name == its.name
         ]
