@@ -190,7 +190,7 @@ def _add_attacks_and_budgets(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="default: worst, the newest standard suite, in every norm that has budgets, beside "
         f"noise; also {', '.join(attack_names())}, torchattacks:NAME; NAME_l2 runs one in L2; "
-        "worst_linf and worst_l2 are always reported",
+        "worst_linf and worst_l2 are always reported; none: the clean case, and corruptions",
     )
     add(
         "--epsilons",

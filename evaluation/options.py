@@ -65,7 +65,7 @@ class Options:
     """Names of nnunetv2_lngswr.attacks. 'worst' is the newest standard suite, in every norm that
     has budgets, with the noise control. An attack of both norms runs in Linf, and in L2 with '_l2'
     appended (segpgd_l2); `noise` runs in every norm that another attack runs in. worst_linf and
-    worst_l2 are always derived, whether or not they are named."""
+    worst_l2 are always derived. 'none' alone: the clean case, and corruptions."""
     epsilons: Sequence[Fraction | float | str] | None = None
     """Linf budgets in `epsilon_unit`: numbers, Fractions or texts such as '8/255'. None: EPSILONS
     for the unit range, which the defaults exist for; none for other units."""
@@ -139,7 +139,7 @@ class Options:
         if only_derived or not (self.attacks or {*self.corruptions} - {"none"}):
             raise UserError(
                 "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
-                "from others; the suite in L2 alone is worst-v1_l2) or --corruptions"
+                "from others; the suite in L2 alone is worst-v1_l2; none: clean) or --corruptions"
             )
 
     @property

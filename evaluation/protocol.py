@@ -31,6 +31,7 @@ from nnunetv2_lngswr.utils.seeds import run_seed
 if TYPE_CHECKING:
     from nnunetv2_lngswr.attacks import AttackSpec
 
+NO_ATTACK = "none"
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
 # in plain predictions; measured 2.9 (2D) and 3.1 (3D), step_over_predictor of
 # benchmarks/results/2026-11-23-attack-cost-cpu.json
@@ -108,8 +109,11 @@ def check_names(options: Options) -> None:
     UserError
         A name that does not exist; the text names the nearest ones.
     """
+    if NO_ATTACK in options.attacks and len(options.attacks) > 1:
+        given = " ".join(options.attacks)
+        raise UserError(f"{NO_ATTACK} stands alone among attacks, got {given} (--attacks)")
     for name in options.attacks:
-        if name not in WORST:
+        if name not in (*WORST, NO_ATTACK):
             _resolve(name)
     for name in _named_corruptions(options):
         get_corruption(name)
@@ -181,7 +185,7 @@ def _expanded(options: Options) -> list[str]:
                     f"{options.epsilon_unit}"
                 )
             names += ["noise", *(name if norm == LINF else f"{name}_{norm}" for norm in norms)]
-        elif name not in WORST:
+        elif name not in (*WORST, NO_ATTACK):
             names.append(name)
     return list(dict.fromkeys(names))
 

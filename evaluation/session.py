@@ -185,7 +185,7 @@ def prepare(
     model_folds = folds[:1] if inputs.validating else folds
     model = _load(inputs.model_folder, options, model_folds, model_files)
     cases = choose(_list_cases(inputs, model, folds), options.max_cases, seed=options.seed)
-    planned = _planned(options, model)
+    planned = plan_for(options, model)
     surrogate = None
     if options.surrogate is not None and surrogate_folds is not None:
         first = surrogate_folds[:1] if inputs.validating else surrogate_folds
@@ -207,7 +207,8 @@ def prepare(
     )
 
 
-def _planned(options: Options, model: SegmentationModel) -> PlannedRuns:
+def plan_for(options: Options, model: SegmentationModel) -> PlannedRuns:
+    """The runs for a model; UserErrors as `protocol.plan_runs`."""
     schemes = model.configuration_manager.normalization_schemes
     return protocol.plan_runs(
         options,

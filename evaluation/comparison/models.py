@@ -72,7 +72,19 @@ def read_models(
     UserError
         A folder that is not finished, or settings that are not comparable (named).
     """
-    parts = [[read_folder(Path(f)) for f in _each(entry)] for entry in folders]
+    return join_models([[read_folder(Path(f)) for f in _each(entry)] for entry in folders], names)
+
+
+def join_models(
+    parts: Sequence[Sequence[ComparedModel]], names: Sequence[str] | None = None
+) -> tuple[list[ComparedModel], list[str]]:
+    """`read_models`, of folders that have been read: per model its folders.
+
+    Raises
+    ------
+    UserError
+        As there.
+    """
     if not all(parts):
         raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
     for of in parts:

@@ -1,9 +1,10 @@
-"""`lngswr benchmark robustness` and `lngswr benchmark overhead`."""
+"""`lngswr benchmark robustness`, `lngswr benchmark overhead`, and where transfer.py is added."""
 
 import argparse
 from collections.abc import Iterable
 
 from evaluation.groups import add_option as add_groups_option
+from nnunetv2_lngswr.cli import transfer
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say, settings_of
 from nnunetv2_lngswr.experiments.robustness import ARMS, BASELINE, PRESETS, Options
 from nnunetv2_lngswr.utils.errors import UserError
@@ -12,13 +13,15 @@ from nnunetv2_lngswr.utils.option_types import given_text
 
 
 def add_command(commands: Commands) -> None:
-    """Add `benchmark` with its two benchmarks."""
+    """Add `benchmark` with its three benchmarks."""
     command = commands.add_parser(
         "benchmark",
-        help="robustness of arms trained at one equal budget; overhead beside vanilla nnU-Net",
+        help="robustness of arms trained at one equal budget; models on other data sets; overhead "
+        "beside vanilla nnU-Net",
     )
     benchmarks = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
     _add_robustness(benchmarks)
+    transfer.add_benchmark(benchmarks)
     _add_overhead(benchmarks)
 
 

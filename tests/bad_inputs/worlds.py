@@ -13,6 +13,7 @@ from PIL import Image
 from evaluation.card import make_card
 from tests.evaluation.scoring.files import LABELS, write_description, write_labels, write_model
 from tests.experiments.robustify.given import write_project, zipped
+from tests.experiments.transfer.world import write_world
 from tests.model_folders import ball, make_case, make_model_folder
 
 MODEL = "nnUNetTrainer__nnUNetPlans__2d"
@@ -120,6 +121,11 @@ def experiment(root: Path) -> None:
 def trained(root: Path) -> None:
     """nnU-Net's folders with preprocessed data and a model, also as a zip file."""
     zipped(write_project(root), root / "model.zip")
+
+
+def transfers(root: Path) -> None:
+    """nnU-Net's folders with two raw data sets and models of both."""
+    write_world(root)
 
 
 def nothing(root: Path) -> None:

@@ -46,6 +46,19 @@ def test_a_temperature_is_in_the_record_where_it_is_given():
     Options(attacks=["worst", "apgd_dice"], temperature=0.1)
 
 
+def test_no_attack_is_the_clean_case_alone(world, finished, tmp_path):
+    given = Options(attacks="none", corruptions="none")
+    assert Options.from_record(given.record()) == given
+    options = {"attacks": ["none"], "corruptions": ["none"], "steps": None}
+    done = run(world, tmp_path / "out", **options)
+    clean = [row for row in finished.rows() if row["kind"] == "clean"]
+    assert [row["dice"] for row in done.rows()] == [row["dice"] for row in clean]
+    assert [record["kind"] for record in done.summary["results"]] == ["clean"]
+    assert "Clean foreground Dice" in (done.folder / "report.md").read_text()
+    with pytest.raises(UserError, match="none stands alone among attacks, got none fgsm"):
+        run(world, tmp_path / "other", **options | {"attacks": ["none", "fgsm"]})
+
+
 def test_an_old_name_is_taken_and_said_once():
     with pytest.warns(FutureWarning, match="shifts is now called corruptions") as said:
         assert with_new_names({"shifts": ["gamma"], "seed": 1}) == {
