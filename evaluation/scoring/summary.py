@@ -2,7 +2,10 @@
 
 Means are nnU-Net's (significance.py): per label over the cases that define it, then over labels.
 Intervals are over resampled patients with all their cases, the same patients for every model, so
-that differences are paired; without groups every case counts as a patient.
+that differences are paired; without groups every case counts as a patient. p values are of the
+differences of foreground means, by the test of `lngswr compare`, which swaps the two models within
+patients, and are Holm-corrected over one family that is fixed before looking: every measure of
+every model but the first. Differences per label have intervals only.
 """
 
 from __future__ import annotations
@@ -91,8 +94,9 @@ def build_summary(
             "empty_mask_rule": EMPTY_MASK_RULE,
             "mean": "per label over cases where defined, then over labels (nnU-Net's)",
             "intervals": significance.method("patients" if grouped else "cases", grouped=grouped),
+            **({"p": _tests_said(grouped)} if len(inputs.models) > 1 else {}),
         },
-        "results": _results(table, drawn),
+        "results": _results(table, drawn, options.seed),
         "lesions": _lesions(table, drawn),
         "calibration": _calibration(table, drawn),
         "notes": [*inputs.notes, *notes, *_notes(table, patients, grouped)],
@@ -100,7 +104,15 @@ def build_summary(
     }
 
 
-def _results(table: ScoreTable, drawn: Drawn) -> list[Record]:
+def _tests_said(grouped: bool) -> str:
+    over = "patients" if grouped else "cases"
+    return (
+        f"of the difference of foreground means, by a permutation test that swaps the two models "
+        f"within {over}; p_holm: Holm-corrected over all measures of all models"
+    )
+
+
+def _results(table: ScoreTable, drawn: Drawn, seed: int) -> list[Record]:
     """One record per model, label (and their mean) and measure, against the first model."""
     records = []
     for m, model in enumerate(table.models):
@@ -111,7 +123,10 @@ def _results(table: ScoreTable, drawn: Drawn) -> list[Record]:
                 record |= _mean(values[:, at], drawn)
                 if m > 0:
                     record |= _difference(values[:, at], baseline[:, at], drawn)
+                    if record["label"] == MEAN_LABEL:
+                        record |= _test(values, baseline, drawn, seed)
                 records.append(record)
+    significance.add_holm(records)
     return records
 
 
@@ -146,6 +161,13 @@ def _difference(values: np.ndarray, baseline: np.ndarray, drawn: Drawn) -> Recor
         "difference_low": low,
         "difference_high": high,
     }
+
+
+def _test(values: np.ndarray, baseline: np.ndarray, drawn: Drawn, seed: int) -> Record:
+    """p of the difference of means, not yet corrected; nan where one of them is undefined."""
+    defined = not any(np.isnan(v).all() for v in (values, baseline))
+    p = significance.swap_test(values, baseline, seed=seed, groups=drawn.groups)
+    return {"p": p if defined else np.nan, "p_holm": np.nan}
 
 
 def _lesions(table: ScoreTable, drawn: Drawn) -> list[Record]:
