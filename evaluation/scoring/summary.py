@@ -13,13 +13,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-import nnunetv2_lngswr
 from evaluation import significance
+from evaluation.environment import SCORING, versions
 from evaluation.metrics import EMPTY_MASK_RULE, Label
 from evaluation.report.records import Drawn
 from evaluation.rows import MEAN_LABEL
@@ -100,8 +99,14 @@ def build_summary(
         "lesions": _lesions(table, drawn),
         "calibration": _calibration(table, drawn),
         "notes": [*inputs.notes, *notes, *_notes(table, patients, grouped)],
-        "environment": _environment(),
+        "environment": environment(),
     }
+
+
+def environment() -> dict[str, str]:
+    """{package or 'python': version} that scores depend on."""
+    own, *others = versions(["nnunetv2_lngswr", *SCORING]).items()
+    return dict([own, ("python", platform.python_version()), *others])
 
 
 def _tests_said(grouped: bool) -> str:
@@ -284,12 +289,3 @@ def _notes(table: ScoreTable, patients: int, grouped: bool) -> list[str]:
 def _is_absent(table: ScoreTable, label: Label) -> bool:
     at = table.labels.index(label)
     return all(np.isnan(table.values(m, "dice")[:, at]).all() for m in range(len(table.models)))
-
-
-def _environment() -> dict[str, str]:
-    names = ("nnunetv2", "monai", "numpy", "scipy")
-    return {
-        "nnunetv2_lngswr": nnunetv2_lngswr.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }

@@ -14,8 +14,14 @@ from evaluation.groups import Groups
 from evaluation.rows import MEAN_LABEL
 from evaluation.score import score_predictions
 from evaluation.scoring import run
-from tests.evaluation.scoring.files import CASES, LABELS, write_description, write_image
-from tests.evaluation.scoring.files import write_labels, write_model
+from tests.evaluation.scoring.files import (
+    CASES,
+    LABELS,
+    write_description,
+    write_image,
+    write_labels,
+    write_model,
+)
 
 PATIENTS = {case: case.split("_")[0] for case in CASES}
 CLEAN = {"kind": "clean", "attack": "clean", "norm": "", "epsilon_text": "", "severity": None}
