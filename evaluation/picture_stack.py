@@ -23,7 +23,7 @@ FIXED = ("image", "reference", "before")
 """The first planes; each attack has two more."""
 MOST_LABELS = 255
 _MARGIN = 1.3  # what is shown, by what is labelled
-_WINDOW = (0.5, 99.5)  # percentiles, as in examples.png
+WINDOW = (0.5, 99.5)  # percentiles, as in examples.png
 _AMPLITUDE = 99.5
 
 
@@ -39,7 +39,7 @@ class Cut:
         return volume[list(self.slices), self.rows, self.columns]
 
     @classmethod
-    def around(cls, labels: np.ndarray, *more: np.ndarray) -> Cut:
+    def around(cls, labels: np.ndarray, *more: np.ndarray, side: int | None = None) -> Cut:
         """Where something is labelled, and at least half of the image.
 
         Parameters
@@ -48,9 +48,12 @@ class Cut:
             The ground truth, (D, H, W).
         *more
             Other label maps that are to be seen, (D, H, W).
+        side
+            Pixels at most along h and w; None: SIDE, or SIDE_OF_SEVERAL slices.
         """
         slices = _slices(labels)
-        side = SIDE if len(slices) == 1 else SIDE_OF_SEVERAL
+        if side is None:
+            side = SIDE if len(slices) == 1 else SIDE_OF_SEVERAL
         there = np.any([of[list(slices)] > 0 for of in (labels, *more)], axis=(0, 1))
         wanted = [
             _wanted(np.flatnonzero(there.any(1 - axis)), n) for axis, n in enumerate(there.shape)
@@ -90,7 +93,7 @@ class PictureStack:
         self.cut, self.extent = cut, extent
         self.image = cut.of(image).astype(np.float32)
         self._maps = [cut.of(reference), cut.of(before)]
-        low, high = (float(v) for v in np.percentile(self.image, _WINDOW))
+        low, high = (float(v) for v in np.percentile(self.image, WINDOW))
         self._low, self._span = low, max(high - low, 1e-6)
         self._found: dict[tuple[str, ...], dict[str, Any]] = {}
 
@@ -140,9 +143,9 @@ class PictureStack:
         shown = self._found.values()
         values = self._values()
         grey = ((self.image - self._low) * (255 / self._span)).clip(0, 255)
-        planes = [np.rint(grey).astype(np.uint8), *(_indices(m, values) for m in self._maps)]
+        planes = [np.rint(grey).astype(np.uint8), *(indices_of(m, values) for m in self._maps)]
         for found in shown:
-            planes += [found["steps"], _indices(found["after"], values)]
+            planes += [found["steps"], indices_of(found["after"], values)]
         return np.stack(planes)
 
     def describe(self) -> dict[str, Any]:
@@ -159,6 +162,12 @@ class PictureStack:
         maps = [*self._maps, *(found["after"] for found in self._found.values())]
         found = {int(v) for m in maps for v in np.unique(m)} - {0}
         return [0, *sorted(v for v in found if v > 0)][: MOST_LABELS + 1]
+
+
+def indices_of(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """A label map as indices into its values; what is not among them is background."""
+    found = np.searchsorted(values, labels).clip(0, len(values) - 1)
+    return np.where(np.asarray(values)[found] == labels, found, 0).astype(np.uint8)
 
 
 def stack_of_example(example: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -210,9 +219,3 @@ def _at_least(start: int, stop: int, length: int, n: int) -> tuple[int, int]:
     length = min(max(length, stop - start), n)
     start = min(max((start + stop - length) // 2, 0), n - length)
     return start, start + length
-
-
-def _indices(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """A label map as indices into its values; what is not among them is background."""
-    found = np.searchsorted(values, labels).clip(0, len(values) - 1)
-    return np.where(np.asarray(values)[found] == labels, found, 0).astype(np.uint8)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from evaluation.case_result import EXAMPLE_ARRAYS, STACK, CaseResult
+from evaluation.case_result import CaseResult, arrays_of, split_pictures
 from evaluation.claims import MUTEX, Claim, Claims
 from evaluation.differences import differences
 from evaluation.file_hashes import FileHashes
@@ -29,8 +29,10 @@ from nnunetv2_lngswr.utils.output_folder import output_folder
 
 _SETTINGS = "settings_sha256"
 _BEST_ITERATE = "best_iterate"
-_ARRAYS = (*EXAMPLE_ARRAYS, STACK)
-OUTPUTS = ("cases.csv", "summary.json", "report.md", "report.html", "curves.png", "examples.png")
+OUTPUTS = (
+    *("cases.csv", "summary.json", "report.md", "report.html"),
+    *("curves.png", "examples.png", "corruptions.png"),
+)
 CARD_JSON, CARD_MD = "robustness_card.json", "robustness_card.md"
 """What `lngswr card` makes of OUT; gone once OUT holds something else."""
 
@@ -223,14 +225,12 @@ class ResultsFolder:
         inputs
             Its files as they were before it was run, by `inputs_of`.
         """
-        example = result.example
-        if example is not None:
-            arrays = {k: example[k] for k in _ARRAYS if k in example}
+        arrays, described = split_pictures(result)
+        if arrays:
             arrays[_SETTINGS] = np.array(str(self.settings_sha256))
             write_file(
                 self.parts / f"{files.key}.npz", lambda file: np.savez_compressed(file, **arrays)
             )
-            example = {k: v for k, v in example.items() if k not in _ARRAYS}
         part = {
             _SETTINGS: self.settings_sha256,
             **inputs,
@@ -239,7 +239,7 @@ class ResultsFolder:
             "evaluations": result.evaluations,
             "notes": result.notes,
             "roundtrip": result.roundtrip,
-            "example": example,
+            **described,
             "environment": dict(environment),
         }
         write_file(self._part(files), json.dumps(part))
@@ -257,8 +257,8 @@ class ResultsFolder:
         """The part of a case, as `save` wrote it, without the picture's arrays."""
         return read_json(self._part(files))
 
-    def load_example(self, files: CaseSource, part: Mapping[str, Any]) -> dict[str, Any]:
-        """The example of a part that has one, with its arrays."""
+    def load_picture(self, files: CaseSource, part: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """What a part has of this name in case_result.PICTURES, with its arrays."""
         path = self.parts / f"{files.key}.npz"
         with np.load(path) as arrays:
             if _SETTINGS in arrays and str(arrays[_SETTINGS]) != str(self.settings_sha256):
@@ -266,7 +266,7 @@ class ResultsFolder:
                     f"{path} was made with other settings, by a call that went on beside this one; "
                     "remove it and run the same command again"
                 )
-            return {**part["example"], **{k: arrays[k] for k in _ARRAYS if k in arrays}}
+            return {**part[name], **arrays_of(arrays, name)}
 
     def begin_report(self, cases: str) -> None:
         """Before cases.csv gets another content: without summary.json, which is written last, OUT

@@ -5,8 +5,9 @@
     python -m evaluation.robust -m MODEL_FOLDER -i IMAGES -l LABELS -o OUT
 
 Every case goes through every run (clean, attacks at every budget, corruptions at every severity);
-OUT gets cases.csv, summary.json, report.md, report.html, curves.png and examples.png. Without -i
-and -l, each fold's validation cases are evaluated by the model that has not seen them.
+OUT gets cases.csv, summary.json, report.md, report.html, curves.png, examples.png and
+corruptions.png. Without -i and -l, each fold's validation cases are evaluated by the model that has
+not seen them.
 
 This module only wires, from folder to report: session.py decides (inputs.py which cases,
 protocol.py which runs), workers.py runs the cases (run_case.py one), results_folder.py keeps what
@@ -290,17 +291,37 @@ def _write_report(
     summary = build_summary(session, parts, rows)
     out.begin_report(cases_table.cases_text(rows))
     cases_table.write_cases(out.path / "cases.csv", rows)
-    markdown.write_report(out.path / "report.md", summary)
+    corrupted = _draw_corruptions(session, out, parts)
+    markdown.write_report(out.path / "report.md", summary, corrupted=corrupted)
     figures.draw_curves(out.path / "curves.png", summary)
     shown = [(c, p) for c, p in zip(session.cases, parts) if p["example"] is not None]
     if shown:
         chosen = examples.choose_examples([p["example"] for _, p in shown])
-        drawn = [(title, out.load_example(*shown[i])) for title, i in chosen]
+        drawn = [(title, out.load_picture(*shown[i], "example")) for title, i in chosen]
         examples.draw_examples(out.path / "examples.png", drawn)
     write_file(out.path / "report.html", evaluation_page(out.path, summary, rows))
     records.write_summary(out.path / "summary.json", summary)
     out.tidy()
     return summary
+
+
+def _draw_corruptions(
+    session: Session, out: ResultsFolder, parts: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """corruptions.png; the case that it shows, or None without one.
+
+    Parts of earlier versions keep no slice for it.
+    """
+    from evaluation.report.corruption_pictures import choose_corrupted, draw_corruptions
+
+    path = out.path / "corruptions.png"
+    kept = [(c, p) for c, p in zip(session.cases, parts) if p.get("corrupted")]
+    if not kept:
+        path.unlink(missing_ok=True)
+        return None
+    files, part = kept[choose_corrupted([p["corrupted"] for _, p in kept])]
+    draw_corruptions(path, out.load_picture(files, part, "corrupted"))
+    return files.identifier
 
 
 if __name__ == "__main__":

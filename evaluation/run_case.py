@@ -7,7 +7,6 @@ deploys it, and scored against the ground truth in the file's geometry (case_sco
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from evaluation.case_result import CaseResult
 from evaluation.case_scores import Scores, foreground_mean, score_case
 from evaluation.corruption_table import CORRUPTIONS
 from evaluation.corruptions import apply_corruption
-from evaluation.example import Pictures, StrongestAttack, build_example
+from evaluation.example import Shown
 from evaluation.inputs import CaseSource
 from evaluation.model.case import Case
 from evaluation.model.interface import EvaluatedModel
@@ -71,8 +70,7 @@ def run_case(
     case = files.load(model)
     evaluated = _EvaluatedCase(model, case, options, surrogate)
     rows = _Rows(model, files, case, options, evaluated.names)
-    result, strongest = CaseResult(), StrongestAttack(runs)
-    clean, clean_dice, pictures = None, math.nan, None
+    result, shown = CaseResult(), Shown(model, case, runs, evaluated.names)
     for run in runs:
         started = time.perf_counter()
         x, columns = evaluated.perturb(run)
@@ -81,18 +79,13 @@ def run_case(
         # synchronises CUDA too: predictions come back on the CPU
         result.seconds[run.title] = time.perf_counter() - started
         result.evaluations[run.title] = columns.get("forwards", 0), columns.get("gradients", 0)
-        if run.kind == "clean":
-            clean, clean_dice = segmentation, _mean_dice(scores)
-            pictures = Pictures(model, case, segmentation)
-        elif run.kind == "attack":
-            assert pictures is not None
-            for shown in (strongest, pictures):
-                shown.consider(run, x, segmentation, _mean_dice(scores))
-            if adversarial_folder is not None and run.function != "noise":
-                evaluated.save(run, x, adversarial_folder, result)
+        shown.consider(run, x, segmentation, _mean_dice(scores))
+        saved = run.kind == "attack" and run.function != "noise"
+        if saved and adversarial_folder is not None:
+            evaluated.save(run, x, adversarial_folder, result)
         advance(run.cost)
     result.rows = with_worst(result.rows)
-    result.example = _example(evaluated, strongest, pictures, clean, clean_dice)
+    result.example, result.corrupted = shown.example(), shown.corrupted()
     return result
 
 
@@ -271,27 +264,6 @@ class _Rows:
             "extras": _json_or_nothing(columns.get("extras")),
             "source": "",
         }
-
-
-def _example(
-    evaluated: _EvaluatedCase,
-    strongest: StrongestAttack,
-    pictures: Pictures | None,
-    clean: np.ndarray | None,
-    clean_dice: float,
-) -> dict[str, Any] | None:
-    if strongest.found is None:
-        return None
-    assert clean is not None and pictures is not None
-    example = build_example(
-        evaluated.model,
-        evaluated.case,
-        strongest.found,
-        clean=clean,
-        clean_dice=clean_dice,
-        names=evaluated.names,
-    )
-    return example | pictures.of_example()
 
 
 def _mean_dice(scores: Scores) -> float:

@@ -5,8 +5,9 @@ probabilities, calibration; per case and label, and as means with intervals that
 Several models stand side by side, with paired differences to the first.
 
 This module only wires: scoring/predictions.py finds the files, label_set.py says what they mean,
-score_case.py scores a case, table.py joins them, summary.py, report.py and figures.py make what
-run.py writes; they are imported when they are needed.
+score_case.py scores a case, unfinished.py keeps it until all are done, table.py joins them,
+summary.py, report.py and figures.py make what run.py writes; they are imported when they are
+needed.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ def score_predictions(
     plans: str | Path | None = None,
     groups: Groups | None = None,
     names: Sequence[str] | None = None,
+    overwrite: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Score segmentations against labels and write what was found to `output_folder`.
+
+    A call that was ended before keeps the cases that it had scored, and the same call goes on.
 
     Parameters
     ----------
@@ -50,6 +54,8 @@ def score_predictions(
         case -> patient, or what gives it for cases; None: each case is a patient of its own.
     names
         Of the models; by default those of their folders.
+    overwrite
+        Score anew what an unfinished call with other arguments has left in `output_folder`.
     progress, **options
         Whether to show a progress bar; fields of `ScoreOptions`.
 
@@ -61,23 +67,29 @@ def score_predictions(
     Raises
     ------
     UserError
-        What does not fit together, by name; nothing is written then.
+        What does not fit together, by name, and an unfinished call with other arguments; nothing
+        is written then.
     """
     chosen, output = ScoreOptions(**options), checked_output(output_folder)
     from evaluation.scoring import label_set, run
     from evaluation.scoring.predictions import find_inputs
-    from evaluation.scoring.summary import build_summary
+    from evaluation.scoring.summary import build_summary, environment
+    from evaluation.scoring.unfinished import Unfinished, settings_of
 
     known = label_set.labels_for(dataset_json, plans, ignore_label=chosen.ignore_label)
     inputs = find_inputs(predictions, labels, ending=known.ending, names=names, chill=chosen.chill)
     run.check_output(output, inputs, Path(labels))
     patients = groups(list(inputs.labels)) if callable(groups) else groups
-    table = run.score_cases(
-        inputs, labels=known, options=chosen, groups=patients, progress=progress
-    )
-    notes = run.notes_on(inputs, Path(labels), known, chosen)
-    summary = build_summary(
-        table, inputs=inputs, labels=known, options=chosen, grouped=bool(patients), notes=notes
-    )
-    run.write_scores(output, table, summary)
+    settings = settings_of(inputs, Path(labels), chosen, known, plans, environment())
+    unfinished = Unfinished(output)
+    with unfinished.held(settings, overwrite=overwrite):
+        table = run.score_cases(
+            inputs, unfinished, labels=known, options=chosen, groups=patients, progress=progress
+        )
+        notes = run.notes_on(inputs, Path(labels), known, chosen)
+        summary = build_summary(
+            table, inputs=inputs, labels=known, options=chosen, grouped=bool(patients), notes=notes
+        )
+        run.write_scores(output, table, summary)
+        unfinished.remove()
     return summary

@@ -10,7 +10,8 @@ groups need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -216,6 +217,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def add_holm(
+    records: Sequence[MutableMapping[str, Any]], *, p: str = "p", corrected: str = "p_holm"
+) -> None:
+    """Fill in `corrected` where a record has a `p`, over all of these: one family of tests."""
+    tested = [r for r in records if r.get(p) is not None and not np.isnan(r[p])]
+    for record, adjusted in zip(tested, holm([r[p] for r in tested])):
+        record[corrected] = adjusted
 
 
 def _weighted_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:

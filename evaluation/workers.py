@@ -10,11 +10,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.environment import EVALUATING, versions
 from evaluation.options import L2, LINF, Options
 from evaluation.results_folder import ResultsFolder
 from evaluation.session import Inputs, Session, prepare
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 
 WORTH_WORKERS = 1000
 """Plain predictions, below which starting processes takes longer than they save."""
-PACKAGES = (
-    "nnunetv2_lngswr",
-    "nnunetv2",
-    "torch",
-    "numpy",
-    "scipy",
-    "monai",
-    "batchgeneratorsv2",
-    "torchio",
-    "torchattacks",
-)
 _CODE = "from evaluation.workers import work_on; work_on()"
 _POLL_SECONDS = 0.2
 
@@ -212,10 +201,5 @@ def _environment_of_workers(workers: int) -> dict[str, str]:
 
 def _environment(model: EvaluatedModel) -> dict[str, str]:
     """What a case was run with, for its part and the report."""
-    import nnunetv2_lngswr
-
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return {**found, "nnunetv2_lngswr": nnunetv2_lngswr.__version__, "device": model.device.type}
+    return {**found, **versions(EVALUATING), "device": model.device.type}

@@ -26,9 +26,8 @@ Record = Mapping[str, Any]
 def few_groups_lines(groups: Groups | None, cases: Sequence[str]) -> list[str]:
     """What must be said of few groups."""
     count = None if groups is None else groups.count(cases)
-    if count is None or not few_groups_said(count):
-        return []
-    return [f"{few_groups_said(count)} Their p cannot fall below {2 / 2**count:.2g}.", ""]
+    said = "" if count is None else few_groups_said(count, tested=True)
+    return [said, ""] if said else []
 
 
 def trained_again_lines(

@@ -113,9 +113,7 @@ def paired_rows(
             if run[0] in TESTED:
                 rows[-1] |= again.figures(number, keys, is_clean=run[0] == "clean")
     for p, corrected in (("p", "p_holm"), ("p_again", "p_again_holm")):
-        family = [r for r in rows if r.get(p) is not None and not np.isnan(r[p])]
-        for row, adjusted in zip(family, significance.holm([r[p] for r in family])):
-            row[corrected] = adjusted
+        significance.add_holm(rows, p=p, corrected=corrected)
     return rows
 
 

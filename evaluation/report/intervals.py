@@ -34,8 +34,9 @@ def of_groups(summary: Mapping[str, Any]) -> str:
     return f" of {groups['count']} groups ({groups['found']})" if groups else ""
 
 
-def few_groups_said(count: int) -> str:
-    """What must be said of few groups; empty where there are enough."""
+def few_groups_said(count: int, *, tested: bool = False) -> str:
+    """What must be said of few groups, and of tests over them; empty where there are enough."""
     if count >= FEW_GROUPS:
         return ""
-    return f"**{count} groups are few**: intervals over them cover less than 95%."
+    said = f"**{count} groups are few**: intervals over them cover less than 95%."
+    return f"{said} Their p cannot fall below {2 / 2**count:.2g}." if tested else said

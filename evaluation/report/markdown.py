@@ -25,7 +25,7 @@ from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, NOT_AFF
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among
 from nnunetv2_lngswr.utils.files import write_file
-from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
 Record = Mapping[str, Any]
 Summary = Mapping[str, Any]
@@ -56,7 +56,7 @@ UNITS = {
 }
 
 
-def write_report(path: Path, summary: Summary) -> None:
+def write_report(path: Path, summary: Summary, *, corrupted: str | None = None) -> None:
     """Write report.md.
 
     Parameters
@@ -65,12 +65,14 @@ def write_report(path: Path, summary: Summary) -> None:
         The file.
     summary
         As summary.json.
+    corrupted
+        The case that corruptions.png beside it shows, where there is one.
     """
     sections = [
-        _title(summary),
+        _title(summary, corrupted),
         _quote(summary),
         _attacks(summary),
-        _corruptions(summary),
+        _corruptions(summary, corrupted),
         _calibration(summary),
         _labels(summary),
         _attacked(summary),
@@ -79,7 +81,7 @@ def write_report(path: Path, summary: Summary) -> None:
     write_file(path, "\n\n".join(s for s in sections if s) + "\n")
 
 
-def _title(summary: Summary) -> str:
+def _title(summary: Summary, corrupted: str | None) -> str:
     model, clean = summary["model"], _find(summary, "clean")[0]
     cases = f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}{of_groups(summary)}."
     lines = [
@@ -87,7 +89,7 @@ def _title(summary: Summary) -> str:
         "",
         f"{cases} Clean foreground Dice **{interval_text(clean)}**.{_worst_sentence(summary)}",
         "",
-        f"{intervals_said(summary)} Pictures: {_pictures(summary)}; "
+        f"{intervals_said(summary)} Pictures: {_pictures(summary, corrupted)}; "
         "every figure per case: cases.csv.",
     ]
     return "\n".join(lines)
@@ -103,9 +105,10 @@ def _worst_sentence(summary: Summary) -> str:
     )
 
 
-def _pictures(summary: Summary) -> str:
+def _pictures(summary: Summary, corrupted: str | None) -> str:
     attacked = any(not is_noise(r) for r in _find(summary, "attack"))
-    return "curves.png, examples.png" if attacked else "curves.png"
+    there = {"curves.png": True, "examples.png": attacked, "corruptions.png": corrupted is not None}
+    return ", ".join(name for name, is_there in there.items() if is_there)
 
 
 def _quote(summary: Summary) -> str:
@@ -218,7 +221,7 @@ def _budget_table(rows: list[Record]) -> str:
     return markdown_table(["attack", *budgets], body)
 
 
-def _corruptions(summary: Summary) -> str:
+def _corruptions(summary: Summary, corrupted: str | None) -> str:
     rows = _find(summary, CORRUPTION)
     if not rows:
         return ""
@@ -243,6 +246,9 @@ def _corruptions(summary: Summary) -> str:
     left_out = [f"{name} ({why})" for name, why in summary["shifts_left_out"].items()]
     if left_out:
         lines.append(f"Left out: {', '.join(left_out)}.")
+    if corrupted is not None:
+        lines += ["", f"What they look like, in case {escaped(corrupted)}:"]
+        lines += ["", "![every corruption at every severity](corruptions.png)"]
     return "\n".join(lines)
 
 

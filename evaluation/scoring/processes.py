@@ -19,7 +19,12 @@ Result = TypeVar("Result")
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], *, processes: int, progress: bool
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    processes: int,
+    progress: bool,
+    done: int = 0,
 ) -> list[Result]:
     """[function(job) for job in jobs], with a progress bar.
 
@@ -31,6 +36,8 @@ def run_jobs(
         1: in this one.
     progress
         Whether to show the bar.
+    done
+        How many jobs were done before, for the bar.
 
     Raises
     ------
@@ -39,7 +46,8 @@ def run_jobs(
     Exception
         The first in the order of the jobs; the other processes are ended.
     """
-    with progress_bar(total=len(jobs), unit="case", disable=not progress) as bar:
+    total = done + len(jobs)
+    with progress_bar(total=total, initial=done, unit="case", disable=not progress) as bar:
         if processes == 1:
             found = []
             for job in jobs:
@@ -70,7 +78,7 @@ def _in_processes(
     except BrokenProcessPool:
         raise CommandError(
             f"one of {processes} processes was ended from outside, probably since memory is short: "
-            "choose fewer (-np)"
+            "choose fewer (-np); what is done is kept"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def _title(summary: Summary) -> str:
         f"Mean [95% bootstrap interval over {_unit_of_draws(summary)}]. Pictures: {pictures}; "
         "every figure per case: cases.csv.",
     ]
-    few = "" if patients is None else few_groups_said(patients)
+    few = "" if patients is None else few_groups_said(patients, tested=bool(others))
     lines += ["", few] if few else []
     return "\n".join(lines)
 
@@ -81,24 +82,35 @@ def _scores(summary: Summary) -> str:
     first, *others = _models(summary)
     if others:
         measures = [r["measure"] for r in _of(summary, others[0], MEAN_LABEL)]
-        columns = ["", *(f"{name} - {first}" for name in others)]
+        tested = [r for r in summary["results"] if r.get("p", math.nan) == r.get("p")]  # not nan
+        columns = [""]
+        for name in others:
+            columns += [f"{name} - {first}", "p", "p (Holm)"]
         body = [
             [
                 measure_title(measure, _units(summary)),
                 *(
-                    measure_text(_find(summary, name, MEAN_LABEL, measure), "difference")
+                    cell
                     for name in others
+                    for cell in _difference(_find(summary, name, MEAN_LABEL, measure))
                 ),
             ]
             for measure in measures
         ]
         lines += [
             "",
-            f"Differences to {first}, foreground means, paired by case:",
+            f"Differences to {first}, foreground means, paired by case. p: by a permutation test "
+            f"that swaps the two models within {_unit_of_draws(summary)}; Holm-corrected over all "
+            f"{len(tested)} differences of this table.",
             "",
             markdown_table(columns, body),
         ]
     return "\n".join(lines)
+
+
+def _difference(record: Record) -> list[str]:
+    """Its cells: the difference, p and the corrected p."""
+    return [measure_text(record, "difference"), *(number_text(record[k]) for k in ("p", "p_holm"))]
 
 
 def _labels(summary: Summary) -> str:

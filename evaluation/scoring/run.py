@@ -22,6 +22,7 @@ from evaluation.scoring.report import report_text
 from evaluation.scoring.score_case import CaseFiles, CaseScorer
 from evaluation.scoring.summary import COMMAND
 from evaluation.scoring.table import ScoreTable, score_table
+from evaluation.scoring.unfinished import KeepingScorer, Unfinished
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.image_files import check_whole
@@ -31,23 +32,30 @@ SUMMARY = "summary.json"
 
 def score_cases(
     inputs: Inputs,
+    unfinished: Unfinished,
     *,
     labels: LabelSet,
     options: ScoreOptions,
     groups: Mapping[str, str] | None,
     progress: bool,
 ) -> ScoreTable:
-    """Score all cases; UserErrors as `CaseScorer` and `score_table`."""
-    jobs = [_files(inputs, case, options.probabilities) for case in inputs.labels]
-    reader = _reader(labels, inputs.ending, jobs[0].label)
-    results = run_jobs(
-        CaseScorer(reader=reader, options=options, labels=labels),
-        jobs,
-        processes=options.processes_for(len(jobs)),
-        progress=progress,
+    """Score all cases but those that are kept; UserErrors as `CaseScorer` and `score_table`."""
+    cases = [_files(inputs, case, options.probabilities) for case in inputs.labels]
+    kept = {files: found for files in cases if (found := unfinished.find(files)) is not None}
+    todo = [files for files in cases if files not in kept]
+    scorer = CaseScorer(
+        reader=_reader(labels, inputs.ending, cases[0].label), options=options, labels=labels
     )
+    scored = run_jobs(
+        KeepingScorer(scorer=scorer, unfinished=unfinished),
+        todo,
+        processes=options.processes_for(len(todo)),
+        progress=progress,
+        done=len(kept),
+    )
+    found = kept | dict(zip(todo, scored))
     return score_table(
-        results,
+        [found[files] for files in cases],
         models=[m.name for m in inputs.models],
         groups=groups,
         labels=labels,

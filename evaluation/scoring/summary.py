@@ -2,7 +2,10 @@
 
 Means are nnU-Net's (significance.py): per label over the cases that define it, then over labels.
 Intervals are over resampled patients with all their cases, the same patients for every model, so
-that differences are paired; without groups every case counts as a patient.
+that differences are paired; without groups every case counts as a patient. p values are of the
+differences of foreground means, by the test of `lngswr compare`, which swaps the two models within
+patients, and are Holm-corrected over one family that is fixed before looking: every measure of
+every model but the first. Differences per label have intervals only.
 """
 
 from __future__ import annotations
@@ -10,12 +13,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-import nnunetv2_lngswr
 from evaluation import significance
 from evaluation.calibration import (
     BINS,
@@ -27,6 +28,7 @@ from evaluation.calibration import (
     brier_score,
     expected_calibration_error,
 )
+from evaluation.environment import SCORING, versions
 from evaluation.metrics import EMPTY_MASK_RULE, Label
 from evaluation.report.records import Drawn
 from evaluation.rows import MEAN_LABEL
@@ -91,16 +93,31 @@ def build_summary(
             "empty_mask_rule": EMPTY_MASK_RULE,
             "mean": "per label over cases where defined, then over labels (nnU-Net's)",
             "intervals": significance.method("patients" if grouped else "cases", grouped=grouped),
+            **({"p": _tests_said(grouped)} if len(inputs.models) > 1 else {}),
         },
-        "results": _results(table, drawn),
+        "results": _results(table, drawn, options.seed),
         "lesions": _lesions(table, drawn),
         "calibration": _calibration(table, drawn),
         "notes": [*inputs.notes, *notes, *_notes(table, patients, grouped)],
-        "environment": _environment(),
+        "environment": environment(),
     }
 
 
-def _results(table: ScoreTable, drawn: Drawn) -> list[Record]:
+def environment() -> dict[str, str]:
+    """{package or 'python': version} that scores depend on."""
+    own, *others = versions(["nnunetv2_lngswr", *SCORING]).items()
+    return dict([own, ("python", platform.python_version()), *others])
+
+
+def _tests_said(grouped: bool) -> str:
+    over = "patients" if grouped else "cases"
+    return (
+        f"of the difference of foreground means, by a permutation test that swaps the two models "
+        f"within {over}; p_holm: Holm-corrected over all measures of all models"
+    )
+
+
+def _results(table: ScoreTable, drawn: Drawn, seed: int) -> list[Record]:
     """One record per model, label (and their mean) and measure, against the first model."""
     records = []
     for m, model in enumerate(table.models):
@@ -111,7 +128,10 @@ def _results(table: ScoreTable, drawn: Drawn) -> list[Record]:
                 record |= _mean(values[:, at], drawn)
                 if m > 0:
                     record |= _difference(values[:, at], baseline[:, at], drawn)
+                    if record["label"] == MEAN_LABEL:
+                        record |= _test(values, baseline, drawn, seed)
                 records.append(record)
+    significance.add_holm(records)
     return records
 
 
@@ -146,6 +166,13 @@ def _difference(values: np.ndarray, baseline: np.ndarray, drawn: Drawn) -> Recor
         "difference_low": low,
         "difference_high": high,
     }
+
+
+def _test(values: np.ndarray, baseline: np.ndarray, drawn: Drawn, seed: int) -> Record:
+    """p of the difference of means, not yet corrected; nan where one of them is undefined."""
+    defined = not any(np.isnan(v).all() for v in (values, baseline))
+    p = significance.swap_test(values, baseline, seed=seed, groups=drawn.groups)
+    return {"p": p if defined else np.nan, "p_holm": np.nan}
 
 
 def _lesions(table: ScoreTable, drawn: Drawn) -> list[Record]:
@@ -262,12 +289,3 @@ def _notes(table: ScoreTable, patients: int, grouped: bool) -> list[str]:
 def _is_absent(table: ScoreTable, label: Label) -> bool:
     at = table.labels.index(label)
     return all(np.isnan(table.values(m, "dice")[:, at]).all() for m in range(len(table.models)))
-
-
-def _environment() -> dict[str, str]:
-    names = ("nnunetv2", "monai", "numpy", "scipy")
-    return {
-        "nnunetv2_lngswr": nnunetv2_lngswr.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }

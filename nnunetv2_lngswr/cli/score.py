@@ -58,6 +58,11 @@ def _add_files(command: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="output folder",
     )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="score anew what an unfinished call with other arguments has left in OUT",
+    )
     add("--names", nargs="+", metavar="NAME", help="of the models; default: those of their folders")
     add(
         "--chill",

@@ -28,6 +28,12 @@ def npz(**arrays):
     return lambda root: np.savez_compressed(root / NPZ, **arrays)
 
 
+def writable_output(root) -> None:
+    """For every user, so that one without rights comes as far as the files."""
+    (root / "out").mkdir()
+    (root / "out").chmod(0o777)
+
+
 def change_npz(change):
     def spoiled(root) -> None:
         with np.load(root / NPZ) as content:
@@ -172,7 +178,8 @@ FILES = [
     bad("a prediction is cut", score(), FILE, spoil=spoil.cut(FILE)),
     bad("a prediction is text", score(), FILE, spoil=spoil.write(FILE, "no image")),
     bad("the first label is cut", score(), "labels/p0_0", spoil=spoil.cut("labels/p0_0.nii.gz")),
-    bad("a prediction may not be read", score(), FILE, refused=FILE),
+    bad("a prediction may not be read", score(), FILE, refused=FILE, spoil=writable_output),
+    bad("output may not be written", score(), "ROOT/out", refused=FILE),
     bad("another shape", score(), FILE, LABEL, "shape", spoil=image(FILE, truth(1)[:, :-1])),
     bad("another spacing", score(), FILE, LABEL, "spacing", spoil=image(FILE, spacing=(1, 1, 2))),
     bad("another origin", score(), FILE, LABEL, "origin", spoil=image(FILE, origin=(9, 9, 9))),

@@ -76,6 +76,7 @@ def test_every_file_is_there_and_none_besides(finished):
     assert sorted(p.name for p in finished.folder.iterdir()) == [
         ".lock",
         "cases.csv",
+        "corruptions.png",
         "curves.png",
         "examples.png",
         "parts",

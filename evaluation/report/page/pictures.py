@@ -25,6 +25,8 @@ from nnunetv2_lngswr.utils.files import read_json
 MOST_BYTES = 2_600_000
 """Of all pictures in a page, base64; with it 40 cases stay below 5 MB."""
 
+_USED = (*EXAMPLE_ARRAYS, STACK, "settings_sha256")
+
 Picture = dict[str, Any]
 
 
@@ -61,11 +63,21 @@ def read_pictures(
     return [{k: v for k, v in p.items() if k != "rank"} for p in kept]
 
 
+def read_png(path: Path) -> str:
+    """A PNG file in base64; empty where there is none, or one as large as all pictures may be."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return ""
+    fits = content.startswith(b"\x89PNG\r\n\x1a\n") and 4 * len(content) <= 3 * MOST_BYTES
+    return base64.b64encode(content).decode() if fits else ""
+
+
 def _read(parts: Path, key: str) -> Picture | None:
     try:
         part = read_json(parts / f"{key}.json")
         with np.load(parts / f"{key}.npz") as file:
-            arrays = {k: file[k] for k in file.files}
+            arrays = {k: file[k] for k in file.files if k in _USED}
     except (OSError, UserError, ValueError, zipfile.BadZipFile):
         return None
     example, settings = part.get("example"), part.get("settings_sha256")

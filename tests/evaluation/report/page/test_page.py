@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evaluation import compare, report_page
 from evaluation.metrics import METRICS
@@ -174,10 +175,14 @@ def test_a_page_of_forty_cases_is_below_five_megabytes(tmp_path):
         np.savez_compressed(few / "parts" / f"{case}.npz", **arrays)
         part = {k: v for k, v in example.items() if k not in arrays} | {"shown": shown}
         (few / "parts" / f"{case}.json").write_text(json.dumps({"example": part}))
+    noise = rng.integers(0, 96, (700, 1100), dtype=np.uint8)
+    Image.fromarray(noise).save(few / "corruptions.png")
+    assert (few / "corruptions.png").stat().st_size > 600_000
     page = evaluation_page(few, summary_of(rows) | {"suite": None}, rows)
     data = data_of(page)
+    assert "data:image/png;base64," in page
     assert 1_000_000 < len(page.encode()) < 5_000_000
-    assert 15 < len(data["pictures"]) < 40 and len(data["table"]["runs"]) > 100
+    assert 10 < len(data["pictures"]) < 40 and len(data["table"]["runs"]) > 100
 
 
 def test_pictures_are_rationed_evenly_from_the_hardest_hit_to_the_least(tmp_path):
