@@ -107,7 +107,8 @@ def evaluation_options(
         check_names(Options(attacks=tuple(attacks)))
         changed = [o for o in changed if not _is_steps_of_another(o, attacks)]
         changed = _without_option(changed, "--steps")
-        changed = _without_option(changed, "--epsilons-l2", "none")
+        if any(name.endswith("_l2") for name in attacks):
+            changed = _without_option(changed, "--epsilons-l2", "none")
         changed = _with_option(changed, "--attacks", *attacks)
     if max_cases is not None:
         changed = _with_option(changed, "--max-cases", str(max_cases))

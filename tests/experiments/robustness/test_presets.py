@@ -25,6 +25,9 @@ def test_other_attacks_and_cases_take_the_place_of_the_presets():
     # nor do other attacks go without budgets, since the preset's had none of theirs
     linf = ("--attacks", "worst", "--epsilons-l2", "none", "--disable_tta")
     assert evaluation_options(linf, ["pgd_l2"], None) == ("--attacks", "pgd_l2", "--disable_tta")
+    # in a preset of Linf alone they stay in Linf unless one is named in L2
+    kept = ("--attacks", "worst", "pgd_linf", "--epsilons-l2", "none", "--disable_tta")
+    assert evaluation_options(linf, ["worst", "pgd_linf"], None) == kept
     assert evaluation_options(options, ["noise", "fgsm"], 8)[-4:] == (
         "10",
         "--disable_tta",
