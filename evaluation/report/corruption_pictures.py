@@ -77,8 +77,8 @@ def draw_corruptions(path: Path, corrupted: Corrupted) -> None:
         predicted = corrupted["predictions"][i]
         for index in (int(v) for v in np.unique(predicted) if v > 0):
             lines.setdefault(index, []).extend(place.outlines(predicted == index, top, left))
-        said = {"fontsize": FONT, "ha": "center", "va": "top"}
-        axis.text(left + place.w / 2, top + place.h + 4, _below(run), **said)
+        style = {"fontsize": FONT, "ha": "center", "va": "top"}
+        axis.text(left + place.w / 2, top + place.h + 4, _below(run), **style)
     figure.figimage(grey, cmap="gray", vmin=0, vmax=255, zorder=-1)
     for index, of in sorted(lines.items()):
         _draw(axis, of, _colour(index))

@@ -120,6 +120,8 @@ def test_texts_stay_within_the_file(tmp_path, monkeypatch):
     boxes.append(axis.get_legend().get_window_extent())
     for box in boxes:
         assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
+    written = "".join(text.get_text() for text in axis.texts).replace("\n", "")
+    assert "p$1_" * 40 in written and "0.18: 50.0%" in written
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[i + 1 :])
 
