@@ -214,7 +214,7 @@ def test_files_of_a_comparison(tmp_path):
     text = (tmp_path / "out" / "compare.md").read_text()
     assert (
         "| **worst_linf 2/255** | 31.2 [" in text
-        and "mirror_axes differs: A None, B [0, 1]" in text
+        and r"mirror_axes differs: A None, B \[0, 1\]" in text
         and "B - A" in text
     )
     with open(tmp_path / "out" / "compare.csv", newline="") as file:
