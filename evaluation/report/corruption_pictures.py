@@ -36,7 +36,7 @@ LINE = 26  # pixels of the file, of a text
 HANDLE = 0.4  # inches of a legend's line
 MOST_NAMED = 12  # labels in the legend
 PALETTE = 96  # colours of the file
-OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="black")]
+OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=1.8, foreground="black")]
 # of COLOURS, those first that are seen on dark and on bright images
 _ORDER = (4, 5, 3, 6, 1, 2, 0, 7, 8)
 
@@ -199,7 +199,7 @@ def _handles(corrupted: Corrupted, place: _Place) -> list[Line2D]:
 
 
 def _draw(axis: Axes, lines: Sequence[np.ndarray], colour: str, **style: Any) -> None:
-    drawn = LineCollection(lines, colors=colour, linewidths=1.0, path_effects=OUTLINE, **style)
+    drawn = LineCollection(lines, colors=colour, linewidths=0.8, path_effects=OUTLINE, **style)
     axis.add_collection(drawn, autolim=False)
 
 
