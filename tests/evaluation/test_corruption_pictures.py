@@ -79,7 +79,7 @@ def test_the_case_in_the_middle_is_shown_and_undefined_ones_come_last():
     of = [corrupted(dice=dice) for dice in (0.9, float("nan"), 0.1, 0.5, 0.7)]
     assert choose_corrupted(of) == 4
     assert choose_corrupted(of[:1]) == 0
-    of[0]["runs"][0]["dice"] = 0.0  # the clean run is no corruption
+    of[4]["runs"][0]["dice"] = -100.0  # the clean run is no corruption
     assert choose_corrupted(of) == 4
 
 
