@@ -45,9 +45,10 @@ class CaseResult:
     """To be said in the report."""
 
 
-def split_pictures(result: CaseResult) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def split_pictures(result: CaseResult) -> tuple[dict[str, Any], dict[str, Any]]:
     """(arrays for the part's .npz, what its JSON says of them, by the names in PICTURES)."""
-    arrays, described = {}, {}
+    arrays: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for name, of in PICTURES.items():
         found = getattr(result, name)
         described[name] = found and {k: v for k, v in found.items() if k not in of}

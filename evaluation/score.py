@@ -73,23 +73,11 @@ def score_predictions(
     chosen, output = ScoreOptions(**options), checked_output(output_folder)
     from evaluation.scoring import label_set, run
     from evaluation.scoring.predictions import find_inputs
-    from evaluation.scoring.summary import build_summary, environment
-    from evaluation.scoring.unfinished import Unfinished, settings_of
 
     known = label_set.labels_for(dataset_json, plans, ignore_label=chosen.ignore_label)
     inputs = find_inputs(predictions, labels, ending=known.ending, names=names, chill=chosen.chill)
     run.check_output(output, inputs, Path(labels))
     patients = groups(list(inputs.labels)) if callable(groups) else groups
-    settings = settings_of(inputs, Path(labels), chosen, known, plans, environment())
-    unfinished = Unfinished(output)
-    with unfinished.held(settings, overwrite=overwrite):
-        table = run.score_cases(
-            inputs, unfinished, labels=known, options=chosen, groups=patients, progress=progress
-        )
-        notes = run.notes_on(inputs, Path(labels), known, chosen)
-        summary = build_summary(
-            table, inputs=inputs, labels=known, options=chosen, grouped=bool(patients), notes=notes
-        )
-        run.write_scores(output, table, summary)
-        unfinished.remove()
-    return summary
+    return run.score_into(
+        output, inputs, Path(labels), known, chosen, patients, plans, overwrite, progress
+    )

@@ -10,7 +10,7 @@ from evaluation.comparison.replicates import paired_by_seed
 from evaluation.groups import Groups
 from evaluation.report.formats import interval_text, percent_text, share_text
 from evaluation.report.intervals import few_groups_said, over
-from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
 HOW = (
     "Dice in percent over trainings and {over}, of the rows that were tested: 95% intervals from a "
@@ -47,16 +47,21 @@ def trained_again_lines(
     shown = [i for i, m in enumerate(models) if any("trainings" in of[i] for of in runs)]
     lines = []
     if len({len(m.folders) for m in models}) > 1 or len(models[0].folders) > 1:
-        lines = [f"- {m.name}: {_trainings_said(m, models[0])}" for m in models]
+        lines = [f"- {escaped(m.name)}: {_trainings_said(m, models[0])}" for m in models]
     if not shown:
         return [*lines, ""] if lines else []
-    baseline, drawn = models[0].name, over(groups)
+    baseline, drawn = escaped(models[0].name), over(groups)
     columns = [""]
     for i in shown:
-        columns.append(models[i].name)
+        columns.append(escaped(models[i].name))
         if i:
             spread = f"spread: trainings, {drawn}"
-            columns += [f"{models[i].name} - {baseline}", spread, "p (Holm)", "drop smaller by"]
+            columns += [
+                f"{escaped(models[i].name)} - {baseline}",
+                spread,
+                "p (Holm)",
+                "drop smaller by",
+            ]
     tested = [of for of in runs if any("trainings" in r for r in of)]
     table = markdown_table(columns, [_line(of, shown) for of in tested])
     return ["## Trained again", "", HOW.format(over=drawn), "", *lines, "", table, ""]
@@ -85,9 +90,9 @@ def _trainings_said(model: ComparedModel, baseline: ComparedModel) -> str:
     if model is baseline or chosen is None:
         return said
     if not chosen[2]:
-        return f"{said}, not paired with {baseline.name}'s by seed"
+        return f"{said}, not paired with {escaped(baseline.name)}'s by seed"
     paired = ", ".join(str(seeds[i]) for i in chosen[0])
-    return f"{said}, paired with {baseline.name}'s by seed ({paired})"
+    return f"{said}, paired with {escaped(baseline.name)}'s by seed ({paired})"
 
 
 def _line(records: Sequence[Record], shown: Sequence[int]) -> list[str]:

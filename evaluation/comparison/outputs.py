@@ -17,7 +17,7 @@ from evaluation.report.figures import draw_comparison
 from evaluation.report.formats import csv_text, interval_text, json_ready, share_text
 from evaluation.report.intervals import over
 from nnunetv2_lngswr.utils.files import write_file
-from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
 SCHEMA_VERSION = 1
 
@@ -73,9 +73,9 @@ def _markdown(
     groups: Groups | None,
 ) -> str:
     baseline, *others = models
-    columns = ["", *(m.name for m in models)]
+    columns = ["", *(escaped(m.name) for m in models)]
     for m in others:
-        columns += [f"{m.name} - {baseline.name}", "p (Holm)", "drop smaller by"]
+        columns += [f"{escaped(m.name)} - {escaped(baseline.name)}", "p (Holm)", "drop smaller by"]
     by_run: dict[tuple, list[Record]] = {}
     for record in records:
         by_run.setdefault(tuple(record[key] for key in RUN), []).append(record)
@@ -91,8 +91,8 @@ def _markdown(
         "",
         *_calibration(models, list(by_run.values())),
         *trained_again_lines(models, list(by_run.values()), groups),
-        *(f"- {m.name}: {m.place}" for m in models),
-        *(f"- {note}" for note in notes),
+        *(f"- {escaped(m.name)}: {escaped(m.place)}" for m in models),
+        *(f"- {escaped(note)}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,8 +115,8 @@ def _introduction(baseline: ComparedModel, groups: Groups | None) -> str:
     count = f"{len(cases)} cases" if groups is None else groups.said(cases)
     drawn = over(groups)
     return (
-        f"{count}, the same in every folder; baseline: "
-        f"{baseline.name}. Foreground Dice in percent with 95% bootstrap intervals over {drawn}; "
+        f"{count}, the same in every folder; baseline: {escaped(baseline.name)}. Foreground Dice "
+        f"in percent with 95% bootstrap intervals over {drawn}; "
         "differences are paired by case. p: of the difference, by a permutation test that swaps "
         f"the two models within {drawn}, Holm-corrected over all rows in bold; the other rows were "
         "not tested. The last column: by what share of the baseline's drop against clean the drop "

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from PIL import Image
 
 from evaluation.corruption_table import CORRUPTIONS, SEVERITIES
@@ -36,7 +36,7 @@ LINE = 26  # pixels of the file, of a text
 HANDLE = 0.4  # inches of a legend's line
 MOST_NAMED = 12  # labels in the legend
 PALETTE = 96  # colours of the file
-OUTLINE = [withStroke(linewidth=2.2, foreground="black")]
+OUTLINE: list[AbstractPathEffect] = [withStroke(linewidth=1.8, foreground="black")]
 # of COLOURS, those first that are seen on dark and on bright images
 _ORDER = (4, 5, 3, 6, 1, 2, 0, 7, 8)
 
@@ -77,8 +77,8 @@ def draw_corruptions(path: Path, corrupted: Corrupted) -> None:
         predicted = corrupted["predictions"][i]
         for index in (int(v) for v in np.unique(predicted) if v > 0):
             lines.setdefault(index, []).extend(place.outlines(predicted == index, top, left))
-        said = {"fontsize": FONT, "ha": "center", "va": "top"}
-        axis.text(left + place.w / 2, top + place.h + 4, _below(run), **said)
+        style = {"fontsize": FONT, "ha": "center", "va": "top"}
+        axis.text(left + place.w / 2, top + place.h + 4, _below(run), **style)
     figure.figimage(grey, cmap="gray", vmin=0, vmax=255, zorder=-1)
     for index, of in sorted(lines.items()):
         _draw(axis, of, _colour(index))
@@ -137,7 +137,7 @@ class _Place:
         # padded, since a mask at the edge has an outline there too
         lines = contour_generator(z=np.pad(mask.astype(np.float64), 1)).lines(0.5)
         # a pixel's middle is half a pixel from its corner
-        return [(line - 0.5) * self.times + (left, top) for line in lines]
+        return [(np.asarray(line) - 0.5) * self.times + (left, top) for line in lines]
 
 
 def _write_texts(axis: Axes, place: _Place, names: Sequence[str]) -> None:
@@ -199,7 +199,7 @@ def _handles(corrupted: Corrupted, place: _Place) -> list[Line2D]:
 
 
 def _draw(axis: Axes, lines: Sequence[np.ndarray], colour: str, **style: Any) -> None:
-    drawn = LineCollection(lines, colors=colour, linewidths=1.0, path_effects=OUTLINE, **style)
+    drawn = LineCollection(lines, colors=colour, linewidths=0.8, path_effects=OUTLINE, **style)
     axis.add_collection(drawn, autolim=False)
 
 

@@ -20,14 +20,46 @@ from evaluation.scoring.predictions import Inputs
 from evaluation.scoring.processes import run_jobs
 from evaluation.scoring.report import report_text
 from evaluation.scoring.score_case import CaseFiles, CaseScorer
-from evaluation.scoring.summary import COMMAND
+from evaluation.scoring.summary import COMMAND, build_summary, environment
 from evaluation.scoring.table import ScoreTable, score_table
-from evaluation.scoring.unfinished import KeepingScorer, Unfinished
+from evaluation.scoring.unfinished import KeepingScorer, Unfinished, settings_of
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.image_files import check_whole
 
 SUMMARY = "summary.json"
+
+
+def score_into(
+    folder: Path,
+    inputs: Inputs,
+    labels: Path,
+    label_set: LabelSet,
+    options: ScoreOptions,
+    groups: Mapping[str, str] | None,
+    plans: str | Path | None,
+    overwrite: bool,
+    progress: bool,
+) -> dict[str, Any]:
+    """Score what an ended call has not, and write all files; arguments as `score_predictions`'s."""
+    settings = settings_of(inputs, labels, options, label_set, plans, environment())
+    unfinished = Unfinished(folder)
+    with unfinished.held(settings, overwrite=overwrite):
+        table = score_cases(
+            inputs, unfinished, labels=label_set, options=options, groups=groups, progress=progress
+        )
+        notes = notes_on(inputs, labels, label_set, options)
+        summary = build_summary(
+            table,
+            inputs=inputs,
+            labels=label_set,
+            options=options,
+            grouped=bool(groups),
+            notes=notes,
+        )
+        write_scores(folder, table, summary)
+        unfinished.remove()
+    return summary
 
 
 def score_cases(

@@ -57,8 +57,3 @@ def shortened(text: str, limit: int) -> str:
     """On one line, and at most this long."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def shown(value: object) -> str:
-    """A value for a message, whatever its size."""
-    return shortened(repr(value), 80)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nnunetv2_lngswr.utils.errors import UserError, shown
-from nnunetv2_lngswr.utils.values import is_number
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import is_number, shown
 
 BACKGROUND, IGNORE = "background", "ignore"
 _LIST = (list, tuple)  # from JSON, or from a checkpoint

@@ -18,10 +18,10 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_lngswr.utils.errors import UserError, blamed_on, shown
+from nnunetv2_lngswr.utils.errors import UserError, blamed_on
 from nnunetv2_lngswr.utils.label_names import check_labels
 from nnunetv2_lngswr.utils.plans_names import refuse_foreign_names
-from nnunetv2_lngswr.utils.values import is_number
+from nnunetv2_lngswr.utils.values import is_number, shown
 
 MOST_PATCH_VOXELS = 2**28
 """16384 x 16384: one number per voxel, as the sliding window weighs with, takes 2 GiB."""

@@ -28,7 +28,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from nnunetv2_lngswr.utils.checkpoints import TRUST_ADVICE
-from nnunetv2_lngswr.utils.errors import UserError, shown
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import shown
 
 _ARCHITECTURES = "dynamic_network_architectures.architectures"
 # residual_unet: where older versions had them, which nnU-Net still finds

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from nnunetv2_lngswr.utils.errors import UserError
 
-SHOWN_AT_MOST = 60
+SHOWN_AT_MOST = 80
 """Characters."""
 _SHOWN_BITS = 10_000
 

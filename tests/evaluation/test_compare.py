@@ -73,6 +73,10 @@ def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):
     assert {
         r["model"] for r in compare.compare([a, b], tmp_path / "named", names=["one", "two"])
     } == {"one", "two"}
+    # names are texts, no markup
+    compare.compare([a, b], tmp_path / "hostile", names=["`a|b`", "<b>*x*"])
+    text = (tmp_path / "hostile" / "compare.md").read_text()
+    assert "<b>" not in text and "a|b" not in text and "&lt;b&gt;\\*x\\* - \\`a&#124;b\\`" in text
 
 
 def test_p_is_of_the_difference_beside_it_where_labels_are_absent(tmp_path):
@@ -210,7 +214,7 @@ def test_files_of_a_comparison(tmp_path):
     text = (tmp_path / "out" / "compare.md").read_text()
     assert (
         "| **worst_linf 2/255** | 31.2 [" in text
-        and "mirror_axes differs: A None, B [0, 1]" in text
+        and r"mirror_axes differs: A None, B \[0, 1\]" in text
         and "B - A" in text
     )
     with open(tmp_path / "out" / "compare.csv", newline="") as file:

@@ -15,7 +15,7 @@ from evaluation.report.intervals import intervals_said, of_groups, over
 from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, evaluation_panels
-from evaluation.report.page.pictures import MOST_BYTES, read_pictures, read_png
+from evaluation.report.page.pictures import read_pictures, read_as_jpeg
 from evaluation.report.page.render import page_text
 from evaluation.rows import Row
 
@@ -35,12 +35,12 @@ def evaluation_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> str:
         As cases.csv.
     """
     summary = json_ready(summary)
-    name, corruptions = summary["model"]["trainer"], read_png(folder / "corruptions.png")
+    name, corruptions = summary["model"]["trainer"], read_as_jpeg(folder / "corruptions.png")
     data = {
         "kind": "evaluation",
         "panels": evaluation_panels(summary["results"]),
         "table": case_table({name: rows}),
-        "pictures": read_pictures([folder], rows, most=MOST_BYTES - len(corruptions)),
+        "pictures": read_pictures([folder], rows),
         **shared_data(summary),
     }
     content = {**_content(summary, data), "corruption_picture": corruptions}

@@ -7,6 +7,7 @@ none; parts of earlier versions have one slice and one attack.
 from __future__ import annotations
 
 import base64
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from evaluation.case_result import EXAMPLE_ARRAYS, STACK
 from evaluation.picture_stack import stack_of_example
@@ -23,7 +25,9 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
 MOST_BYTES = 2_600_000
-"""Of all pictures in a page, base64; with it 40 cases stay below 5 MB."""
+"""Of all cases' pictures in a page, base64; with it 40 cases stay below 5 MB."""
+MOST_BYTES_BESIDE = 500_000
+"""Of a picture beside them, likewise."""
 
 _USED = (*EXAMPLE_ARRAYS, STACK, "settings_sha256")
 
@@ -63,14 +67,20 @@ def read_pictures(
     return [{k: v for k, v in p.items() if k != "rank"} for p in kept]
 
 
-def read_png(path: Path) -> str:
-    """A PNG file in base64; empty where there is none, or one as large as all pictures may be."""
+def read_as_jpeg(path: Path, *, most: int = MOST_BYTES_BESIDE) -> str:
+    """A picture file as JPEG in base64, as good as `most` bytes allow; empty where there is none."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
         return ""
-    fits = content.startswith(b"\x89PNG\r\n\x1a\n") and 4 * len(content) <= 3 * MOST_BYTES
-    return base64.b64encode(content).decode() if fits else ""
+    for quality in (80, 65, 50, 35):
+        content = io.BytesIO()
+        picture.save(content, "JPEG", quality=quality)
+        text = base64.b64encode(content.getvalue()).decode()
+        if len(text) <= most:
+            return text
+    return ""
 
 
 def _read(parts: Path, key: str) -> Picture | None:
