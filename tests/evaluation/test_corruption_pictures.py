@@ -1,7 +1,9 @@
 """corruptions.png: the slice that a case keeps, the case that is shown, and where it is shown."""
 
 import base64
+import io
 import json
+import re
 import shutil
 from types import SimpleNamespace
 

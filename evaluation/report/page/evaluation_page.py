@@ -15,7 +15,7 @@ from evaluation.report.intervals import intervals_said, of_groups, over
 from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, evaluation_panels
-from evaluation.report.page.pictures import read_pictures, read_as_jpeg
+from evaluation.report.page.pictures import read_as_jpeg, read_pictures
 from evaluation.report.page.render import page_text
 from evaluation.rows import Row
 

@@ -68,7 +68,7 @@ def read_pictures(
 
 
 def read_as_jpeg(path: Path, *, most: int = MOST_BYTES_BESIDE) -> str:
-    """A picture file as JPEG in base64, as good as `most` bytes allow; empty where there is none."""
+    """A picture file as JPEG in base64, as good as `most` bytes allow; empty where none is."""
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB")
