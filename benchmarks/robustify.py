@@ -124,7 +124,7 @@ def dice_of(folder: Path) -> dict[str, float]:
 
 
 def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """{share: {budget: part of AT's reduction of the drop}}."""
+    """{share: {budget: part of AT's reduction of the drop}}; nan where AT reduces nothing."""
 
     def drops(arm: str) -> dict[str, float]:
         rows = dice[arm]
@@ -132,8 +132,12 @@ def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, floa
         return {b: sum(r["clean"] - r[b] for r in rows) / len(rows) for b in budgets}
 
     vanilla, scratch = drops(GIVEN), drops(FROM_SCRATCH)
+    gained = {b: vanilla[b] - scratch[b] for b in vanilla}
     return {
-        arm: {b: (vanilla[b] - its) / (vanilla[b] - scratch[b]) for b, its in drops(arm).items()}
+        arm: {
+            b: (vanilla[b] - its) / gained[b] if gained[b] > 0 else float("nan")
+            for b, its in drops(arm).items()
+        }
         for arm in dice
         if arm not in (GIVEN, FROM_SCRATCH)
     }

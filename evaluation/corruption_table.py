@@ -34,8 +34,9 @@ class Corruption:
     package: str = ""
     """What must be installed besides."""
     affine: bool = False
-    """Intensities change by one affine map, but for what leaves the range: normalisation in the
-    network, as nnU-Net's instance normalisation, all but undoes that."""
+    """Intensities change by one affine map, and next to none of them is clipped: normalisation in
+    the network, as nnU-Net's instance normalisation, undoes that. Brightness is not of these: it
+    moves up to nine tenths of a skewed image to an end of its range."""
 
 
 def _table(*corruptions: Corruption) -> dict[str, Corruption]:
@@ -81,7 +82,6 @@ CORRUPTIONS: dict[str, Corruption] = _table(
         name="brightness",
         strengths=(0.05, 0.1, 0.15, 0.2, 0.3),
         unit="up or down, of the range",
-        affine=True,
     ),
     Corruption(name="jpeg", strengths=(50, 30, 20, 12, 6), unit="JPEG quality", needs="2d"),
     Corruption(

@@ -21,7 +21,7 @@ from evaluation.corruption_table import (
     inapplicable_of_mr,
 )
 from evaluation.options import L2, LINF, WORST, Options
-from nnunetv2_lngswr.attacks.suites import SUITES
+from nnunetv2_lngswr.attacks.suites import SUITES, full_name
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
 from nnunetv2_lngswr.utils.epsilon import budget_text
 from nnunetv2_lngswr.utils.errors import UserError
@@ -117,6 +117,12 @@ def check_names(options: Options) -> None:
             _resolve(name)
     for name in _named_corruptions(options):
         get_corruption(name)
+
+
+def needs_l2(attacks: Iterable[str]) -> bool:
+    """Whether one of these, by its name alone, runs in L2; a suite does where L2 has budgets."""
+    own = [name for name in attacks if full_name(name) not in (*WORST, *SUITES, NO_ATTACK)]
+    return any(_resolve(name).norm == L2 for name in own)
 
 
 def plan_runs(

@@ -106,7 +106,7 @@ def _calibration(models: Sequence[ComparedModel], by_run: Sequence[Sequence[Reco
         for of_run in by_run
         if of_run[0]["kind"] in calibration.SHOWN
     ]
-    table = markdown_table(["", *calibration.columns([m.name for m in models])], body)
+    table = markdown_table(["", *calibration.columns([escaped(m.name) for m in models])], body)
     return ["## Calibration", "", calibration.READ, "", table, ""]
 
 

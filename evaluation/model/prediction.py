@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -55,8 +56,13 @@ class Prediction:
         return found.transpose(tuple(axes))
 
     def _nonlinearity(self, channel: int, taken: tuple[slice, ...]) -> np.ndarray:
-        """(*taken), nnU-Net's; a sigmoid needs no other channel."""
-        manager, logits = self.label_manager, self.logits[(slice(None), *taken)]
-        if manager.has_regions:
-            return np.asarray(manager.apply_inference_nonlin(logits[channel : channel + 1])[0])
-        return np.asarray(manager.apply_inference_nonlin(logits)[channel])
+        """(*taken), nnU-Net's sigmoid or softmax of one channel."""
+        logits = torch.as_tensor(self.logits)[(channel, *taken)].float()
+        if self.label_manager.has_regions:
+            return torch.sigmoid(logits).numpy()
+        return torch.exp(logits - self._log_partition[taken]).numpy()
+
+    @cached_property
+    def _log_partition(self) -> torch.Tensor:
+        """(*cropped), what softmax divides by, once for all labels."""
+        return torch.logsumexp(torch.as_tensor(self.logits).float(), 0)

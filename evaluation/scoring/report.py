@@ -19,7 +19,7 @@ from evaluation.scoring.measures import (
     measure_text,
     measure_title,
 )
-from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
 LOWEST = 5
 """Cases of each model that are named."""
@@ -85,7 +85,7 @@ def _scores(summary: Summary) -> str:
         tested = [r for r in summary["results"] if r.get("p", math.nan) == r.get("p")]  # not nan
         columns = [""]
         for name in others:
-            columns += [f"{name} - {first}", "p", "p (Holm)"]
+            columns += [f"{escaped(name)} - {escaped(first)}", "p", "p (Holm)"]
         body = [
             [
                 measure_title(measure, _units(summary)),

@@ -37,10 +37,10 @@ def case_table(models: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     runs = sorted(dict.fromkeys(run_key(r) for r in every), key=_place)
     names = {r["label"]: r["label_name"] for r in every}
     labels = [MEAN_LABEL, *(key for key in names if key != MEAN_LABEL)]
-    numbers = len(models) * len(runs) * len(labels) * len(cases) * len(METRICS)
+    metrics = [*METRICS, *(m for m in CALIBRATION if any(r.get(m) is not None for r in every))]
+    numbers = len(models) * len(runs) * len(labels) * len(cases) * len(metrics)
     fits = numbers <= MOST_NUMBERS
     labels = labels if fits else labels[:1]
-    metrics = [*METRICS, *(m for m in CALIBRATION if any(r.get(m) is not None for r in every))]
     folds = {r["case"]: r["fold"] or "" for r in every}
     return {
         "cases": cases,

@@ -54,5 +54,5 @@ def evaluate(commands: Commands, run: TrainingRun) -> None:
     model = its.fold_folder(run).parent
     command = ["lngswr", "evaluate", "-m", str(model), "-f", str(run.fold), "-o", str(folder)]
     command += [*its.preset.evaluation, "-device", its.device, "--disable_progress_bar"]
-    command += ["--groups", its.groups] if its.groups is not None else []
+    command += [f"--groups={its.groups}"] if its.groups is not None else []
     commands.run(f"evaluate_{run.name}", command)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.options import Options
-from evaluation.protocol import check_names
+from evaluation.protocol import check_names, needs_l2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def evaluation_options(
         check_names(Options(attacks=tuple(attacks)))
         changed = [o for o in changed if not _is_steps_of_another(o, attacks)]
         changed = _without_option(changed, "--steps")
-        if any(name.endswith("_l2") for name in attacks):
+        if needs_l2(attacks):
             changed = _without_option(changed, "--epsilons-l2", "none")
         changed = _with_option(changed, "--attacks", *attacks)
     if max_cases is not None:

@@ -24,7 +24,7 @@ from nnunetv2_lngswr.experiments.transfer.heat_map import draw_heat_map
 from nnunetv2_lngswr.experiments.transfer.meaning import Meanings, channels
 from nnunetv2_lngswr.experiments.transfer.options import Options
 from nnunetv2_lngswr.utils.files import write_file
-from nnunetv2_lngswr.utils.markdown import markdown_table
+from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
 SCHEMA_VERSION = 1
 OUTPUTS = ("transfer.md", "transfer.json", "transfer.png")
@@ -148,7 +148,8 @@ def _models_table(cells: Sequence[Cell]) -> str:
     rows = []
     for cell in _per_model(cells):
         its = cell.model
-        rows.append([its.name, its.dataset, " ".join(map(str, its.folds)), its.folder])
+        said = (its.name, its.dataset, " ".join(map(str, its.folds)), str(its.folder))
+        rows.append([escaped(text) for text in said])
     return markdown_table(["model", "trained on", "folds", "folder"], rows)
 
 
@@ -162,7 +163,8 @@ def _data_sets_table(cells: Sequence[Cell], figures: Figures) -> str:
             for (_, name), pair in figures.pairs.items()
             if name == its.name
         ]
-        rows.append([its.name, labels, ", ".join(channels(its)), "; ".join(dict.fromkeys(counts))])
+        said = (its.name, labels, ", ".join(channels(its)), "; ".join(dict.fromkeys(counts)))
+        rows.append([escaped(text) for text in said])
     return markdown_table(["data set", "labels", "channels", "evaluated"], rows)
 
 
@@ -246,4 +248,4 @@ def _side_by_side_row(r: Record) -> list[str]:
 
 
 def _note_lines(figures: Figures) -> list[str]:
-    return [f"- {note}" for note in dict.fromkeys(figures.notes)]
+    return [f"- {escaped(note)}" for note in dict.fromkeys(figures.notes)]

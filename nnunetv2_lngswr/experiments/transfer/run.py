@@ -142,6 +142,7 @@ def _run(plan: Plan, say: Say) -> None:
     for cell in plan.cells:
         folder = cell.folder(plan.output)
         if (folder / "summary.json").is_file():
+            _refuse_other_cases(cell, folder)
             say(f"{cell.name}: done before")
             continue
         command = _command(cell, folder, device, plan.options)
@@ -153,6 +154,16 @@ def _run(plan: Plan, say: Say) -> None:
         run_command(command, log, environment=environment, say=say, show=show)
 
 
+def _refuse_other_cases(cell: Cell, folder: Path) -> None:
+    done = set(read_json(folder / "summary.json", needs=("cases",))["cases"])
+    if done != set(cell.cases):
+        raise UserError(
+            f"{folder} is of {len(done)} cases of {cell.data_set.name}, which now has "
+            f"{len(cell.cases)} to evaluate, {len(done ^ set(cell.cases))} of them others: remove "
+            "that folder, or choose another -o"
+        )
+
+
 def _command(cell: Cell, folder: Path, device: str, options: Options) -> list[str]:
     command = ["lngswr", "evaluate", "-m", str(cell.model.folder), "-f", str(cell.fold)]
     command += ["-chk", options.checkpoint]
@@ -160,7 +171,7 @@ def _command(cell: Cell, folder: Path, device: str, options: Options) -> list[st
         command += ["-i", str(cell.data_set.images), "-l", str(cell.data_set.labels)]
     command += [*options.evaluation, "-device", device]
     if cell.groups is not None:
-        command += ["--groups", cell.groups]
+        command.append(f"--groups={cell.groups}")
     if options.trust_checkpoint:
         command.append("--trust-checkpoint")
     return [*command, "-o", str(folder)]

@@ -46,7 +46,7 @@ def test_2d_runs_go_side_by_side_on_a_cpu_and_a_failure_starts_no_more(
     assert "train_vanilla_seed0_fold11" not in started
 
 
-@pytest.mark.parametrize(("groups", "words"), [(None, []), (r"p\d+", ["--groups", r"p\d+"])])
+@pytest.mark.parametrize(("groups", "words"), [(None, []), (r"-p\d+", [r"--groups=-p\d+"])])
 def test_groups_reach_the_evaluations(tmp_path, monkeypatch, groups, words):
     ran = []
     monkeypatch.setattr(Commands, "run", lambda self, name, command: ran.append(command))

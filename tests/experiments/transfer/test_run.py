@@ -107,6 +107,20 @@ def test_a_model_that_was_trained_on_is_another_one(root, evaluations, tmp_path)
         benchmark_transfer(model_folders(root), SETS, out)
 
 
+def test_what_was_evaluated_on_other_cases_is_told_before_anything_runs(
+    root, evaluations, tmp_path
+):
+    out = benchmark_transfer(model_folders(root), SETS, tmp_path / "out")
+    first = sorted((out / "evaluations").iterdir())[0] / "summary.json"
+    summary = json.loads(first.read_text())
+    summary["cases"] = [*summary["cases"][1:], "new"]
+    first.write_text(json.dumps(summary))
+    ran = len(evaluations.commands)
+    with pytest.raises(UserError, match="2 of them others: remove that folder"):
+        benchmark_transfer(model_folders(root), SETS, out)
+    assert len(evaluations.commands) == ran
+
+
 def test_groups_and_names_may_change_and_change_the_report_alone(root, evaluations, tmp_path):
     out = benchmark_transfer(model_folders(root), SETS, tmp_path / "out")
     assert {r["groups"] for r in read_json(out / "transfer.json")["dice"]} == {None}
