@@ -107,7 +107,14 @@ def _calibration(models: Sequence[ComparedModel], by_run: Sequence[Sequence[Reco
         if of_run[0]["kind"] in calibration.SHOWN
     ]
     table = markdown_table(["", *calibration.columns([escaped(m.name) for m in models])], body)
-    return ["## Calibration", "", calibration.READ, "", table, ""]
+    lines = ["## Calibration", "", calibration.READ, "", table, ""]
+    lacking = [
+        escaped(m.name) for m, r in zip(models, by_run[0]) if not calibration.is_calibrated(r)
+    ]
+    if lacking:
+        named = ", ".join(lacking)
+        lines += [f"Of {named} an earlier version evaluated some, which did not measure it.", ""]
+    return lines
 
 
 def _introduction(baseline: ComparedModel, groups: Groups | None) -> str:

@@ -108,7 +108,7 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         type=given_text,
         metavar="[DATASET=]PATTERN|CSV",
         help="what intervals draw as one, such as a patient's images, as for lngswr evaluate; of "
-        "all data sets or of one; default: what the conversions recorded",
+        "all data sets or of one; default: those that the evaluations were made with",
     )
 
 

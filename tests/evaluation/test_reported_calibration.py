@@ -175,6 +175,7 @@ def test_a_folder_of_before_is_read_and_nothing_is_said(old, out, tmp_path):
 def test_beside_one_of_before_a_comparison_shows_what_there_is(old, out, tmp_path):
     compare.compare([old, out], tmp_path / "c", names=["before", "now"])
     text = (tmp_path / "c" / "compare.md").read_text()
+    assert "Of before an earlier version evaluated some, which did not measure it." in text
     section = text[text.index("## Calibration") :]
     results = json.loads((tmp_path / "c" / "compare.json").read_text())["results"]
     now = {(r["kind"], r["epsilon_text"]): r for r in results if r["model"] == "now"}
