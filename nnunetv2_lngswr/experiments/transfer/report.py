@@ -163,8 +163,8 @@ def _data_sets_table(cells: Sequence[Cell], figures: Figures) -> str:
             for (_, name), pair in figures.pairs.items()
             if name == its.name
         ]
-        said = (its.name, labels, ", ".join(channels(its)), "; ".join(dict.fromkeys(counts)))
-        rows.append([escaped(text) for text in said])
+        said = [escaped(text) for text in (its.name, labels, ", ".join(channels(its)))]
+        rows.append([*said, "; ".join(dict.fromkeys(counts))])
     return markdown_table(["data set", "labels", "channels", "evaluated"], rows)
 
 
