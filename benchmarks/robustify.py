@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.saving import command_line, first_paragraph, write_json
 from evaluation.compare import compare
+from nnunetv2_lngswr.experiments.robustness.table import dice_of
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.processes import run_command
@@ -113,22 +114,12 @@ def measure(work: Work, shares: list[float], settings: str | None) -> dict[str, 
     return folders
 
 
-def dice_of(folder: Path) -> dict[str, float]:
-    """Clean and worst Dice of an evaluation, by attack and budget."""
-    results = read_json(folder / "summary.json", needs=("results",))["results"]
-    return {
-        f"{r['attack']} {r['epsilon_text'] or ''}".strip(): r["dice"]
-        for r in results
-        if r["kind"] in ("clean", "worst")
-    }
-
-
 def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
     """{share: {budget: part of AT's reduction of the drop}}; nan where AT reduces nothing."""
 
     def drops(arm: str) -> dict[str, float]:
         rows = dice[arm]
-        budgets = [key for key in rows[0] if key != "clean"]
+        budgets = [key for key in rows[0] if key.startswith("worst")]
         return {b: sum(r["clean"] - r[b] for r in rows) / len(rows) for b in budgets}
 
     vanilla, scratch = drops(GIVEN), drops(FROM_SCRATCH)

@@ -83,7 +83,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
         "--share",
         type=float,
         default=Options.share,
-        help="of the model's own epochs (%(default)s)",
+        help="of the model's own budget (%(default)s)",
     )
     add(
         "--settings",

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from evaluation.compare import compare
@@ -89,7 +90,7 @@ def _run_record(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
     return {
         **dataclasses.asdict(run),
         "settings": _trained_settings(benchmark, run),
-        "dice": _dice(benchmark, run),
+        "dice": dice_of(benchmark.evaluation_folder(run)),
     }
 
 
@@ -100,14 +101,18 @@ def _trained_settings(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
     return plans["configurations"][benchmark.configuration][PLANS_KEY]
 
 
-def _dice(benchmark: Benchmark, run: TrainingRun) -> dict[str, float]:
+def dice_of(evaluation: Path) -> dict[str, float]:
     """Mean Dice of one run: clean, worst_linf and worst_l2 per budget, all corruptions.
 
     How far they lie apart within an arm is what training again changes, which only the figures over
     trainings cover.
+
+    Parameters
+    ----------
+    evaluation
+        OUT of its `lngswr evaluate`.
     """
-    file = benchmark.evaluation_folder(run) / "summary.json"
-    results = read_json(file, needs=("results",))["results"]
+    results = read_json(evaluation / "summary.json", needs=("results",))["results"]
     return {
         " ".join(filter(None, (r["attack"], r["epsilon_text"]))): r["dice"]
         for r in results
@@ -170,7 +175,7 @@ def _arms_table(by_arm: Runs, cost: Mapping) -> str:
 
 
 def _runs_table(benchmark: Benchmark, by_arm: Runs) -> str:
-    dice = [(r, _dice(benchmark, r)) for of in by_arm.values() for r in of]
+    dice = [(r, dice_of(benchmark.evaluation_folder(r))) for of in by_arm.values() for r in of]
     rows = []
     for run, its in dice:
         percent = (f"{100 * d:.1f}" for d in its.values())

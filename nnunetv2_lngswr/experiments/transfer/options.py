@@ -39,7 +39,7 @@ class Options:
     """A seeded choice of so many cases of every data set; None: all."""
     groups: Sequence[str] | None = None
     """What belongs together: one pattern or table as in `lngswr evaluate` for all data sets, and
-    'DATASET=PATTERN' for single ones. None: what the conversions recorded."""
+    'DATASET=PATTERN' for single ones. None: those that the evaluations were made with."""
     map_labels: Sequence[str] = ()
     """'NAME=OTHER': two names of labels that mean the same."""
     allow_other_channels: bool = False

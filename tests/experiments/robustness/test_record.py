@@ -36,7 +36,7 @@ def evaluated(raw, ran, monkeypatch):
     monkeypatch.setattr(table, "compare", compare)
     monkeypatch.setattr(table, "epoch_seconds", lambda benchmark, runs: 1.0)
     monkeypatch.setattr(table, "_trained_settings", lambda benchmark, run: {})
-    monkeypatch.setattr(table, "_dice", lambda benchmark, run: {"clean": 0.5})
+    monkeypatch.setattr(table, "dice_of", lambda evaluation: {"clean": 0.5})
     return compared
 
 
