@@ -27,6 +27,9 @@ HERE = Path(__file__).resolve().parent
 # takes one.
 TORCH = "torch==2.13.0"
 
+# a file's tests stay together, since they share what its fixtures made
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+
 USAGE = """usage: python3 quickstart.py demo [options of lngswr demo]
        python3 quickstart.py test [options of pytest]
 """
@@ -51,7 +54,7 @@ def main(argv: List[str]) -> int:
         command = [str(program(environment, "lngswr")), "demo"] + options
         folder = None
     else:
-        command = [str(program(environment, "python")), "-m", "pytest"] + options
+        command = [str(program(environment, "python")), "-m", "pytest"] + SIDE_BY_SIDE + options
         folder = HERE
     print("$ " + " ".join(command), flush=True)
     return call(command, folder)

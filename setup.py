@@ -28,6 +28,7 @@ TEST = [
     "pylidc",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "pytorch_wavelets",
     # report.html in a browser, which is the system's: tests/evaluation/report/page
     "selenium",
