@@ -1,15 +1,17 @@
 """What a suite of attacks costs: `python -m evaluation.robust` beside the straightforward loop
-over windows, with the same results.
+over windows, with the same results, or beside an earlier tree of this repository.
 
     python benchmarks/suite_cost.py -m MODEL_FOLDER -f 0 [--max-cases 20] [--steps 10] \\
-        [--turns 3] [-o FILE]
+        [--turns 3] [--tree FOLDER] [--default] [-o FILE]
 
-The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets, without
-corruptions, mirroring off. Both sides are whole commands, from start to report, in turns: `ours`
-with its defaults, `plain` the same command in one process with all threads, where the gradient is
-that of the loop one would write first: each window through the network in one graph with the
-parameters in it, summed by their weights, then backward. The JSON holds the seconds of each turn,
-the median ratio, and by how much the Dice of any case and run differs.
+The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets; with
+--default it is what each side attacks with where no attack is named. Without corruptions, mirroring
+off. Both sides are whole commands, from start to report, in turns: `ours` with its defaults, and
+with --tree the same command of that tree (`git worktree add FOLDER COMMIT`). Without it, `plain` is
+the same command in one process with all threads, where the gradient is that of the loop one would
+write first: each window through the network in one graph with the parameters in it, summed by their
+weights, then backward. The JSON holds the seconds of each turn, the median of other over ours, and
+by how much the Dice of any case and run differs.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ SUITE = [
     "1/255",
     "2/255",
 ]
-SUITE += ["--corruptions", "none", "--disable_tta", "--disable_progress_bar"]
+# as the first version called corruptions, and every one since understands
+ALONE = ["--shifts", "none", "--disable_tta", "--disable_progress_bar"]
 
 
 class PlainWindows(SlidingWindow):
@@ -129,15 +132,19 @@ def plain(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     given = _parser().parse_args(argv)
-    seconds, dice = _take_turns(_options(given), given.turns)
-    assert dice["ours"].keys() == dice["plain"].keys()
-    differences = [abs(dice["ours"][k] - dice["plain"][k]) for k in dice["ours"]]
+    sides = _sides(given)
+    seconds, dice = _take_turns(sides, _options(given), given.turns)
+    ours, other = sides
+    both = dice[ours].keys() & dice[other].keys()
+    assert given.tree or both == dice[ours].keys() == dice[other].keys()
+    differences = [abs(dice[ours][k] - dice[other][k]) for k in both]
     result = {
         **conditions(command_line("suite_cost", argv), given.device, torch.get_num_threads()),
+        "tree": None if given.tree is None else _commit(given.tree),
         "cases": given.max_cases,
-        "runs": len(dice["ours"]),
+        "runs": {name: len(of) for name, of in dice.items()},
         "seconds": seconds,
-        "ratio": statistics.median(p / o for p, o in zip(seconds["plain"], seconds["ours"])),
+        "ratio": statistics.median(p / o for p, o in zip(seconds[other], seconds[ours])),
         "largest_difference_of_dice": max(differences),
         "mean_dice": {name: statistics.mean(values.values()) for name, values in dice.items()},
     }
@@ -154,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-cases", type=int, default=20)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--tree", type=Path, metavar="FOLDER", help="instead of the plain loop")
+    parser.add_argument("--default", action="store_true", help="each side's own attacks")
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("-o", metavar="FILE")
     return parser
@@ -161,42 +170,44 @@ def _parser() -> argparse.ArgumentParser:
 
 def _options(given: argparse.Namespace) -> list[str]:
     """Of both sides' commands."""
-    model = ["-m", given.m, "-f", given.f, "-device", given.device]
-    return [*model, "--max-cases", str(given.max_cases), "--steps", str(given.steps), *SUITE]
+    options = ["-m", given.m, "-f", given.f, "-device", given.device]
+    options += ["--max-cases", str(given.max_cases), *ALONE]
+    return options if given.default else [*options, "--steps", str(given.steps), *SUITE]
+
+
+def _sides(given: argparse.Namespace) -> dict[str, tuple[list[str], Path]]:
+    """{side: (its command, the tree it runs in)}, ours first."""
+    here, evaluate = Path(__file__).parents[1], [sys.executable, "-m", "evaluation.robust"]
+    if given.tree is not None:
+        return {"ours": (evaluate, here), "tree": (evaluate, given.tree.resolve())}
+    return {"ours": (evaluate, here), "plain": ([sys.executable, __file__, "--plain"], here)}
+
+
+def _commit(tree: Path) -> str:
+    command = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _take_turns(
-    options: list[str], turns: int
+    sides: dict[str, tuple[list[str], Path]], options: list[str], turns: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[tuple, float]]]:
     """({side: seconds of each turn}, {side: Dice of its last turn})."""
-    sides = {
-        "ours": [sys.executable, "-m", "evaluation.robust"],
-        "plain": [sys.executable, __file__, "--plain"],
-    }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     dice = {}
-    for _, (name, command) in itertools.product(range(turns), sides.items()):
+    for _, (name, (command, tree)) in itertools.product(range(turns), sides.items()):
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
             subprocess.run(
                 [*command, *options, "-o", folder],
                 check=True,
                 stdout=subprocess.DEVNULL,
-                env=_environment(),
+                cwd=folder,  # no other tree's packages
+                env={**os.environ, "PYTHONPATH": str(tree)},
             )
             seconds[name].append(time.perf_counter() - started)
             dice[name] = _dice(Path(folder))
         print(f"{name}: {seconds[name][-1]:.0f} s", file=sys.stderr)
     return seconds, dice
-
-
-def _environment() -> dict[str, str]:
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        ),
-    }
 
 
 def _dice(folder: Path) -> dict[tuple, float]:
