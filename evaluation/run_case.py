@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from evaluation.attack_figures import figures_of
+from evaluation.case_attacks import CaseAttacks
 from evaluation.case_result import CaseResult
 from evaluation.case_scores import Scores, foreground_mean, score_case
 from evaluation.corruption_table import CORRUPTIONS
@@ -25,10 +26,10 @@ from evaluation.inputs import CaseSource
 from evaluation.model.case import Case
 from evaluation.model.interface import EvaluatedModel
 from evaluation.model.kinds import is_given
-from evaluation.options import LINF, Options
+from evaluation.options import Options
 from evaluation.protocol import EvaluationRun
 from evaluation.rows import MEAN_LABEL, with_worst
-from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
+from nnunetv2_lngswr.attacks import Bounds
 from nnunetv2_lngswr.attacks.geometry import perturbation_norms
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.utils.errors import UserError
@@ -68,7 +69,7 @@ def run_case(
         As `files.load` and `run_attack`.
     """
     case = files.load(model)
-    evaluated = _EvaluatedCase(model, case, options, surrogate)
+    evaluated = _EvaluatedCase(model, case, options, surrogate, runs)
     rows = _Rows(model, files, case, options, evaluated.names)
     result, shown = CaseResult(), Shown(model, case, runs, evaluated.names)
     for run in runs:
@@ -77,7 +78,7 @@ def run_case(
         segmentation, scores = evaluated.predict(None if run.kind == "clean" else x)
         result.rows += rows.of(run, scores, columns)
         # synchronises CUDA too: predictions come back on the CPU
-        result.seconds[run.title] = time.perf_counter() - started
+        result.seconds[run.title] = time.perf_counter() - started + evaluated.attacks.owed(run)
         result.evaluations[run.title] = columns.get("forwards", 0), columns.get("gradients", 0)
         shown.consider(run, x, segmentation, _mean_dice(scores))
         saved = run.kind == "attack" and run.function != "noise"
@@ -113,18 +114,26 @@ class _EvaluatedCase:
         case: Case,
         options: Options,
         surrogate: EvaluatedModel | None,
+        runs: Sequence[EvaluationRun] = (),
     ) -> None:
         self.model, self.case, self.options = model, case, options
-        self.window = sliding_window(model, options)
-        self.surrogate = None if surrogate is None else sliding_window(surrogate, options)
         self.x = case.batch.to(model.device)
         self.bounds = Bounds.of(
             self.x,
             image_channels=case.image_channels,
             file_scale=None if case.file_scale is None else case.file_scale.to(self.x),
         )
-        self.target = case.target(model.label_space).to(model.device)
         self.names = {_values(v): k for k, v in model.label_manager.label_dict.items()}
+        self.attacks = CaseAttacks(
+            identifier=case.identifier,
+            x=self.x,
+            target=case.target(model.label_space).to(model.device),
+            bounds=self.bounds,
+            window=sliding_window(model, options),
+            surrogate=None if surrogate is None else sliding_window(surrogate, options),
+            options=options,
+            to_come=runs,
+        )
 
     def perturb(self, run: EvaluationRun) -> tuple[torch.Tensor, Columns]:
         """(x (C, *spatial) on the CPU, columns that describe the perturbation)."""
@@ -181,21 +190,7 @@ class _EvaluatedCase:
         return x, {"seed": seed, "settings": settings, **_of_the_case(norms)}
 
     def _attack(self, run: EvaluationRun, seed: int) -> tuple[torch.Tensor, Columns]:
-        arguments = dict(run.options)
-        if self.surrogate is not None and run.function == "transfer":
-            arguments["surrogate"] = self.surrogate
-        threat = ThreatModel(
-            norm=run.norm or LINF, epsilon=float(run.epsilon or 0), unit=self.options.epsilon_unit
-        )
-        found = run_attack(
-            run.function,
-            self.window,
-            self.x,
-            self.target,
-            threat.ball(self.bounds),
-            generator=torch.Generator().manual_seed(seed),
-            **arguments,
-        )
+        found = self.attacks.result(run)
         settings = {k: _plain(v) for k, v in found.settings.items() if k not in ("norm", "epsilon")}
         extras = {k: _plain(v) for k, v in found.extras.items()} | figures_of(found)
         extras = {k: v for k, v in extras.items() if v == v}  # nan is no JSON

@@ -33,8 +33,8 @@ from torch import nn
 
 from evaluation.model.graph_memory import GRAPH_BYTES, Graph, bytes_of_graph
 from evaluation.model.tiling import Batch, Tiling, flips_of, gaussian_weights, mirrored, tile
-from nnunetv2_lngswr.attacks.losses import LogitLoss, per_case
-from nnunetv2_lngswr.attacks.models import bottleneck, frozen, scaled_gradient
+from nnunetv2_lngswr.attacks.losses import LogitLoss
+from nnunetv2_lngswr.attacks.models import bottleneck, frozen, loss_and_cotangent, scaled_gradient
 from nnunetv2_lngswr.utils.errors import UserError
 
 Call = tuple[nn.Module, Batch]
@@ -111,6 +111,19 @@ class SlidingWindow:
         self._gaussian = gaussian_weights(self.patch_size, self.device)
         self._flips = flips_of(self.mirror_axes)
 
+    def cases_per_call(self, x: torch.Tensor) -> int:
+        """How many cases of the shape of x (1, C, *spatial) fit into one network call, or 1.
+
+        The graph of that call fits into `graph_bytes`.
+        """
+        with frozen(self.networks):
+            tiling = self._tile(x)
+            windows = tiling.windows_per_case * len(self._flips)
+            fitting = self.window_batch_size // windows
+            if fitting > 1:
+                fitting = min(fitting, self._windows_that_fit(tiling) // windows)
+        return max(1, fitting)
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, *spatial) -> (B, K, *spatial), no graph."""
         with frozen(self.networks):
@@ -142,7 +155,7 @@ class SlidingWindow:
             kept = self._kept_graphs(tiling, calls)
             graphs, padded_z = self._first_pass(tiling, calls, kept)
             z = padded_z[tiling.crop].to(x.device)
-            value, cotangent = _loss_and_cotangent(loss, z)
+            value, cotangent = loss_and_cotangent(loss, z)
             per_logit = self._per_window_logit(tiling, cotangent)
             gradient = torch.zeros_like(tiling.x)
             for network, batch in calls:
@@ -267,13 +280,17 @@ class SlidingWindow:
             return 1
         if self.graph_bytes == 0:
             return 0
+        windows = self._windows_that_fit(tiling)
+        return sum(n <= windows for n in itertools.accumulate(len(batch) for _, batch in calls))
+
+    def _windows_that_fit(self, tiling: Tiling) -> int:
+        """How many windows' graphs `graph_bytes` holds."""
         if tiling.x.dtype not in self._bytes_of_window:
-            network, batch = calls[0]
+            network, batch = next(self._calls(tiling))
             with self._precision():
                 size = bytes_of_graph(network, mirrored(tiling, batch[:1]))
             self._bytes_of_window[tiling.x.dtype] = size
-        windows = self.graph_bytes // self._bytes_of_window[tiling.x.dtype]
-        return sum(n <= windows for n in itertools.accumulate(len(batch) for _, batch in calls))
+        return self.graph_bytes // self._bytes_of_window[tiling.x.dtype]
 
     def _add_windows(
         self, tiling: Tiling, total: torch.Tensor | None, out: torch.Tensor, batch: Batch
@@ -322,19 +339,11 @@ class SlidingWindow:
         # a 2D case of one slice only needs its axis back
         shape = (len(x), -1, *tiling.x.shape[2:])
         z = graph.out.detach().to(x.dtype).reshape(shape)[tiling.crop].to(x.device)
-        value, cotangent = _loss_and_cotangent(loss, z)
+        value, cotangent = loss_and_cotangent(loss, z)
         padded = torch.zeros_like(graph.out, dtype=x.dtype).reshape(shape)
         padded[tiling.crop] = cotangent.to(padded)
         back = self._gradient(graph, padded.reshape(graph.out.shape))
         return value, back.reshape(tiling.x.shape)[tiling.crop].to(x.device), z
-
-
-def _loss_and_cotangent(loss: LogitLoss, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.enable_grad():
-        leaf = z.detach().requires_grad_()
-        value = per_case(loss(leaf))
-        (cotangent,) = torch.autograd.grad(value.sum(), leaf)
-    return value.detach(), cotangent
 
 
 def _device_of(network: nn.Module) -> torch.device:

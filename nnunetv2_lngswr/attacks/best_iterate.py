@@ -71,15 +71,16 @@ class AttackResult:
 
     @property
     def late_fall(self) -> torch.Tensor:
-        """(B,), how far the lowest Dice fell over the last quarter of the candidates.
+        """(B,), how far the lowest Dice fell over the last quarter of the evaluations.
 
-        0 where it reached 0, since no further step lowers it; nan where there were fewer than three
-        candidates, or where Dice is undefined.
+        Candidates are its last ones: iterates at larger radii are none. 0 where it reached 0, since
+        no further step lowers it; nan where there were fewer than three candidates, or where Dice
+        is undefined.
         """
         lowest = self.best_dice_history
         if len(lowest) < 3:
             return torch.where(lowest[-1] == 0, 0.0, float("nan"))
-        quarter = max(round(len(lowest) / 4), 1)
+        quarter = min(max(round(self.queries / 4), 1), len(lowest) - 1)
         return torch.where(lowest[-1] == 0, 0.0, lowest[-1 - quarter] - lowest[-1])
 
     def named(self, attack: str) -> AttackResult:

@@ -130,6 +130,15 @@ class BatchModel:
         return value.detach(), gradient
 
 
+def loss_and_cotangent(loss: LogitLoss, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A loss of logits (B, K, *spatial), (B,), and the gradient of its sum at them, detached."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        value = per_case(loss(leaf))
+        (cotangent,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), cotangent
+
+
 def scaled_gradient(out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
     """d<cotangent, out>/d leaf through a graph in fp16.
 

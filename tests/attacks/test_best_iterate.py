@@ -98,7 +98,16 @@ def test_where_there_is_no_foreground_the_loss_decides_until_something_is_found(
 def test_late_fall_is_that_of_the_lowest_dice_over_the_last_quarter(values, fall):
     history = torch.tensor(values, dtype=torch.float64)[:, None]
     result = replace(best_of([(1.0, RIGHT)]), dice_history=history)
+    result = replace(result, gradients=len(values), forwards=0)
     assert float(result.late_fall) == pytest.approx(fall, nan_ok=True)
+
+
+def test_steps_at_larger_radii_count_to_the_quarter():
+    history = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5], dtype=torch.float64)[:, None]
+    result = replace(best_of([(1.0, RIGHT)]), dice_history=history, forwards=0)
+    # five candidates of twelve steps, of which three are the quarter; and of forty
+    assert float(replace(result, gradients=12).late_fall) == pytest.approx(0.3)
+    assert float(replace(result, gradients=40).late_fall) == pytest.approx(0.4)
 
 
 # --- attacks on models that overflow
