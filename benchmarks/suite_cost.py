@@ -2,16 +2,16 @@
 over windows, with the same results, or beside an earlier tree of this repository.
 
     python benchmarks/suite_cost.py -m MODEL_FOLDER -f 0 [--max-cases 20] [--steps 10] \\
-        [--turns 3] [--tree FOLDER] [--default] [-o FILE]
+        [--turns 3] [--tree FOLDER] [--default [--ours NAME ...]] [-o FILE]
 
 The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets; with
---default it is what each side attacks with where no attack is named. Without corruptions, mirroring
-off. Both sides are whole commands, from start to report, in turns: `ours` with its defaults, and
+--default it is what each side attacks with where no attack is named, or ours with --ours, in
+--steps. Without corruptions, mirroring off. Both sides are whole commands, from start to report, in turns: `ours` with its defaults, and
 with --tree the same command of that tree (`git worktree add FOLDER COMMIT`). Without it, `plain` is
 the same command in one process with all threads, where the gradient is that of the loop one would
 write first: each window through the network in one graph with the parameters in it, summed by their
-weights, then backward. The JSON holds the seconds of each turn, the median of other over ours, and
-by how much the Dice of any case and run differs.
+weights, then backward. The JSON holds the seconds of each turn, the median of other over ours, by
+how much the Dice of any case and run differs, and the mean of the worst Dice of each budget.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         "ratio": statistics.median(p / o for p, o in zip(seconds[other], seconds[ours])),
         "largest_difference_of_dice": max(differences),
         "mean_dice": {name: statistics.mean(values.values()) for name, values in dice.items()},
+        "worst_dice": {name: _worst(values) for name, values in dice.items()},
     }
     text = json.dumps(result, indent=1) + "\n"
     print(text, end="")
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--tree", type=Path, metavar="FOLDER", help="instead of the plain loop")
     parser.add_argument("--default", action="store_true", help="each side's own attacks")
+    parser.add_argument("--ours", nargs="+", default=[], help="instead of our own default")
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("-o", metavar="FILE")
     return parser
@@ -178,9 +180,11 @@ def _options(given: argparse.Namespace) -> list[str]:
 def _sides(given: argparse.Namespace) -> dict[str, tuple[list[str], Path]]:
     """{side: (its command, the tree it runs in)}, ours first."""
     here, evaluate = Path(__file__).parents[1], [sys.executable, "-m", "evaluation.robust"]
+    attacks = ["--attacks", *given.ours, "--steps", str(given.steps)] if given.ours else []
+    ours = ([*evaluate, *attacks], here)
     if given.tree is not None:
-        return {"ours": (evaluate, here), "tree": (evaluate, given.tree.resolve())}
-    return {"ours": (evaluate, here), "plain": ([sys.executable, __file__, "--plain"], here)}
+        return {"ours": ours, "tree": (evaluate, given.tree.resolve())}
+    return {"ours": ours, "plain": ([sys.executable, __file__, "--plain"], here)}
 
 
 def _commit(tree: Path) -> str:
@@ -208,6 +212,16 @@ def _take_turns(
             dice[name] = _dice(Path(folder))
         print(f"{name}: {seconds[name][-1]:.0f} s", file=sys.stderr)
     return seconds, dice
+
+
+def _worst(dice: dict[tuple, float]) -> dict[str, float]:
+    """{norm and budget: mean over cases of the lowest Dice}."""
+    lowest: dict[tuple[str, str], dict[str, float]] = {}
+    for (case, attack, norm, epsilon), value in dice.items():
+        if norm and attack != "noise":
+            of = lowest.setdefault((norm, epsilon), {})
+            of[case] = min(value, of.get(case, 1.0))
+    return {" ".join(budget): statistics.mean(of.values()) for budget, of in lowest.items()}
 
 
 def _dice(folder: Path) -> dict[tuple, float]:
