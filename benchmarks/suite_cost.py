@@ -6,12 +6,13 @@ over windows, with the same results, or beside an earlier tree of this repositor
 
 The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets; with
 --default it is what each side attacks with where no attack is named, or ours with --ours, in
---steps. Without corruptions, mirroring off. Both sides are whole commands, from start to report, in turns: `ours` with its defaults, and
-with --tree the same command of that tree (`git worktree add FOLDER COMMIT`). Without it, `plain` is
-the same command in one process with all threads, where the gradient is that of the loop one would
-write first: each window through the network in one graph with the parameters in it, summed by their
-weights, then backward. The JSON holds the seconds of each turn, the median of other over ours, by
-how much the Dice of any case and run differs, and the mean of the worst Dice of each budget.
+--steps. Without corruptions, mirroring off. Both sides are whole commands, from start to report, in
+turns: `ours` with its defaults, and with --tree the same command of that tree (`git worktree add
+FOLDER COMMIT`). Without it, `plain` is the same command in one process with all threads, where the
+gradient is that of the loop one would write first: each window through the network in one graph
+with the parameters in it, summed by their weights, then backward. The JSON holds the seconds of
+each turn, the median of other over ours, by how much the Dice of any case and run differs, and the
+mean of the worst Dice of each budget.
 """
 
 from __future__ import annotations
