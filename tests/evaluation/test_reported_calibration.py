@@ -175,7 +175,7 @@ def test_beside_one_of_before_a_comparison_shows_what_there_is(old, out, tmp_pat
         ("clean", "", "clean"),
         ("worst", "4/255", "worst_linf 4/255"),
         ("worst", "16/255", "worst_linf 16/255"),
-        ("shifts_mean", "", "all shifts"),
+        ("shifts_mean", "", "all corruptions"),
     ):
         record = now[kind, epsilon]
         line = next(x for x in section.splitlines() if x.startswith(f"| {title} |"))
