@@ -7,11 +7,10 @@ models is given to `lngswr robustify` once per share of its budget; the results 
 BENCHMARK evaluates, on the same cases, and compared with its vanilla and AT by `lngswr compare`,
 whose files go to WORK/comparison. "kept" is the part of AT's reduction of the drop that a share
 leaves: (drop vanilla - drop share) / (drop vanilla - drop AT), of means over seeds. What is in WORK
-already is not done again.
+already is not done again. nnUNet_raw must be set, and have the data set of BENCHMARK.
 """
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +20,7 @@ from typing import Any
 
 from benchmarks.saving import command_line, first_paragraph, write_json
 from evaluation.compare import compare
+from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
 from nnunetv2_lngswr.experiments.robustness.table import dice_of
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
@@ -66,7 +66,7 @@ class Work:
     def run(self, name: str, command: list[str]) -> None:
         """Run a command in the benchmark's folders."""
         environment = {
-            "nnUNet_raw": os.environ["nnUNet_raw"],
+            "nnUNet_raw": str(find_raw(self.trained.settings["dataset"])),
             "nnUNet_preprocessed": str(self.trained.folder / "nnUNet_preprocessed"),
             "nnUNet_results": str(self.trained.folder / "nnUNet_results"),
             "OMP_NUM_THREADS": "1",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAMED_AT_MOST = 5
 Source = TypeVar("Source", bound="CaseSource")
+Chosen = TypeVar("Chosen")  # a case, or its name
 
 
 class CaseSource(Protocol):
@@ -209,7 +210,7 @@ def refuse_fold_all(folds: Sequence[int | str]) -> None:
         )
 
 
-def choose(cases: Sequence[Source], count: int | None, *, seed: int) -> list[Source]:
+def choose(cases: Sequence[Chosen], count: int | None, *, seed: int) -> list[Chosen]:
     """A seeded choice of `count` cases in their order; all of them for None."""
     if count is None or count >= len(cases):
         return list(cases)

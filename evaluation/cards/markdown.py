@@ -15,6 +15,7 @@ from evaluation.cards.reading import (
     Entry,
     best_known_of,
     brackets,
+    calibration_of,
     claimed_of,
     interval,
 )
@@ -59,7 +60,7 @@ def card_markdown(card: Card) -> str:
 
 
 def front_matter(card: Card) -> str:
-    """YAML: tags and the model-index, Dice in percent."""
+    """YAML: tags and the model-index, Dice and ECE in percent."""
     dataset = card["model"]["dataset"]
     result = {
         "task": {"type": "image-segmentation", "name": "Medical image segmentation"},
@@ -90,9 +91,7 @@ _Dumper.add_representer(str, _text)
 def _metrics(card: Card) -> list[dict[str, Any]]:
     metrics = [_metric("Dice, clean (%)", card["clean"])]
     for entry in card["worst"]:
-        budget = {"norm": entry["norm"], "epsilon": entry["epsilon_text"]}
-        budget["epsilon_unit"] = card["threat_model"]["epsilon_unit"]
-        at = f"{NORM_TITLES[entry['norm']]} {entry['epsilon_text']}"
+        budget, at = _budget(card, entry), _at(entry)
         if entry["claimed"] is not None:
             attack = {"attack": entry["claimed"]["attack"]}
             name = f"Dice, claimed under {attack['attack']}, {at} (%)"
@@ -101,13 +100,36 @@ def _metrics(card: Card) -> list[dict[str, Any]]:
     if card["corruptions"] is not None:
         name = "Dice, mean over corruptions and severities (%)"
         metrics.append(_metric(name, card["corruptions"]["mean"]))
+    metrics += _calibration_metrics(card)
     return [m for m in metrics if m["value"] is not None]
 
 
-def _metric(name: str, figures: Any, args: dict[str, Any] | None = None) -> dict[str, Any]:
-    dice = figures["dice"]
-    value = None if dice is None else round(100 * dice, 2)
-    return {"type": "dice", "name": name, "value": value, **({"args": args} if args else {})}
+def _calibration_metrics(card: Card) -> list[dict[str, Any]]:
+    """ECE, clean and at the budget of the headline, as far as it was measured."""
+    found = [_metric("ECE, clean (%)", calibration_of(card), of="ece")]
+    entry = of_middle_budget(card["worst"])
+    if entry is not None:
+        figures = calibration_of(card, (entry["norm"], entry["epsilon_text"]))
+        name = f"ECE, best known, {_at(entry)} (%)"
+        found.append(_metric(name, figures, _budget(card, entry), of="ece"))
+    return found
+
+
+def _metric(
+    name: str, figures: Any, args: dict[str, Any] | None = None, *, of: str = "dice"
+) -> dict[str, Any]:
+    share = None if figures is None else figures[of]
+    value = None if share is None else round(100 * share, 2)
+    return {"type": of, "name": name, "value": value, **({"args": args} if args else {})}
+
+
+def _budget(card: Card, entry: Entry) -> dict[str, Any]:
+    unit = card["threat_model"]["epsilon_unit"]
+    return {"norm": entry["norm"], "epsilon": entry["epsilon_text"], "epsilon_unit": unit}
+
+
+def _at(entry: Entry) -> str:
+    return f"{NORM_TITLES[entry['norm']]} {entry['epsilon_text']}"
 
 
 def _headline(card: Card) -> str:

@@ -16,6 +16,7 @@ from evaluation.cards.reading import (
     Card,
     Entry,
     best_known_of,
+    calibration_of,
     claimed_of,
     doubts,
     groups_of,
@@ -65,6 +66,8 @@ class Ranking:
     """Whether best known is lower than claimed anywhere."""
     with_corruptions: bool
     """Whether all have the same corruptions."""
+    with_calibration: bool
+    """Whether it was measured of any, clean or at the budget that they are ordered by."""
     notes: Sequence[str]
 
 
@@ -93,6 +96,7 @@ def rank(cards: Sequence[NamedCard]) -> Ranking:
         budgets=_budgets(ranked),
         with_best_known=any(_is_lower(e) for c in ranked for e in c.card["worst"]),
         with_corruptions=same and corruptions[0] is not None,
+        with_calibration=any(calibration_of(c.card, b) for c in ranked for b in (None, budget)),
         notes=_notes(ranked, same),
     )
 

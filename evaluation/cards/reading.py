@@ -47,6 +47,16 @@ def best_known_of(entry: Entry | None) -> Mapping[str, Any] | None:
     return None if entry is None else entry["best_known"]["figures"]
 
 
+def calibration_of(card: Card, budget: tuple[str, str] | None = None) -> Mapping[str, Any] | None:
+    """ECE and Brier score, clean, or of the best known runs at a budget (norm, text of epsilon);
+    None where they were not measured."""
+    found = card["calibration"] or {}
+    if budget is None:
+        return found.get("clean")
+    entries = found.get("worst", ())
+    return next((e for e in entries if (e["norm"], e["epsilon_text"]) == budget), None)
+
+
 def doubts(card: Card) -> tuple[list[str], list[str]]:
     """(checks that failed, warnings) of all evaluations."""
     lines = list(dict.fromkeys(line for e in card["evaluations"] for line in e["checks"]))

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.cards.ranking import NamedCard, Ranking
-from evaluation.cards.reading import best_known_of, brackets, claimed_of, doubts_text, interval
+from evaluation.cards.reading import (
+    best_known_of,
+    brackets,
+    calibration_of,
+    claimed_of,
+    doubts_text,
+    interval,
+)
+from evaluation.report.calibration import TITLES, calibration_text
 from evaluation.report.formats import csv_text
 from evaluation.report.markdown import UNITS
 from evaluation.report.templates import template_environment
@@ -26,6 +34,10 @@ BEST_KNOWN = (
 NOTHING_LOWER = (
     "Of no checkpoint anything lower is known than its first evaluation found; lngswr card with "
     "further OUT folders records it where there is."
+)
+ECE = (
+    "ECE: of the best known runs at a budget, as robustness_card.md says; 0 is best; empty where a "
+    "card has none."
 )
 NORMS = {"linf": "Linf", "l2": "L2"}
 _IDENTITY = ("trainer", "plans", "configuration", "dataset")
@@ -45,6 +57,8 @@ class Table:
 
     columns: list[str]
     rows: list[list[Cell]]
+    lowest_first: list[str]
+    """Titles of columns whose lowest value is the best."""
 
 
 def as_html(ranking: Ranking) -> str:
@@ -92,16 +106,20 @@ def _table(ranking: Ranking) -> Table:
         at = f"{NORMS[norm]} {epsilon}"
         columns += [f"{at} claimed", f"{at} best known"] if ranking.with_best_known else [at]
     columns += ["corruptions"] if ranking.with_corruptions else []
+    of_calibration = [title for title, *_ in _eces(ranking, ranking.ranked[0])]
+    columns += of_calibration
     for position, card in enumerate(ranking.ranked, 1):
         row = [
             Cell(text=str(position), value=position),
             Cell(text=card.name, value=card.name),
             Cell(text=card.checkpoint, value=card.checkpoint),
             *(_dice(figures) for _, figures in _figures(ranking, card)),
+            *(_ece(figures) for *_, figures in _eces(ranking, card)),
         ]
         checked = doubts_text(card.card)
         rows.append([*row, Cell(text=checked, value=checked)])
-    return Table(columns=[*columns, "checks"], rows=rows)
+    lowest_first = ["rank", *of_calibration]
+    return Table(columns=[*columns, "checks"], rows=rows, lowest_first=lowest_first)
 
 
 def _figures(ranking: Ranking, card: NamedCard) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -115,6 +133,25 @@ def _figures(ranking: Ranking, card: NamedCard) -> list[tuple[str, Mapping[str, 
     if ranking.with_corruptions:
         found.append(("corruptions", card.card["corruptions"]["mean"]))
     return found
+
+
+def _eces(ranking: Ranking, card: NamedCard) -> list[tuple[str, str, Mapping[str, Any] | None]]:
+    """(title, column of the CSV, figures): clean, and at the budget that the table is ordered by;
+    none where no card has calibration."""
+    if not ranking.with_calibration:
+        return []
+    found = [(f"clean {TITLES['ece']}", "clean", calibration_of(card.card))]
+    if ranking.ordered_by is not None:
+        norm, epsilon = ranking.ordered_by
+        at = f"{NORMS[norm]} {epsilon}{' best known' if ranking.with_best_known else ''}"
+        figures = calibration_of(card.card, ranking.ordered_by)
+        found.append((f"{at} {TITLES['ece']}", f"{norm}_{epsilon}_best_known", figures))
+    return found
+
+
+def _ece(figures: Mapping[str, Any] | None) -> Cell:
+    figures = figures or {}
+    return Cell(text=calibration_text(figures, "ece"), value=figures.get("ece"))
 
 
 def _dice(figures: Mapping[str, Any] | None) -> Cell:
@@ -135,6 +172,9 @@ def _csv_row(ranking: Ranking, card: NamedCard, first: Mapping[str, Any]) -> dic
     for name, figures in _figures(ranking, card):
         for end in ("", "_low", "_high"):
             row[f"{name}_dice{end}"] = None if figures is None else figures[f"dice{end}"]
+    for _, name, figures in _eces(ranking, card):
+        for end in ("", "_low", "_high"):
+            row[f"{name}_ece{end}"] = None if figures is None else figures[f"ece{end}"]
     return {**row, "checks": doubts_text(card.card)}
 
 
@@ -168,6 +208,7 @@ def _order(ranking: Ranking) -> str:
 
 
 def _read(ranking: Ranking) -> str:
-    if not ranking.budgets:
-        return "None of them was attacked."
-    return f"{BEST_KNOWN if ranking.with_best_known else NOTHING_LOWER} {UPPER_BOUND}"
+    said = "None of them was attacked."
+    if ranking.budgets:
+        said = f"{BEST_KNOWN if ranking.with_best_known else NOTHING_LOWER} {UPPER_BOUND}"
+    return f"{said} {ECE}" if ranking.with_calibration else said

@@ -10,6 +10,7 @@ from evaluation.comparison.replicates import paired_by_seed
 from evaluation.groups import Groups
 from evaluation.report.formats import interval_text, percent_text, share_text
 from evaluation.report.intervals import few_groups_said, over
+from evaluation.report.records import MEAN_TITLES
 from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
 HOW = (
@@ -70,7 +71,8 @@ def trained_again_lines(
 def run_title(record: Record) -> str:
     """Such as 'worst_linf 8/255'."""
     norm = record["norm"] if record["attack"] == "noise" else ""
-    return " ".join(part for part in (record["attack"], norm, record["epsilon_text"]) if part)
+    name = MEAN_TITLES.get(record["kind"], record["attack"])
+    return " ".join(part for part in (name, norm, record["epsilon_text"]) if part)
 
 
 def _trainings_said(model: ComparedModel, baseline: ComparedModel) -> str:

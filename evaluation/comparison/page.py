@@ -19,7 +19,7 @@ from evaluation.report.page.charts import NORMS, comparison_panels
 from evaluation.report.page.evaluation_page import shared_content, shared_data
 from evaluation.report.page.pictures import MOST_BYTES, Picture, read_pictures
 from evaluation.report.page.render import page_text
-from evaluation.report.records import Table, headline, mean_groups
+from evaluation.report.records import MEAN_TITLES, Table, headline, mean_groups
 from evaluation.rows import RunKey
 
 Record = Mapping[str, Any]
@@ -64,6 +64,7 @@ def comparison_page(
         "runs": _runs(records),
         "tested": TESTED,
         "norms": NORMS,
+        "mean_titles": MEAN_TITLES,
         "notes": list(notes),
         "not_tried": verdict.not_tried(by_model[baseline.name], summary, {}),
     }

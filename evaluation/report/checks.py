@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.report.records import MEAN_TITLES
 from evaluation.report.strength import look_further
 from nnunetv2_lngswr.attacks.registry import ATTACKS
 from nnunetv2_lngswr.attacks.suites import suites_among
@@ -39,7 +40,8 @@ def checks(results: Sequence[Record]) -> list[str]:
 
 def run_title(record: Record) -> str:
     """'pgd_linf 4/255', 'gamma 3', 'clean'."""
-    parts = (record["attack"], record["epsilon_text"], record["severity"])
+    name = MEAN_TITLES.get(record["kind"], record["attack"])
+    parts = (name, record["epsilon_text"], record["severity"])
     return " ".join(str(p) for p in parts if p is not None)
 
 

@@ -32,6 +32,11 @@ SCHEMA_VERSION = 1
 CORRUPTION_MEAN, CORRUPTIONS_MEAN = "shift_mean", "shifts_mean"
 NOT_AFFINE_MEAN = "not_affine_mean"
 CORRUPTION_MEANS = (CORRUPTION_MEAN, CORRUPTIONS_MEAN, NOT_AFFINE_MEAN)
+MEAN_TITLES = {
+    CORRUPTIONS_MEAN: "all corruptions",
+    NOT_AFFINE_MEAN: "corruptions but affine ones",
+}
+"""{kind: title for readers}; JSON and CSV keep the names of all versions (`mean_groups`)."""
 
 
 class Table:

@@ -1,4 +1,7 @@
-"""report.md of `lngswr score`: summary.json in words and tables."""
+"""report.md of `lngswr score`: summary.json in words and tables.
+
+Names of models, cases, labels and folders come from files and are escaped.
+"""
 
 from __future__ import annotations
 
@@ -58,14 +61,15 @@ def _title(summary: Summary) -> str:
         of += f" of {patients} patient{'s' if patients != 1 else ''}"
     first, *others = _models(summary)
     dice = _find(summary, first, MEAN_LABEL, "dice")
-    said = [f"{of}. Foreground Dice: {first} **{measure_text(dice)}**"]
+    baseline = escaped(first)
+    said = [f"{of}. Foreground Dice: {baseline} **{measure_text(dice)}**"]
     for name in others:
         record = _find(summary, name, MEAN_LABEL, "dice")
         difference = measure_text(record, "difference")
-        said.append(f"{name} **{measure_text(record)}**, {difference} against {first}")
+        said.append(f"{escaped(name)} **{measure_text(record)}**, {difference} against {baseline}")
     pictures = "scores.png" + (", reliability.png" if summary["calibration"] else "")
     lines = [
-        f"# Scores of {', '.join(_models(summary))}",
+        f"# Scores of {', '.join(map(escaped, _models(summary)))}",
         "",
         "; ".join(said) + ".",
         "",
@@ -99,9 +103,9 @@ def _scores(summary: Summary) -> str:
         ]
         lines += [
             "",
-            f"Differences to {first}, foreground means, paired by case. p: by a permutation test "
-            f"that swaps the two models within {_unit_of_draws(summary)}; Holm-corrected over all "
-            f"{len(tested)} differences of this table.",
+            f"Differences to {escaped(first)}, foreground means, paired by case. p: by a "
+            f"permutation test that swaps the two models within {_unit_of_draws(summary)}; "
+            f"Holm-corrected over all {len(tested)} differences of this table.",
             "",
             markdown_table(columns, body),
         ]
@@ -138,8 +142,8 @@ def _lesions(summary: Summary) -> str:
     columns = ("", "label", "lesions", "predicted", "matched", "F1", "sensitivity", "precision")
     body = [
         [
-            r["model"],
-            r["label_name"],
+            escaped(r["model"]),
+            escaped(r["label_name"]),
             *(r[k] for k in ("reference", "predicted", "matched")),
             *(interval_text(r, k) for k in ("f1", "sensitivity", "precision")),
         ]
@@ -160,7 +164,11 @@ def _calibration(summary: Summary) -> str:
     )
     columns = ("", "label", "ECE", "Brier", "ECE near the object", "Brier near the object")
     body = [
-        [r["model"], r["label_name"], *(_plain_interval(r, k) for k in CALIBRATION)]
+        [
+            escaped(r["model"]),
+            escaped(r["label_name"]),
+            *(_plain_interval(r, k) for k in CALIBRATION),
+        ]
         for r in summary["calibration"]
     ]
     means = _table(summary, CALIBRATION, list(summary["labels"]["scored"]))
@@ -176,7 +184,7 @@ def _lowest(summary: Summary, rows: Sequence[Record]) -> str:
         for row in sorted(defined, key=lambda r: r["dice"])[:LOWEST]:
             numbers = [percent_text(row["dice"]), number_text(row["hd95_mm"])]
             volumes = [number_text(row[k]) for k in ("reference_volume", "predicted_volume")]
-            body.append([name, row["case"], *numbers, *volumes])
+            body.append([escaped(name), escaped(row["case"]), *numbers, *volumes])
     units = _units(summary)
     volume = f"volume ({units.volume})"
     columns = ("", "case", "Dice", f"HD95 ({units.length})", f"labelled {volume}", "predicted")
@@ -196,13 +204,17 @@ def _how(summary: Summary) -> str:
         f"{options['tolerance_mm']:g} {units.length}, volumes in {units.volume}. Means are per "
         f"label over the cases that define it, then over labels. {EMPTY_MASK_RULE}",
         "",
-        *(f"- {m['name']}: {', '.join(m['folders'])}" for m in summary["models"]),
-        f"- labels: {names}{ignored}; dataset.json: {source}",
+        *(f"- {escaped(m['name'])}: {_folders(m)}" for m in summary["models"]),
+        f"- labels: {escaped(names)}{ignored}; dataset.json: {escaped(source)}",
         f"- seed {options['seed']}",
-        *(f"- {note}" for note in summary["notes"]),
-        f"- {', '.join(f'{k} {v}' for k, v in summary['environment'].items())}",
+        *(f"- {escaped(note)}" for note in summary["notes"]),
+        f"- {escaped(', '.join(f'{k} {v}' for k, v in summary['environment'].items()))}",
     ]
     return "\n".join(lines)
+
+
+def _folders(model: Record) -> str:
+    return escaped(", ".join(model["folders"]))
 
 
 def _table(summary: Summary, measures: Sequence[str], labels: Sequence[str] = (MEAN_LABEL,)) -> str:
@@ -214,8 +226,8 @@ def _table(summary: Summary, measures: Sequence[str], labels: Sequence[str] = (M
     for label in labels:
         for name in _models(summary):
             found = [_find(summary, name, label, m) for m in measures]
-            named = [found[0]["label_name"]] if with_label else []
-            body.append([name, *named, *map(measure_text, found)])
+            named = [escaped(found[0]["label_name"])] if with_label else []
+            body.append([escaped(name), *named, *map(measure_text, found)])
     return markdown_table(columns, body)
 
 

@@ -16,6 +16,10 @@ FOLDERS = {f"nnUNet_{n}": f"ROOT/nnUNet_{n}" for n in ("raw", "preprocessed", "r
 RAW = f"nnUNet_raw/{NAME}"
 SPLITS, PLANS = f"{RAW}/splits_final.json", f"nnUNet_preprocessed/{NAME}/nnUNetPlans.json"
 
+WITHOUT_SPLITS = spoil.both(
+    spoil.remove(SPLITS), *(spoil.write(f"{RAW}/imagesTr/c{i}_0000.nii.gz", "") for i in range(6))
+)
+
 
 @pytest.fixture(autouse=True)
 def nothing_runs(monkeypatch):
@@ -58,6 +62,27 @@ BENCHMARK = [
     robust("nnUNet_raw is empty", (), "nnUNet_raw", environ={"nnUNet_raw": ""}),
     robust("configuration", ("-c", "foo"), "foo"),
     robust("groups that no case has", ("--groups", "patient"), "patient", "--groups"),
+    robust("groups that are one", ("--groups", "case"), "2 cases are of one group", "--groups"),
+    robust(
+        "groups that are one in a fold",
+        ("--folds", "0", "1", "--groups", "ROOT/t.csv"),
+        "2 cases are of one group, 'a'",
+        change=spoil.write("t.csv", "case,patient\ncase_0,a\ncase_1,a\ncase_2,b\ncase_3,c\n"),
+    ),
+    robust(
+        "groups that no case has in nnU-Net's own splits",
+        ("--groups", "patient"),
+        "patient",
+        "--groups",
+        change=WITHOUT_SPLITS,
+    ),
+    robust(
+        "groups by a missing table in nnU-Net's own splits",
+        ("--groups", "ROOT/t.csv"),
+        "ROOT/t.csv",
+        "--groups",
+        change=WITHOUT_SPLITS,
+    ),
     robust("groups by a missing table", ("--groups", "ROOT/t.csv"), "ROOT/t.csv", "--groups"),
     robust("configuration is empty text", ("-c", ""), "-c"),
     robust("configuration with a slash", ("-c", "2d/x"), "2d/x"),
@@ -81,8 +106,23 @@ BENCHMARK = [
         change=spoil.remove(SPLITS),
     ),
     robust("max-cases 0", ("--max-cases", "0"), "max_cases", "0"),
+    robust("max-cases without end", ("--max-cases", str(10**10)), "max_cases", "at most"),
     robust("max-cases x", ("--max-cases", "x"), "--max-cases", "x"),
     robust("attack", ("--attacks", "pgdl2"), "pgdl2"),
+    robust("attack of a surrogate", ("--attacks", "transfer"), "transfer needs", "--surrogate"),
+    robust("attack beside none", ("--attacks", "none", "fgsm"), "none stands alone"),
+    robust("attacks that are derived", ("--attacks", "worst_linf"), "nothing to run"),
+    robust(
+        "attack of torchattacks in 3D",
+        ("-c", "3d_fullres", "--attacks", "torchattacks:FGSM"),
+        "torchattacks:FGSM works in 2D only",
+    ),
+    robust(
+        "attack of torchattacks on regions",
+        ("--attacks", "torchattacks:FGSM"),
+        "torchattacks:FGSM needs exclusive labels",
+        change=spoil.change_json(f"{RAW}/dataset.json", {"labels.whole": [1, 2]}),
+    ),
     robust("device", ("-device", "tpu"), "tpu", "cuda"),
     settings("end early", "{", "--settings", "JSON"),
     settings("are a list", "[]", "--settings", "[]"),

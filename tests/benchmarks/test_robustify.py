@@ -27,14 +27,35 @@ def test_kept_is_the_part_of_the_reduction_of_the_drop_of_means():
     )
 
 
-def test_seeds_that_are_not_paired_are_refused(tmp_path):
+def finished(folder, *, seeds):
+    """A benchmark whose vanilla and AT have these seeds."""
     run = {"fold": 0, "plans": "p", "trainer": "t"}
-    runs = [{**run, "arm": GIVEN, "seed": s} for s in (0, 1)]
-    runs += [{**run, "arm": FROM_SCRATCH, "seed": 0}]
-    (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
-    settings = {"dataset": "d", "evaluation": [], "configuration": "2d"}
-    (tmp_path / "benchmark.json").write_text(json.dumps(settings))
-    trained = Trained(tmp_path)
+    runs = [{**run, "arm": arm, "seed": s} for arm, of in seeds.items() for s in of]
+    (folder / "runs.json").write_text(json.dumps({"runs": runs}))
+    settings = {"dataset": "Dataset611_X", "evaluation": [], "configuration": "2d"}
+    (folder / "benchmark.json").write_text(json.dumps(settings))
+    return Trained(folder)
+
+
+def test_seeds_that_are_not_paired_are_refused(tmp_path):
+    trained = finished(tmp_path, seeds={GIVEN: (0, 1), FROM_SCRATCH: (0,)})
     assert trained.runs(GIVEN) == {0: "t__p__2d", 1: "t__p__2d"}
     with pytest.raises(UserError, match=r"same seeds on fold 0, got seeds \[0, 1\] and \[0\]"):
         measure(Work(tmp_path / "work", trained), [0.1], None)
+
+
+@pytest.mark.parametrize(("raw", "says"), [("", "not set"), ("RAW", "RAW"), (None, "not set")])
+def test_without_the_raw_data_nothing_is_begun(raw, says, tmp_path, monkeypatch):
+    (tmp_path / "RAW").mkdir()
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    if raw is not None:
+        monkeypatch.setenv("nnUNet_raw", raw and str(tmp_path / raw))
+    trained = finished(tmp_path, seeds={GIVEN: (0,), FROM_SCRATCH: (0,)})
+    work = Work(tmp_path / "work", trained)
+    for begin in (
+        lambda: measure(work, [0.1], None),
+        lambda: work.run("share", ["lngswr", "doctor"]),
+    ):
+        with pytest.raises(UserError, match=rf"no data set Dataset611_X in nnUNet_raw \(.*{says}"):
+            begin()
+    assert not work.folder.exists()

@@ -217,6 +217,11 @@ def test_files_of_a_comparison(tmp_path):
         and r"mirror_axes differs: A None, B \[0, 1\]" in text
         and "B - A" in text
     )
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "| **all corruptions** |" in text and "shifts" not in text
+    assert ">all corruptions " in page and ">all shifts " not in page
+    said = json.loads((tmp_path / "out" / "compare.json").read_text())["results"]
+    assert {r["attack"] for r in said if r["kind"] == "shifts_mean"} == {"all shifts"}
     with open(tmp_path / "out" / "compare.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS and float(

@@ -18,7 +18,7 @@ from evaluation.report_page import write_report_page
 from evaluation.rows import MEAN_LABEL
 from evaluation.score import score_predictions
 from nnunetv2_lngswr.utils.errors import UserError
-from tests.evaluation.cards.outs import make, make_out
+from tests.evaluation.cards.outs import make, make_out, with_calibration
 from tests.evaluation.tiny import run
 
 
@@ -70,15 +70,6 @@ def out(finished, tmp_path):
 @pytest.fixture
 def old(finished, tmp_path):
     return without(shutil.copytree(finished.folder, tmp_path / "old"))
-
-
-def with_calibration(folder):
-    """An OUT made by hand, with an ECE and a Brier score that grow as Dice falls."""
-    rows = read_cases(folder / "cases.csv")
-    for row in rows:
-        row |= {"ece": 0.5 - row["dice"] / 2, "brier": 0.3 - row["dice"] / 4}
-    write_cases(folder / "cases.csv", rows)
-    return folder, rows
 
 
 def test_clean_it_is_what_score_says_of_nnunets_probabilities(world, finished, tmp_path):
@@ -184,7 +175,7 @@ def test_beside_one_of_before_a_comparison_shows_what_there_is(old, out, tmp_pat
         ("clean", "", "clean"),
         ("worst", "4/255", "worst_linf 4/255"),
         ("worst", "16/255", "worst_linf 16/255"),
-        ("shifts_mean", "", "all shifts"),
+        ("shifts_mean", "", "all corruptions"),
     ):
         record = now[kind, epsilon]
         line = next(x for x in section.splitlines() if x.startswith(f"| {title} |"))

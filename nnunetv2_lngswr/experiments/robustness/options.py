@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.options import LIMITS
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, equal_for_all
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.values import check_integer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,9 @@ class Options:
             )
         if self.hold_out is not None and self.hold_out in self.folds:
             raise UserError(f"fold {self.hold_out} is held out: choose other --folds")
-        for name, least in (("max_cases", 1), ("epochs", 1), ("shortest_side", 8)):
+        if self.max_cases is not None:
+            check_integer("max_cases", self.max_cases, *LIMITS["max_cases"])
+        for name, least in (("epochs", 1), ("shortest_side", 8)):
             given = getattr(self, name)
             if given is not None and given < least:
                 option = name.replace("_", "-")

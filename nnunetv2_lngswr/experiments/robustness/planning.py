@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.groups import parse_groups
+from evaluation.inputs import choose
+from evaluation.protocol import plan_runs
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
+from nnunetv2_lngswr.experiments.robustness.presets import as_evaluate_reads
 from nnunetv2_lngswr.experiments.splits import read_splits
 from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
@@ -40,15 +43,33 @@ def check_folds(benchmark: Benchmark, folds: Sequence[int]) -> None:
 
 
 def check_groups(benchmark: Benchmark, folds: Sequence[int]) -> None:
-    """Raise UserError unless --groups has a group for every validation case of these folds.
-
-    Where nnU-Net splits at random, the cases are not known before, and the evaluation says so.
-    """
-    file = _find_splits(benchmark)
-    if benchmark.groups is None or file is None:
+    """Raise UserError unless --groups has a group for every validation case of these folds, and
+    not one for all that an evaluation takes."""
+    if benchmark.groups is None:
         return
-    splits = _without_held_out(read_splits(file), benchmark.hold_out)
-    parse_groups(benchmark.groups, sorted({c for fold in folds for c in splits[fold]["val"]}))
+    file = _find_splits(benchmark)
+    splits = _random_splits(benchmark) if file is None else read_splits(file)
+    if not splits:
+        return
+    splits = _without_held_out(splits, benchmark.hold_out)
+    by_fold = [sorted(set(splits[fold]["val"])) for fold in folds]
+    parse_groups(benchmark.groups, sorted({case for cases in by_fold for case in cases}))
+    options = as_evaluate_reads(benchmark.preset.evaluation)
+    for cases in by_fold:
+        parse_groups(benchmark.groups, choose(cases, options.max_cases, seed=options.seed))
+
+
+def check_evaluation(benchmark: Benchmark) -> None:
+    """Raise UserError for what `lngswr evaluate` would refuse of its options after the training."""
+    content = read_json(benchmark.raw / benchmark.dataset / "dataset.json")
+    labels = content.get("labels") if isinstance(content, dict) else None
+    values = labels.values() if isinstance(labels, dict) else ()
+    plan_runs(
+        as_evaluate_reads(benchmark.preset.evaluation),
+        ct=False,  # of corruptions alone, and no preset names one that needs it
+        two_dimensional=benchmark.dimensions == 2,
+        regions=any(isinstance(v, list) and len(v) > 1 for v in values),
+    )
 
 
 def check_configuration(benchmark: Benchmark) -> None:
@@ -264,6 +285,22 @@ def _find_splits(benchmark: Benchmark) -> Path | None:
         if file.is_file():
             return file
     return None
+
+
+def _random_splits(benchmark: Benchmark) -> list[dict]:
+    """Those that nnU-Net's trainer makes where it finds none; empty where it cannot, as it says."""
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    from evaluation.model.readers import list_images
+
+    folder = benchmark.raw / benchmark.dataset
+    content = read_json(folder / "dataset.json", needs=("file_ending",))
+    # where dataset.json places the cases, it names them
+    named = content.get("dataset") or list_images(folder / "imagesTr", content["file_ending"])
+    if len(named) < RANDOM_FOLDS:
+        return []
+    splits = generate_crossval_split(sorted(named), seed=12345, n_splits=RANDOM_FOLDS)
+    return [{part: [str(c) for c in fold[part]] for part in ("train", "val")} for fold in splits]
 
 
 def _without_held_out(splits: list[dict], hold_out: int | None) -> list[dict]:

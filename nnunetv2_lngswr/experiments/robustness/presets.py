@@ -1,9 +1,11 @@
 """How large a benchmark is: resolution, budget of the training, options of the evaluation."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evaluation.command_line import parse, split_steps
 from evaluation.options import Options
 from evaluation.protocol import check_names, needs_l2
 
@@ -113,6 +115,20 @@ def evaluation_options(
     if max_cases is not None:
         changed = _with_option(changed, "--max-cases", str(max_cases))
     return tuple(changed)
+
+
+def as_evaluate_reads(words: Sequence[str]) -> Options:
+    """Return the options that `lngswr evaluate` makes of these words of its command line.
+
+    Raises
+    ------
+    UserError
+        As there, for values that it refuses.
+    """
+    read = parse(["-m", "MODEL_FOLDER", "-o", "OUT", *words], prog="lngswr evaluate")
+    read |= split_steps(read["steps"])
+    names = [f.name for f in dataclasses.fields(Options)]
+    return Options(**{name: read[name] for name in names if name in read})
 
 
 def _is_steps_of_another(option: str, attacks: Sequence[str]) -> bool:

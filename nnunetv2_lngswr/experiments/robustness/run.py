@@ -14,6 +14,7 @@ from nnunetv2_lngswr.experiments.robustness.options import Options
 from nnunetv2_lngswr.experiments.robustness.planning import (
     check_budget,
     check_configuration,
+    check_evaluation,
     check_folds,
     check_groups,
     plan_run,
@@ -63,8 +64,9 @@ def benchmark_robustness(
     Raises
     ------
     UserError
-        Unknown arms, a missing data set, folds or a configuration that it does not have, an
-        `output` of other settings, or in use by another call.
+        Unknown arms, a missing data set, folds or a configuration that it does not have, what
+        `lngswr evaluate` refuses of its options, an `output` of other settings, or in use by
+        another call.
     CommandError
         A command failed.
     """
@@ -89,6 +91,7 @@ def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     claim(benchmark, write=False)
     check_budget(benchmark, arms)
     check_configuration(benchmark)
+    check_evaluation(benchmark)
     check_folds(benchmark, options.folds)
     check_groups(benchmark, options.folds)
     check_record(benchmark, arms)

@@ -39,7 +39,7 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
         (["-d", DATASET, "--settings", "{"], "--settings must be JSON"),
         (["-d", DATASET, "--settings", '{"noise_sigma": 1}'], 'unknown key "noise_sigma"'),
         (["-d", DATASET, "--hold-out", "0"], "fold 0 is held out"),
-        (["-d", DATASET, "--max-cases", "0"], "max_cases must be 1 or more"),
+        (["-d", DATASET, "--max-cases", "0"], "max_cases must be an integer >= 1, got 0"),
         (["-d", DATASET, "--epochs", "0"], "epochs must be 1 or more, got 0 (--epochs)"),
         (
             ["-d", DATASET, "--shortest-side", "4"],
