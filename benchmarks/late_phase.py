@@ -11,7 +11,6 @@ whole trainings. What is in WORK already is not done again.
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.saving import command_line, write_json
+from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.processes import run_command
 
@@ -51,7 +51,7 @@ class Search:
         """Run a command with nnU-Net's folders in `work`; its output in a log there."""
         folders = ("nnUNet_preprocessed", "nnUNet_results")
         environment = {folder: str(self.work / folder) for folder in folders}
-        environment |= {"nnUNet_raw": os.environ["nnUNet_raw"], "nnUNet_compile": "f"}
+        environment |= {"nnUNet_raw": str(find_raw(self.dataset)), "nnUNet_compile": "f"}
         run_command(command, self.work / f"{name}.log", environment=environment, say=print)
 
     def train(self, trainer: str, plans: str, entry: Mapping[str, Any]) -> Path:

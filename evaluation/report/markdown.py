@@ -85,7 +85,7 @@ def _title(summary: Summary, corrupted: str | None) -> str:
     model, clean = summary["model"], _find(summary, "clean")[0]
     cases = f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}{of_groups(summary)}."
     lines = [
-        f"# Robustness of {model_title(model, 'trainer', 'plans', 'configuration')}",
+        f"# Robustness of {escaped(model_title(model, 'trainer', 'plans', 'configuration'))}",
         "",
         f"{cases} Clean foreground Dice **{interval_text(clean)}**.{_worst_sentence(summary)}",
         "",
@@ -276,7 +276,7 @@ def _labels(summary: Summary) -> str:
     labels = rows[0]["labels"]
     if len(labels) < 2:
         return ""
-    columns = ["", *(f"{label['name']} ({key})" for key, label in labels.items())]
+    columns = ["", *(escaped(f"{label['name']} ({key})") for key, label in labels.items())]
     body = [[run_title(r), *(interval_text(r["labels"][k]) for k in labels)] for r in rows]
     return "\n".join(["## Dice per label", "", markdown_table(columns, body)])
 

@@ -68,6 +68,20 @@ def test_reports_with_less_in_them(kinds, tmp_path):
     assert "93.0" in (tmp_path / "report.md").read_text()
 
 
+def test_names_from_files_are_no_markup(tmp_path):
+    hostile = "<script>*a*|b"
+    named = [{**r, "label_name": hostile} if r["label"] == "1" else r for r in all_rows()]
+    summary = summary_of(named)
+    summary["model"] = {**summary["model"], "trainer": hostile}
+    markdown.write_report(tmp_path / "report.md", summary)
+    text = (tmp_path / "report.md").read_text()
+    title = text.splitlines()[0]
+    (labels,) = [line for line in text.splitlines() if "(1)" in line]
+    for line in (title, labels):
+        assert "<" not in line and "*a*" not in line and "&lt;script&gt;" in line
+    assert labels.count("|") == 4
+
+
 def test_a_cell_is_one_line_whatever_its_name():
     table = markdown_table(["a|b", "c"], [["1\n2\r\n3", "x"]])
     assert table.splitlines()[2:] == ["| 1 2 3 | x |"] and "a\\|b" in table
