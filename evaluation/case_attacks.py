@@ -32,18 +32,19 @@ class CaseAttacks:
     options: Options
     to_come: Sequence[EvaluationRun] = ()
     """Runs of the case in their order, those that are no attacks too."""
-    _found: dict[str, AttackResult] = field(default_factory=dict)
-    _owed: dict[str, float] = field(default_factory=dict)
+    # by id(run): a sweep of steps is several runs of one title
+    _found: dict[int, AttackResult] = field(default_factory=dict)
+    _owed: dict[int, float] = field(default_factory=dict)
 
     def result(self, run: EvaluationRun) -> AttackResult:
         """What an attack finds at its budget; asked for once."""
-        if run.title not in self._found:
+        if id(run) not in self._found:
             self._run(run)
-        return self._found.pop(run.title)
+        return self._found.pop(id(run))
 
     def owed(self, run: EvaluationRun) -> float:
         """Seconds to add to what a run took: its share of common calls, less those of others."""
-        return self._owed.pop(run.title, 0.0)
+        return self._owed.pop(id(run), 0.0)
 
     def _run(self, run: EvaluationRun) -> None:
         together = self._beside(run)
@@ -54,9 +55,9 @@ class CaseAttacks:
             results = run_in_lockstep(self.window, [partial(self._attack, r) for r in together])
         seconds = time.perf_counter() - started
         calls = [r.forwards + GRADIENT_COST * r.gradients for r in results]
-        self._found |= {r.title: found for r, found in zip(together, results)}
-        self._owed |= {r.title: seconds * c / (sum(calls) or 1) for r, c in zip(together, calls)}
-        self._owed[run.title] -= seconds
+        self._found |= {id(r): found for r, found in zip(together, results)}
+        self._owed |= {id(r): seconds * c / (sum(calls) or 1) for r, c in zip(together, calls)}
+        self._owed[id(run)] -= seconds
 
     def _beside(self, run: EvaluationRun) -> list[EvaluationRun]:
         """The run, and those after it that share its batches."""
