@@ -4,7 +4,7 @@
 
 Per model and budget the mean Dice of every candidate, and of the lowest of all. Greedy: again and
 again the candidate that lowers the worst-case Dice most for its cost (in plain predictions, a
-gradient being three), meaned over the models, until none lowers it by 0.2 points. Cases of one
+gradient being two), meaned over the models, until none lowers it by 0.2 points. Cases of one
 group (patient, nodule: what PATTERN finds in the name) are in one half. The margin is what brute
 force finds below SUITE (candidates joined by '+') on the cases it was run on, those of the half
 that the choice did not see apart.

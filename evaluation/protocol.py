@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 NO_ATTACK = "none"
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
-# in plain predictions; measured 2.9 (2D) and 3.1 (3D), step_over_predictor of
-# benchmarks/results/2026-11-23-attack-cost-cpu.json
-GRADIENT_COST = 3.0
+# in plain predictions; measured 2.3 (2D) and 2.0 (3D), step_over_predictor of
+# benchmarks/results/2026-11-29-attack-cost-cpu.json
+GRADIENT_COST = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

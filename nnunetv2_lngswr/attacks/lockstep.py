@@ -1,9 +1,9 @@
 """Several attacks at once, whose calls of the model share batches.
 
-A network is slow on a batch of one small case: on a CPU, eight slices of 64 x 64 in one batch take
-.6 of the time that they take one by one, on a GPU less. Attacks ask for one call after another, so
-each gets a thread and a stand-in for the model that waits; once all that still run are waiting,
-their cases are one batch. An attack that has ended, since its Dice is 0, leaves it.
+A network is slow on a batch of one small case, on a GPU more so than on a CPU. Attacks ask for one
+call after another, so each gets a thread and a stand-in for the model that waits; once all that
+still run are waiting, their cases are one batch. An attack that has ended, such as one whose Dice
+is 0, leaves it.
 
 What an attack finds is what it finds alone, but for the rounding of larger batches.
 """

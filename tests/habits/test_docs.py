@@ -84,7 +84,7 @@ def test_what_the_whole_suite_costs_is_what_is_planned(page, two_dimensional):
 
 
 def test_a_gradient_costs_what_was_measured():
-    file = ROOT / "benchmarks/results/2026-11-23-attack-cost-cpu.json"
+    file = ROOT / "benchmarks/results/2026-11-29-attack-cost-cpu.json"
     measured = json.loads(file.read_text(encoding="utf-8"))
     costs = [measured[dimension]["time"]["step_over_predictor"] for dimension in ("2d", "3d")]
     assert round(sum(costs) / 2) == GRADIENT_COST
