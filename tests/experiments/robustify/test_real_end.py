@@ -94,11 +94,11 @@ def test_what_was_ended_in_its_training_ends_with_the_same_files(start, tmp_path
     assert process.returncode == 0, said
     out.rename(whole)
     process = start()
-    wait_until(lambda: "Epoch 2" in logged(out), 1200)
+    wait_until(lambda: "Epoch 2" in logged(out) or process.poll() is not None, 1200)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM), said
-    assert not mentioning(str(out))
+    wait_until(lambda: not mentioning(str(out)))
     fold = fold_of(out)
     assert not (fold / "checkpoint_final.pth").exists()
     begun = load_checkpoint(fold / "checkpoint_latest.pth")["current_epoch"]
