@@ -2,6 +2,9 @@
 
     python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [--settings JSON] -o OUT.json
 
+OUT.json gets the Dice of each seed, what a share keeps of AT's robustness ("kept"), and what it
+costs: the time of its epochs in units of vanilla's and of AT's, the median over the seeds ("cost").
+
 BENCHMARK is the folder of a `lngswr benchmark robustness` with the arm AT. Each of its vanilla
 models is given to `lngswr robustify` once per share of its budget; the results are evaluated as
 BENCHMARK evaluates, on the same cases, and compared with its vanilla and AT by `lngswr compare`,
@@ -16,12 +19,14 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.saving import command_line, first_paragraph, write_json
 from evaluation.compare import compare
 from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
 from nnunetv2_lngswr.experiments.robustness.table import dice_of
+from nnunetv2_lngswr.experiments.robustness.times import training_seconds
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.processes import run_command
@@ -92,8 +97,17 @@ class Work:
         return output
 
 
-def measure(work: Work, shares: list[float], settings: str | None) -> dict[str, list[Path]]:
-    """Robustify and evaluate; return {arm: evaluations, in the order of the seeds}."""
+@dataclass(frozen=True)
+class Measured:
+    """What there is of each arm, in the order of the seeds."""
+
+    evaluations: Mapping[str, list[Path]]
+    seconds: Mapping[str, list[float]]
+    """That the epochs of its trainings took."""
+
+
+def measure(work: Work, shares: list[float], settings: str | None) -> Measured:
+    """Robustify and evaluate."""
     trained = work.trained
     given, beside = trained.runs(GIVEN), trained.runs(FROM_SCRATCH)
     if not given or set(given) != set(beside):
@@ -105,13 +119,19 @@ def measure(work: Work, shares: list[float], settings: str | None) -> dict[str, 
         arm: [trained.evaluation(runs[seed]) for seed in sorted(runs)]
         for arm, runs in ((GIVEN, given), (FROM_SCRATCH, beside))
     }
+    seconds = {
+        arm: [training_seconds(trained.model(runs[seed]) / "fold_0") for seed in sorted(runs)]
+        for arm, runs in ((GIVEN, given), (FROM_SCRATCH, beside))
+    }
     for share in shares:
-        folders[f"share {share:g}"] = []
+        arm = f"share {share:g}"
+        folders[arm], seconds[arm] = [], []
         for seed in sorted(given):
             name = f"share_{share:g}_seed_{seed}"
             model = work.robustify(name, trained.model(given[seed]), share, settings)
-            folders[f"share {share:g}"].append(work.evaluate(name, model))
-    return folders
+            seconds[arm].append(training_seconds(model / "fold_0"))
+            folders[arm].append(work.evaluate(name, model))
+    return Measured(folders, seconds)
 
 
 def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -134,6 +154,19 @@ def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, floa
     }
 
 
+def cost(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """{arm: {of: its time in units of that of vanilla or AT, the median over the seeds}}."""
+    return {
+        arm: {
+            of: median(its / unit for its, unit in zip(seconds[arm], seconds[of], strict=True))
+            for of in (GIVEN, FROM_SCRATCH)
+            if of != arm
+        }
+        for arm in seconds
+        if arm != GIVEN
+    }
+
+
 def main(argv: list[str] | None = None) -> None:
     """Robustify, evaluate, compare, and write each seed's Dice."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
@@ -145,7 +178,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
     args = parser.parse_args(argv)
     work = Work(args.work.resolve(), Trained(args.benchmark.resolve()))
-    folders = measure(work, args.shares, args.settings)
+    measured = measure(work, args.shares, args.settings)
+    folders = measured.evaluations
     comparison = work.folder / "comparison"
     compare([*folders.values()], comparison, names=[*folders], groups=args.groups)
     dice = {arm: [dice_of(folder) for folder in of] for arm, of in folders.items()}
@@ -158,11 +192,13 @@ def main(argv: list[str] | None = None) -> None:
         "settings": args.settings,
         "dice": dice,
         "kept": kept(dice),
+        "training_seconds": measured.seconds,
+        "cost": cost(measured.seconds),
         "results": read_json(comparison / "compare.json", needs=("results",))["results"],
     }
     write_json(args.output, written)
     print((comparison / "compare.md").read_text())
-    print(written["kept"])
+    print(written["kept"], written["cost"], sep="\n")
 
 
 if __name__ == "__main__":

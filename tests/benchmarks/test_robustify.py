@@ -1,10 +1,13 @@
 """What a share of the budget keeps of the robustness that training from the first step gives."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from benchmarks.robustify import FROM_SCRATCH, GIVEN, Trained, Work, kept, measure
+from benchmarks import robustify
+from benchmarks.robustify import FROM_SCRATCH, GIVEN, Trained, Work, cost, kept, main, measure
+from nnunetv2_lngswr.experiments.robustness.times import training_seconds
 from nnunetv2_lngswr.utils.errors import UserError
 
 
@@ -59,3 +62,101 @@ def test_without_the_raw_data_nothing_is_begun(raw, says, tmp_path, monkeypatch)
         with pytest.raises(UserError, match=rf"no data set Dataset611_X in nnUNet_raw \(.*{says}"):
             begin()
     assert not work.folder.exists()
+
+
+STAMP = "2026-09-30 22:01:29.123456: "
+
+
+def write_log(fold, begun, *lines):
+    text = "".join(f"{STAMP}{line} \n" for line in lines)
+    (fold / f"training_log_{begun}.txt").write_text(text)
+
+
+def write_fold(fold, seconds, *, epochs=None):
+    """A fold as a training leaves it whose epochs took this long."""
+    fold.mkdir(parents=True)
+    (fold / "debug.json").write_text(json.dumps({"num_epochs": str(epochs or len(seconds))}))
+    lines = [f"{e}\nEpoch time: {s} s" for e, s in enumerate(seconds)]
+    write_log(fold, "2026_9_30_22_01_29", *(f"Epoch {line}" for line in lines), "Training done.")
+    return fold
+
+
+def test_an_epoch_that_was_trained_again_counts_once(tmp_path):
+    fold = write_fold(tmp_path / "fold_0", [10.5, 20.0], epochs=4)
+    # the second was saved, the third was cut off; by their names the later logs come first
+    write_log(fold, "2026_10_1_08_00_00", "Epoch 2", "Epoch time: 300.0 s", "Epoch 3")
+    goes_on = ["Epoch 2", "Pseudo dice [0.5]", "Epoch time: 3.25 s", "Epoch 3", "Epoch time: 4.0 s"]
+    write_log(fold, "2026_10_2_08_00_00", "Warm start: 1 Epoch", *goes_on, "Epoch 4")
+    assert training_seconds(fold) == 10.5 + 20 + 3.25 + 4
+    # begun anew in the same folder
+    write_log(fold, "2026_10_10_08_00_00", "Epoch 0", "Epoch time: 1.0 s", "Epoch 1")
+    assert training_seconds(fold) == 1 + 20 + 3.25 + 4
+
+
+def test_logs_that_lack_an_epoch_are_refused(tmp_path):
+    fold = write_fold(tmp_path / "fold_0", [1.0, 2.0], epochs=3)
+    with pytest.raises(UserError, match="each of its 3 epochs, got none of epoch 2"):
+        training_seconds(fold)
+
+
+def test_cost_is_the_median_of_what_each_seed_cost():
+    found = cost({GIVEN: [10.0, 10, 40], FROM_SCRATCH: [20.0, 16, 80], "share 0.1": [2.0, 2, 2]})
+    assert found == {
+        FROM_SCRATCH: {GIVEN: 2},
+        "share 0.1": {GIVEN: pytest.approx(0.2), FROM_SCRATCH: pytest.approx(0.1)},
+    }
+
+
+def test_the_times_of_all_trainings_are_written(tmp_path, monkeypatch):
+    """All but the trainings and evaluations themselves."""
+    bench, work = tmp_path / "bench", tmp_path / "work"
+    results = "nnUNet_results/Dataset1_A"
+    runs = []
+    for arm, trainer, took in ((GIVEN, "V", 10.0), (FROM_SCRATCH, "A", 30.0)):
+        for seed in (0, 1):
+            run = {"arm": arm, "seed": seed, "fold": 0, "plans": f"p{seed}", "trainer": trainer}
+            write_fold(bench / results / f"{trainer}__p{seed}__2d" / "fold_0", [took + seed] * 4)
+            runs.append(run)
+    (bench / "runs.json").write_text(json.dumps({"runs": runs}))
+    settings = {"dataset": "Dataset1_A", "evaluation": [], "configuration": "2d"}
+    (bench / "benchmark.json").write_text(json.dumps(settings))
+    for run in runs:
+        write_evaluation(bench / "evaluations" / f"{run['trainer']}__{run['plans']}__2d__fold_0")
+
+    def run_command(command, log, **_):
+        out = Path(command[command.index("-o") + 1])
+        if command[1] == "evaluate":
+            write_evaluation(out)
+        else:
+            assert command[command.index("--share") + 1] == "0.1"
+            fold = write_fold(out / results / "A__q__2d" / "fold_0", [2.5, 2.5])
+            (fold / "checkpoint_final.pth").touch()
+
+    def compare(folders, output, names, groups):
+        output.mkdir(parents=True)
+        (output / "compare.json").write_text('{"results": []}')
+        (output / "compare.md").write_text("")
+
+    monkeypatch.setattr(robustify, "run_command", run_command)
+    monkeypatch.setattr(robustify, "compare", compare)
+    raw = tmp_path / "raw" / "Dataset1_A"
+    raw.mkdir(parents=True)
+    (raw / "dataset.json").write_text("{}")
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    main([str(bench), str(work), "--shares", "0.1", "-o", str(tmp_path / "out.json")])
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["training_seconds"] == {
+        GIVEN: [40.0, 44.0],
+        FROM_SCRATCH: [120.0, 124.0],
+        "share 0.1": [5.0, 5.0],
+    }
+    assert written["cost"]["share 0.1"] == pytest.approx(
+        {GIVEN: (5 / 40 + 5 / 44) / 2, FROM_SCRATCH: (5 / 120 + 5 / 124) / 2}, abs=1e-6
+    )
+
+
+def write_evaluation(folder):
+    folder.mkdir(parents=True)
+    clean = {"kind": "clean", "attack": "clean", "epsilon_text": "", "dice": 0.8}
+    worst = {"kind": "worst", "attack": "worst_linf", "epsilon_text": "8/255", "dice": 0.4}
+    (folder / "summary.json").write_text(json.dumps({"results": [clean, worst]}))

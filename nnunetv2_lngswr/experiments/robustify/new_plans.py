@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
 from nnunetv2_lngswr.experiments.robustify.options import BUDGET, TRAINERS, WARM_START, Options
-from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY, ATConfig
 from nnunetv2_lngswr.utils.errors import UserError
 
 FOLD = "{fold}"
@@ -19,6 +19,11 @@ FOLD = "{fold}"
 LAST_PHASE = {"start": 0.0, "restart_lr": 1.0, "late_noise": 1.0}
 LEAST_EPOCHS = 5
 """nnU-Net's learning rate decays from epoch to epoch: over fewer it would hardly."""
+VAL_BATCHES = "val_batches"
+CURVE_SHARE = 0.1
+"""Of an epoch's gradients of batches: what its robust curve may add to those of its training."""
+# FGSM's gradient and those at the starts of Auto-PGD's three stages (`attacks.apgd`)
+_BESIDE_STEPS = 4
 # those of plain training are too strong on top of attacks: the new trainer has its own
 _NOT_KEPT = ("noise_sigma_input", "noise_sigma_stages", "noise_ramp_up")
 
@@ -54,7 +59,28 @@ def new_budget(model: GivenModel, share: float) -> dict[str, int]:
     return {epochs: LEAST_EPOCHS, **shorter}
 
 
-def make_plans(model: GivenModel, starts: Path, options: Options) -> dict[str, Any]:
+def short_curve(iterations: int, adversarial: Mapping[str, Any]) -> dict[str, int]:
+    """Return the setting of fewer attacked validation batches where an epoch is short; or none.
+
+    The trainers' default suits epochs of hundreds of iterations: in a short one it would cost as
+    much as the training itself.
+
+    Parameters
+    ----------
+    iterations
+        Of an epoch.
+    adversarial
+        What is set of the adversarial training.
+    """
+    at = ATConfig(**adversarial)
+    trained = iterations * (1 + at.attack_steps)
+    fitting = max(1, int(CURVE_SHARE * trained / (at.val_steps + _BESIDE_STEPS)))
+    return {VAL_BATCHES: fitting} if fitting < ATConfig.val_batches else {}
+
+
+def make_plans(
+    model: GivenModel, starts: Path, options: Options, *, shorten_curve: bool = True
+) -> dict[str, Any]:
     """Return the plans of the new training.
 
     Parameters
@@ -65,14 +91,20 @@ def make_plans(model: GivenModel, starts: Path, options: Options) -> dict[str, A
         Folder of the checkpoints to start from, one per fold (`start_file`).
     options
         Share of the budget and settings.
+    shorten_curve
+        Set `short_curve`, unless the settings say how many.
     """
+    budget = new_budget(model, options.share)
+    adversarial = {**LAST_PHASE, **options.adversarial}
+    if shorten_curve:
+        adversarial = {**short_curve(budget[BUDGET[1]], adversarial), **adversarial}
     dropped = (*_NOT_KEPT, *BUDGET, WARM_START, ADVERSARIAL_KEY)
     entry = {
         **{key: value for key, value in model.entry.items() if key not in dropped},
-        **new_budget(model, options.share),
+        **budget,
         WARM_START: str(start_file(starts, FOLD)),
         **(options.settings or {}),
-        ADVERSARIAL_KEY: {**LAST_PHASE, **options.adversarial},
+        ADVERSARIAL_KEY: adversarial,
     }
     plans = json.loads(json.dumps(model.plans))
     plans["configurations"][model.configuration][PLANS_KEY] = entry

@@ -14,6 +14,7 @@ from evaluation.compare import compare
 from nnunetv2_lngswr.experiments.devices import default_device
 from nnunetv2_lngswr.experiments.robustify.given_model import opened, read_model
 from nnunetv2_lngswr.experiments.robustify.new_plans import (
+    VAL_BATCHES,
     choose_trainer,
     entry_of,
     make_plans,
@@ -25,7 +26,7 @@ from nnunetv2_lngswr.experiments.robustify.preprocessed import find_preprocessed
 from nnunetv2_lngswr.experiments.robustify.start import make_start
 from nnunetv2_lngswr.experiments.robustify.steps import AFTER, BEFORE, Plan, steps
 from nnunetv2_lngswr.installation.register import check_trainers_are_found
-from nnunetv2_lngswr.training.settings import PLANS_KEY
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY
 from nnunetv2_lngswr.utils.checkpoints import save_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import holds_nothing, read_json, write_file
@@ -109,13 +110,26 @@ def _plan(source: Path, folder: Path, output: Path, options: Options) -> Plan:
         output=output,
         preprocessed=find_preprocessed(model, options),
         trainer=trainer,
-        plans=make_plans(model, output / "start", options),
+        plans=make_plans(
+            model, output / "start", options, shorten_curve=not _has_whole_curve(output)
+        ),
         options=options,
         device=options.device or default_device(),
     )
     for fold in model.folds:
         make_start(model, fold, plan.plans, trainer, trust=options.trust_checkpoint)
     return plan
+
+
+def _has_whole_curve(output: Path) -> bool:
+    """Whether OUT was begun with the trainer's own robust curve, as earlier versions did however
+    short the epochs: it goes on with that."""
+    marker = output / MARKER
+    if not marker.is_file():
+        return False
+    settings = read_json(marker, needs=("model",)).get("settings")
+    adversarial = settings.get(ADVERSARIAL_KEY) if isinstance(settings, dict) else None
+    return isinstance(adversarial, dict) and VAL_BATCHES not in adversarial
 
 
 def _record(plan: Plan) -> dict[str, Any]:

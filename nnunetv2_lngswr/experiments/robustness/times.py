@@ -3,14 +3,19 @@
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.planning import plan_run
+from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.files import read_json
 
 # an arm within this of the baseline's epoch time has had the same time
 TIME_TOLERANCE = 1.05
+# "Epoch 3" when one begins, "Epoch time: 29.4 s" when it has ended, both behind a time stamp
+_EPOCH_LINE = re.compile(r"\bEpoch (?:(\d+)|time: ([\d.]+) s)\s*$", re.MULTILINE)
 
 
 def epoch_seconds(benchmark: Benchmark, runs: Sequence[TrainingRun]) -> float:
@@ -20,6 +25,45 @@ def epoch_seconds(benchmark: Benchmark, runs: Sequence[TrainingRun]) -> float:
         for log in benchmark.fold_folder(run).glob("training_log_*.txt"):
             seconds += re.findall(r"Epoch time: ([\d.]+) s", log.read_text())
     return statistics.median(map(float, seconds))
+
+
+def training_seconds(fold: Path) -> float:
+    """Return how long all epochs of a finished training took together, validation batches included.
+
+    A training that was continued has several logs, and trains epochs again that it had no
+    checkpoint of: each counts once, as it was trained last.
+
+    Parameters
+    ----------
+    fold
+        Its fold_X folder, with nnU-Net's debug.json and training_log_*.txt.
+
+    Raises
+    ------
+    UserError
+        The logs lack an epoch.
+    """
+    seconds: dict[int, float] = {}
+    for log in sorted(fold.glob("training_log_*.txt"), key=_begun):
+        epoch = None
+        for begun, took in _EPOCH_LINE.findall(log.read_text(encoding="utf-8", errors="replace")):
+            if begun:
+                epoch = int(begun)
+            elif epoch is not None:
+                seconds[epoch] = float(took)
+    count = int(read_json(fold / "debug.json", needs=("num_epochs",))["num_epochs"])
+    missing = [epoch for epoch in range(count) if epoch not in seconds]
+    if missing:
+        raise UserError(
+            f"{fold}: the training logs must have the time of each of its {count} epochs, "
+            f"got none of epoch {missing[0]}"
+        )
+    return sum(seconds[epoch] for epoch in range(count))
+
+
+def _begun(log: Path) -> list[int]:
+    """When: nnU-Net does not pad month and day, so that names do not sort."""
+    return [int(number) for number in re.findall(r"\d+", log.name)]
 
 
 def equal_time_runs(

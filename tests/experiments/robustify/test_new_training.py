@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel
 from nnunetv2_lngswr.experiments.robustify.given_model import read_model
 from nnunetv2_lngswr.experiments.robustify.new_plans import (
     LAST_PHASE,
@@ -13,11 +14,14 @@ from nnunetv2_lngswr.experiments.robustify.new_plans import (
     entry_of,
     make_plans,
     new_budget,
+    short_curve,
 )
 from nnunetv2_lngswr.experiments.robustify.options import TRAINERS, Options
 from nnunetv2_lngswr.experiments.robustify.start import make_start
 from nnunetv2_lngswr.method.network import find_lngswr
 from nnunetv2_lngswr.trainers import nnUNetTrainerAT
+from nnunetv2_lngswr.training.robust_curve import STRONG, curve_attacks
+from nnunetv2_lngswr.training.settings import ATConfig
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, save_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError
 from tests import tiny_dataset
@@ -74,7 +78,8 @@ def test_the_plans_are_the_models_own_but_for_name_and_entry(project, tmp_path):
         model, tmp_path, Options(settings={"seed": 3, "adversarial": {"epsilon": "8/255"}})
     )
     entry = made["configurations"]["2d"].pop("lngswr")
-    assert entry["adversarial"] == {**LAST_PHASE, "epsilon": "8/255"} and entry["seed"] == 3
+    expected = {**LAST_PHASE, "epsilon": "8/255", "val_batches": 1}  # one: epochs are short
+    assert entry["adversarial"] == expected and entry["seed"] == 3
     assert made.pop("plans_name") != model.plans["plans_name"]
     assert made == {key: value for key, value in model.plans.items() if key != "plans_name"}
     names = {make_plans(model, place, Options())["plans_name"] for place in (tmp_path, folder)}
@@ -108,6 +113,51 @@ def test_the_budget_is_a_share_of_the_models_own(project):
     (folder / "plans.json").write_text(json.dumps(plans))
     found = read_model(folder, Options()).budget
     assert found["num_epochs"] == 20 and found["num_iterations_per_epoch"] == 30
+
+
+def attacked_batches(model, share, **adversarial):
+    """What the trainer reads of the new plans."""
+    options = Options(share=share, settings={"adversarial": adversarial})
+    entry = entry_of(make_plans(model, model.folder, options), "2d")
+    return ATConfig(**entry["adversarial"]).val_batches
+
+
+def test_the_robust_curve_of_a_short_epoch_is_drawn_from_fewer_batches(project):
+    _, folder = project()
+    model = read_model(folder, Options())
+    default = ATConfig().val_batches
+    short = dataclasses.replace(model, budget={"num_epochs": 20, **LONG})
+    assert attacked_batches(short, 0.1) == 1 < default
+    assert attacked_batches(short, 0.1, val_batches=3) == 3  # as was asked for
+    whole = {"num_iterations_per_epoch": 250, "num_val_iterations_per_epoch": 50}
+    full = dataclasses.replace(model, budget={"num_epochs": 1000, **whole})
+    assert attacked_batches(full, 0.1) == default
+    assert attacked_batches(full, 0.1, val_steps=50) == 1
+    # as many iterations whose attacks cost more, or nothing, before the curve is a tenth of them
+    assert attacked_batches(short, 0.5, scheme="pgd") == default
+    assert attacked_batches(full, 0.001, scheme="free") == 1
+
+
+def test_the_curve_of_the_shortest_epoch_that_has_all_batches_costs_a_tenth(trained, monkeypatch):
+    counted, real = [], BatchModel.value_and_gradient
+
+    def count(self, *arguments):
+        counted.append(1)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(BatchModel, "value_and_gradient", count)
+    network, x, y = trained[2]
+    target = LabelSpace.softmax(2).target(y)
+    ball = ThreatModel(norm="linf", epsilon=1e-6).ball(Bounds.of(x))  # nothing to end early for
+    for steps in (4, 5, 8):
+        at, batches = ATConfig(val_steps=steps), ATConfig.val_batches
+        counted.clear()
+        for attack in curve_attacks(STRONG, at).values():
+            attack(network, x, target, ball, generator=torch.Generator())
+        curve = batches * len(counted)
+        enough = next(n for n in range(1, 1000) if not short_curve(n, {"val_steps": steps}))
+        # a step of training takes a gradient of its attack and one of its own
+        assert 2 * (enough - 1) < 10 * curve <= 2 * enough
 
 
 def test_a_trainer_that_trains_otherwise_is_noted(project):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.cli import main as cli
-from nnunetv2_lngswr.experiments.robustify import Options, run
+from nnunetv2_lngswr.experiments.robustify import Options, new_plans, run
 from nnunetv2_lngswr.experiments.robustify.run import MARKER, robustify
+from nnunetv2_lngswr.method.network import find_lngswr, is_backbone_key
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
 from tests.bad_inputs.harness import tree
-from tests.experiments.robustify.given import CASES, NAME, zipped
+from tests.experiments.robustify.given import CASES, NAME, make_network, zipped
 from tests.pipeline import commands as nnunet
 
 QUICK = ["--attacks", "noise", "fgsm", "--epsilons", "8/255", "--max-cases", "1", "-device", "cpu"]
@@ -65,6 +67,37 @@ def test_a_vanilla_model_becomes_an_ordinary_robust_one(
     assert cli.main(call) == 0 and len(in_here) == ran
 
 
+def test_a_zip_file_of_a_resenc_model_becomes_a_robust_one_with_lngswr(
+    project, in_here, tmp_path, monkeypatch
+):
+    root, model = project(kind="resenc")
+    nnunet.use(monkeypatch, root)
+    source, out = zipped(model, tmp_path / "given.zip"), tmp_path / "out"
+    shutil.rmtree(model)  # the zip file has all that is needed
+    before, given = tree(root), out / "given" / model.name
+    packed, trainer = source.read_bytes(), "nnUNetTrainerLNGSWRAT"
+    assert cli.main(["robustify", str(source), "-tr", trainer, "-o", str(out), *QUICK]) == 0
+    check_only_plans_were_added(before, tree(root))
+    assert source.read_bytes() == packed
+    (robust,) = (out / "nnUNet_results" / NAME).iterdir()
+    assert robust.name.startswith(f"{trainer}__nnUNetPlans_robust_")
+    check_last_phase(robust, given)
+    gates = gates_of(robust, trainer)
+    assert gates.isfinite().all() and gates.any()  # they began at 0, the identity
+    check_comparison(out)
+    evaluated = [words[words.index("-m") + 1] for words in in_here if words[0] == "lngswr"]
+    assert evaluated == [str(given), str(robust)]
+    check_prediction_and_export(robust, root, tmp_path, monkeypatch)
+
+
+def gates_of(model, trainer):
+    network = make_network(json.loads((model / "plans.json").read_text()), trainer, seed=9)
+    network.load_state_dict(weights(model))
+    lngswr = find_lngswr(network)
+    assert lngswr is not None
+    return torch.cat([p.detach().flatten() for p in lngswr.gate_parameters()])
+
+
 def check_only_plans_were_added(before, after):
     """Neither the given model nor its data have changed, and nothing was preprocessed again."""
     (added,) = set(after) - set(before)
@@ -82,7 +115,9 @@ def check_last_phase(robust, model):
     said = log.read_text()
     assert "Warm start from" in said and "'num_iterations_per_epoch': 1" in str(entry_of(robust))
     trained, given = (weights(folder) for folder in (robust, model))
-    assert set(trained) == set(given)
+    more = set(trained) - set(given)
+    assert set(given) <= set(trained) and not any(map(is_backbone_key, more))
+    assert bool(more) == ("LNGSWR" in robust.name)
     difference = sum((trained[k] - given[k]).square().sum() for k in given) ** 0.5
     size = sum(value.square().sum() for value in given.values()) ** 0.5
     assert 0 < difference < 0.5 * size
@@ -209,6 +244,21 @@ def test_a_folder_of_another_call_is_refused(project, noted, tmp_path):
         robustify(model, out, Options(device="cpu"))
     changed = {path for path, content in tree(tmp_path).items() if before[path] != content}
     assert changed == {str((model / "fold_0/checkpoint_final.pth").relative_to(tmp_path))}
+
+
+def test_what_an_earlier_version_began_goes_on(project, noted, tmp_path, monkeypatch):
+    """It left the robust curve of short epochs as long as that of others."""
+    _, model = project()
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(new_plans, "short_curve", lambda *_: {})
+        robustify(model, out, Options(device="cpu", skip_evaluation=True))
+    ran, before = len(noted.commands), (out / MARKER).read_text()
+    robustify(model, out, Options(device="cpu", skip_evaluation=True))
+    assert len(noted.commands) == ran and (out / MARKER).read_text() == before
+    asked = Options(settings={"adversarial": {"val_batches": 1}}, skip_evaluation=True)
+    with pytest.raises(UserError, match="another plans_name, settings"):
+        robustify(model, out, asked)
 
 
 def test_a_record_that_lacks_something_is_named(project, noted, tmp_path):
