@@ -64,15 +64,16 @@ def make_card(
     ------
     UserError
         Bad input, before anything is written.
+    OSError
+        A full disk, no permission: neither the zip nor the files of an earlier card change.
     """
     if not folders:
         raise UserError("card needs at least one folder")
-    from evaluation.cards.archive import find_model, write_into
+    from evaluation.cards.archive import find_model, write_files
     from evaluation.cards.content import build_card
     from evaluation.cards.evaluations import read_evaluations
     from evaluation.cards.markdown import card_markdown
     from evaluation.results_folder import CARD_JSON, CARD_MD
-    from nnunetv2_lngswr.utils.files import write_file
     from nnunetv2_lngswr.utils.output_folder import output_folder as checked
 
     card = build_card(read_evaluations(folders), name=name)
@@ -82,11 +83,9 @@ def make_card(
     }
     folder = checked(folders[0] if output_folder is None else output_folder)
     found = None if into is None else find_model(Path(into), card["model"])
-    for file, text in texts.items():
-        write_file(folder / file, text)
+    write_files(folder, texts, found)
     if found is None:
         return MadeCard(folder=folder, card=card)
-    write_into(found, texts)
     return MadeCard(
         folder=folder, card=card, in_zip=str(found.folder), other_folds=found.other_folds
     )

@@ -1,7 +1,8 @@
 """A card written into a zip of nnUNetv2_export_model_to_zip, beside the model it is of.
 
-The zip is copied to a temporary name, the card is appended, and the copy takes the zip's place: no
-byte of another entry is touched. Only the checkpoint that was evaluated gets a card.
+The zip is copied to a temporary name, the card is appended, and the copy takes the zip's place when
+the card's own files are written too: no byte of another entry is touched. Only the checkpoint that
+was evaluated gets a card.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nnunetv2_lngswr.utils.errors import UserError, blamed_on
-from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.files import atomic_paths
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 _FOLD = "fold_"
@@ -61,27 +62,47 @@ def find_model(zip_file: Path, model: Mapping[str, Any]) -> ModelInZip:
             return _matching(zip_file, archive, found, model)
 
 
-def write_into(found: ModelInZip, texts: Mapping[str, str]) -> None:
-    """Put files into the model's folder in the zip, in place of those of the same name.
+def write_files(folder: Path, texts: Mapping[str, str], found: ModelInZip | None) -> None:
+    """Write files into a folder, and into the model's folder in a zip: all of it or nothing.
+
+    Parameters
+    ----------
+    folder
+        Is made.
+    texts
+        {name: content}; they take the place of files of the same name.
+    found
+        Where in a zip, if in any.
 
     Raises
     ------
     OSError
-        A full disk, no permission: the zip stays as it was.
+        A full disk, no permission: the zip and the files stay as they were.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    # the zip, which takes most room, is written and takes its place first
+    zips = [] if found is None else [found]
+    with atomic_paths([*(z.zip_file for z in zips), *(folder / n for n in texts)]) as temporaries:
+        for one, temporary in zip(zips, temporaries):
+            _write_copy(one, texts, temporary)
+        for text, temporary in zip(texts.values(), temporaries[len(zips) :]):
+            temporary.write_bytes(text.encode())
+
+
+def _write_copy(found: ModelInZip, texts: Mapping[str, str], copy: Path) -> None:
+    """A copy of the zip with these files in the model's folder."""
     entries = {str(found.folder / name): text for name, text in texts.items()}
-    with atomic_path(found.zip_file) as temporary:
-        shutil.copyfile(found.zip_file, temporary)
-        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
-            for before in [i for i in archive.infolist() if i.filename in entries]:
-                # no longer listed; its few bytes stay, since moving others would touch them
-                archive.filelist.remove(before)
-                archive.NameToInfo.pop(before.filename, None)
-            for name, text in entries.items():
-                entry = zipfile.ZipInfo(name, date_time=found.date)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, text)
+    shutil.copyfile(found.zip_file, copy)
+    with zipfile.ZipFile(copy, "a", zipfile.ZIP_DEFLATED) as archive:
+        for before in [i for i in archive.infolist() if i.filename in entries]:
+            # no longer listed; its few bytes stay, since moving others would touch them
+            archive.filelist.remove(before)
+            archive.NameToInfo.pop(before.filename, None)
+        for name, text in entries.items():
+            entry = zipfile.ZipInfo(name, date_time=found.date)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, text)
 
 
 Folds = dict[str, zipfile.ZipInfo]

@@ -48,6 +48,8 @@ class ComparedModel:
     """Its trainings, of several folders; empty where they have not all cases each."""
     recorded_groups: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
     """(folder, the groups that it was reported with) of each folder."""
+    summaries: tuple[Mapping[str, Any], ...] = ()
+    """As summary.json of each folder, in the order of `folders`."""
 
     @property
     def place(self) -> str:
@@ -83,6 +85,7 @@ def read_folder(folder: Path) -> ComparedModel:
         inputs=_hashes(parts, pairs_by),
         previous_stages=_hashes(parts, "previous_stage_sha256"),
         recorded_groups=((str(folder), summary.get("groups")),),
+        summaries=(summary,),
     )
 
 
@@ -108,11 +111,14 @@ def _read_summary(path: Path) -> dict[str, Any]:
             "evaluate it again"
         )
     model = summary["model"]
+    checks, left_out = summary.get("checks") or [], summary.get("shifts_left_out") or {}
     for what, found, is_right in (
         ("model", model, isinstance(model, dict)),
         ("options", summary["options"], isinstance(summary["options"], dict)),
         ("cases", summary["cases"], _are_texts(summary["cases"])),
         ("results", summary.get("results", []), _are_records(summary.get("results", []))),
+        ("checks", checks, _are_texts(checks)),
+        ("shifts_left_out", left_out, isinstance(left_out, dict)),
     ):
         if not is_right:
             raise UserError(f"{path}: {what} is damaged, got {shown(found)}; evaluate it again")

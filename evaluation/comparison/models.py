@@ -191,6 +191,7 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
             [(seed_of(p.summary), p.summary["cases"], p.rows) for p in parts], cases
         ),
         recorded_groups=tuple(recorded for p in parts for recorded in p.recorded_groups),
+        summaries=tuple(summary for p in parts for summary in p.summaries),
     )
 
 
@@ -276,7 +277,7 @@ def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list
             "attacks left out of this comparison, also of worst_linf and worst_l2, since not every "
             f"folder has them: {', '.join(lone_attacks)}"
         )
-    lone = _lone_corruptions(models)
+    lone = lone_corruptions(models)
     if lone:
         notes.append(
             "corruptions left out of this comparison, since not every folder has them: "
@@ -316,7 +317,8 @@ def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
     return notes
 
 
-def _lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:
+def lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:
+    """Those that some models have and others lack."""
     names = [
         dict.fromkeys(r["attack"] for r in model.rows if r["kind"] == CORRUPTION)
         for model in models

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.again_lines import few_groups_lines, run_title, trained_again_lines
+from evaluation.comparison.attack_checks import check_lines, checks_of, checks_said
 from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.page import comparison_page
 from evaluation.comparison.paired_rows import RUN, TESTED, columns_of
@@ -51,6 +52,11 @@ def write_comparison(
         "schema_version": SCHEMA_VERSION,
         "folders": [[str(f) for f in m.folders] for m in models],
         "notes": list(notes),
+        "checks": [
+            {"model": m.name, **of}
+            for m, of_model in zip(models, checks_of(models))
+            for of in of_model
+        ],
         **({} if groups is None else {"groups": groups.record(cases)}),
         "results": json_ready(records),
     }
@@ -87,10 +93,12 @@ def _markdown(
         *few_groups_lines(groups, baseline.summary["cases"]),
         f"Suite: {baseline.summary.get('suite') or 'none, the attacks were named one by one'}.",
         "",
+        *checks_said(models),
         markdown_table(columns, [_line(of_run) for of_run in by_run.values()]),
         "",
         *_calibration(models, list(by_run.values())),
         *trained_again_lines(models, list(by_run.values()), groups),
+        *check_lines(models),
         *(f"- {escaped(m.name)}: {escaped(m.place)}" for m in models),
         *(f"- {escaped(note)}" for note in notes),
     ]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation import significance
+from evaluation.comparison.attack_checks import checks_of, summed_up
 from evaluation.comparison.folders import ComparedModel
+from evaluation.comparison.models import lone_corruptions
 from evaluation.comparison.paired_rows import RUN, TESTED
 from evaluation.groups import Groups
 from evaluation.metrics import METRICS
@@ -17,9 +19,15 @@ from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, comparison_panels
 from evaluation.report.page.evaluation_page import shared_content, shared_data
-from evaluation.report.page.pictures import MOST_BYTES, Picture, read_pictures
+from evaluation.report.page.pictures import read_side_by_side
 from evaluation.report.page.render import page_text
-from evaluation.report.records import MEAN_TITLES, Table, headline, mean_groups
+from evaluation.report.records import (
+    CORRUPTION_MEAN,
+    MEAN_TITLES,
+    Table,
+    headline,
+    mean_groups,
+)
 from evaluation.rows import RunKey
 
 Record = Mapping[str, Any]
@@ -51,7 +59,7 @@ def comparison_page(
         "kind": "comparison",
         "panels": comparison_panels(by_model),
         "table": case_table({m.name: m.rows for m in models}),
-        "pictures": _pictures(models),
+        "pictures": read_side_by_side([(m.folders, m.rows) for m in models]),
         **shared_data(summary),
     }
     found = {"groups": groups and groups.record(summary["cases"])}
@@ -61,12 +69,15 @@ def comparison_page(
         "models": [{"name": m.name, "place": m.place} for m in models],
         "suite": summary.get("suite"),
         "arms": _arms(by_model),
+        "checks": _checks(models),
         "runs": _runs(records),
         "tested": TESTED,
         "norms": NORMS,
         "mean_titles": MEAN_TITLES,
         "notes": list(notes),
-        "not_tried": verdict.not_tried(by_model[baseline.name], summary, {}),
+        "not_tried": verdict.not_tried(
+            by_model[baseline.name], summary, _left_out(models, by_model[baseline.name])
+        ),
     }
     return page_text(json_ready(content), data)
 
@@ -89,13 +100,22 @@ def _with_other_metrics(model: ComparedModel, records: Sequence[Record]) -> list
     return completed
 
 
-def _pictures(models: Sequence[ComparedModel]) -> list[Picture]:
-    share = MOST_BYTES // len(models)
-    return [
-        picture
-        for i, m in enumerate(models)
-        for picture in read_pictures(m.folders, m.rows, model=i, most=share)
-    ]
+def _checks(models: Sequence[ComparedModel]) -> list[dict[str, Any]]:
+    """Per model what the checks of its folders say, all in all and line by line."""
+    found = []
+    for model, folders in zip(models, checks_of(models)):
+        state, said = summed_up(folders)
+        found.append({"name": model.name, "state": state, "said": said, "folders": folders})
+    return found
+
+
+def _left_out(models: Sequence[ComparedModel], records: Sequence[Record]) -> dict[str, str]:
+    """{corruption that has no row: why}, of any folder of any model."""
+    compared = {r["attack"] for r in records if r["kind"] == CORRUPTION_MEAN}
+    reasons = dict.fromkeys(lone_corruptions(models), "not every folder has it")
+    for summary in (s for m in models for s in m.summaries):
+        reasons |= summary.get("shifts_left_out") or {}
+    return {name: why for name, why in reasons.items() if name not in compared}
 
 
 def _arms(by_model: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:

@@ -42,21 +42,47 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     OSError
         A full disk, no permission: the old file stays, and no temporary one.
     """
-    path = Path(os.path.realpath(path))
-    remove_leftovers_once(path.parent)
-    name = f"{_PARTIAL}{_HOST}-{os.getpid()}-{os.urandom(4).hex()}-{path.name[-50:]}"
-    temporary = path.with_name(name)
-    try:
+    with atomic_paths([path]) as (temporary,):
         yield temporary
-        _flush(temporary)
-        if path.exists():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
+
+
+@contextmanager
+def atomic_paths(paths: Sequence[str | os.PathLike]) -> Iterator[list[Path]]:
+    """`atomic_path` of several files that belong together: none is replaced before all are written.
+
+    Parameters
+    ----------
+    paths
+        Files to write, replaced in this order; their folders are there.
+
+    Raises
+    ------
+    OSError
+        As there: where one cannot be written, all old files stay.
+    """
+    targets = [Path(os.path.realpath(path)) for path in paths]
+    temporaries = [path.with_name(_temporary_name(path)) for path in targets]
+    for folder in dict.fromkeys(path.parent for path in targets):
+        remove_leftovers_once(folder)
+    try:
+        yield temporaries
+        for path, temporary in zip(targets, temporaries):
+            _flush(temporary)
+            if path.exists():
+                shutil.copymode(path, temporary)
+        for path, temporary in zip(targets, temporaries):
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
     if os.name != "nt":  # where a folder cannot be opened
-        with suppress(OSError):  # some network file systems cannot; the file is in its place
-            _flush(path.parent)
+        for folder in dict.fromkeys(path.parent for path in targets):
+            with suppress(OSError):  # some network file systems cannot; the file is in its place
+                _flush(folder)
+
+
+def _temporary_name(path: Path) -> str:
+    return f"{_PARTIAL}{_HOST}-{os.getpid()}-{os.urandom(4).hex()}-{path.name[-50:]}"
 
 
 def write_file(path: str | os.PathLike, content: str | bytes | Callable[[BinaryIO], None]) -> Path:

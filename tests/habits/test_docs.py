@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.cards.schema import SCHEMA_FILE
 from evaluation.corruption_table import corruption_names
 from evaluation.options import WORST, Options
 from evaluation.protocol import GRADIENT_COST, plan_runs
@@ -120,3 +121,5 @@ def test_the_site_builds(tmp_path):
     assert done.returncode == 0, said(done)
     assert (tmp_path / "site/index.html").is_file()
     assert "https://fonts." not in (tmp_path / "site/index.html").read_text()
+    # and serves what cards are valid by
+    assert (tmp_path / "site" / SCHEMA_FILE.name).read_bytes() == SCHEMA_FILE.read_bytes()

@@ -21,6 +21,7 @@ Panel = dict[str, Any]
 
 CLEAN = "clean"
 WORST_NAME = "worst of all"
+X_TITLES = {"linf": "epsilon", "l2": "epsilon, root mean square per voxel"}
 _DRAWN = (*METRICS, *CALIBRATION)
 
 
@@ -52,50 +53,76 @@ def evaluation_panels(results: Sequence[Record]) -> list[Panel]:
 
 
 def comparison_panels(models: Mapping[str, Sequence[Record]]) -> list[Panel]:
-    """One line per model under the worst attack, and its mean under each corruption.
+    """One line per model under the worst attack and under every other, bars for what has no budget.
+
+    Panels of lines name their `attacks`, the worst first, each with its role; their series say
+    which they are of. The page shows the worst until others are asked for.
 
     Parameters
     ----------
     models
         {name: records of its runs}, with Dice of the comparison and the other metrics.
     """
-    panels = []
-    for norm, title in NORMS.items():
-        series = []
-        x: list[str] = []
-        for name, records in models.items():
-            clean = next(r for r in records if r["kind"] == CLEAN)
-            worst = [r for r in records if r["kind"] == "worst" and r["norm"] == norm]
-            x = ["0", *(r["epsilon_text"] for r in worst)]
-            if worst:
-                series.append({"name": name, "role": "model", **_series([clean, *worst])})
-        panels.append(
-            {
-                "kind": "lines",
-                "switch": "models",
-                "title": f"Worst of all {title} attacks",
-                "x_title": "epsilon",
-                "x": x,
-                "series": series,
-            }
-        )
-    series, names = [], []
-    for name, records in models.items():
-        means = [r for r in records if r["kind"] in CORRUPTION_MEANS]
-        names = [r["attack"] for r in means]
-        if means:
-            series.append({"name": name, "role": "model", **_series(means)})
-    panels.append(
-        {
-            "kind": "bars",
-            "switch": "corruptions",
-            "title": "Corruptions, mean of severities",
-            "x_title": "",
-            "x": names,
-            "series": series,
-        }
-    )
+    panels = [_models_norm_panel(models, norm) for norm in NORMS]
+    means = {n: [r for r in of if r["kind"] in CORRUPTION_MEANS] for n, of in models.items()}
+    free = {
+        n: [r for r in of if r["kind"] == "attack" and not r["epsilon_text"]]
+        for n, of in models.items()
+    }
+    panels += [
+        _models_bars(free, "attacks", "Attacks without a budget"),
+        _models_bars(means, "corruptions", "Corruptions, mean of severities"),
+    ]
     return [p for p in panels if p["series"]]
+
+
+def _models_norm_panel(models: Mapping[str, Sequence[Record]], norm: str) -> Panel:
+    """The worst of a norm, and its attacks; all models have the same."""
+    roles: dict[str, str] = {}
+    x: list[str] = ["0"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, records in models.items():
+        clean = next(r for r in records if r["kind"] == CLEAN)
+        chosen = [r for r in records if r["norm"] == norm and r["epsilon_text"]]
+        chosen = sorted(chosen, key=lambda r: r["kind"] != "worst")
+        # of noise alone there is no worst
+        budgets = [r["epsilon_text"] for r in chosen if r["kind"] == "worst"]
+        x = ["0", *budgets]
+        by_run = {(r["attack"], r["epsilon_text"]): r for r in chosen}
+        for attack in dict.fromkeys(r["attack"] for r in chosen if budgets):
+            of = [by_run.get((attack, budget)) for budget in budgets]
+            first = next(r for r in chosen if r["attack"] == attack)
+            shown = WORST_NAME if first["kind"] == "worst" else attack
+            roles[shown] = _role(first)
+            found.setdefault(shown, []).append(
+                {"name": name, "attack": shown, "role": "model", **_series([clean, *of])}
+            )
+    return {
+        "kind": "lines",
+        "switch": "models",
+        "title": f"Worst of all {NORMS[norm]} attacks",
+        "title_of_others": f"{NORMS[norm]} attacks",
+        "attacks": [list(of) for of in roles.items()],
+        "x_title": X_TITLES[norm],
+        "x": x,
+        "series": [series for of in found.values() for series in of],
+    }
+
+
+def _models_bars(models: Mapping[str, Sequence[Record]], switch: str, title: str) -> Panel:
+    """A bar per model and record; all models have the same."""
+    return {
+        "kind": "bars",
+        "switch": switch,
+        "title": title,
+        "x_title": "",
+        "x": [r["attack"] for r in next(iter(models.values()))],
+        "series": [
+            {"name": name, "role": "model", **_series(records)}
+            for name, records in models.items()
+            if records
+        ],
+    }
 
 
 def _norm_panel(results: Iterable[Record], clean: Record, norm: str) -> Panel | None:
@@ -114,7 +141,7 @@ def _norm_panel(results: Iterable[Record], clean: Record, norm: str) -> Panel | 
         "kind": "lines",
         "switch": "attacks",
         "title": f"{NORMS[norm]} attacks",
-        "x_title": "epsilon" if norm == "linf" else "epsilon, root mean square per voxel",
+        "x_title": X_TITLES[norm],
         "x": ["0", *budgets],
         "series": series,
     }

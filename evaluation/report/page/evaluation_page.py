@@ -59,8 +59,11 @@ def shared_data(summary: Summary) -> dict[str, Any]:
 def shared_content(data: Mapping[str, Any], intervals: str, over: str) -> dict[str, Any]:
     """What the template says of either kind of page, and what its intervals are over."""
     pictures = {p["case"] for p in data["pictures"]}
+    first = next(iter(data["pictures"]), {"model": 0})["model"]
+    ranked_by = f" in {data['table']['models'][first]}" if data["kind"] == "comparison" else ""
     return {
         "kind": data["kind"],
+        "ranked_by": ranked_by,
         "panels": data["panels"],
         "cases": len(data["table"]["cases"]),
         "pictures": len(pictures),

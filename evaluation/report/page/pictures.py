@@ -35,7 +35,7 @@ Picture = dict[str, Any]
 
 
 def read_pictures(
-    folders: Sequence[Path], rows: Iterable[Row], *, model: int = 0, most: int = MOST_BYTES
+    folders: Sequence[Path], rows: Iterable[Row], *, most: int = MOST_BYTES
 ) -> list[Picture]:
     """Pictures of as many cases as fit, evenly from the one hit hardest to the one hit least.
 
@@ -45,26 +45,60 @@ def read_pictures(
         OUT folders of one model.
     rows
         Of cases.csv: which cases there are.
-    model
-        Its number in the page.
     most
         Bytes at most.
     """
+    return read_side_by_side([(folders, rows)], most=most)
+
+
+def read_side_by_side(
+    models: Iterable[tuple[Sequence[Path], Iterable[Row]]], *, most: int = MOST_BYTES
+) -> list[Picture]:
+    """`read_pictures` of several models: the same cases of each.
+
+    Cases are ranked by the first model that has pictures, and go by what all models' pictures of
+    them take. One that a model has no picture of comes after those that all have.
+
+    Parameters
+    ----------
+    models
+        (OUT folders, rows of cases.csv) of each.
+    most
+        Bytes at most, of all models together.
+    """
+    found = [_of_model(i, *model) for i, model in enumerate(models)]
+    ranks: dict[str, tuple[Any, ...]] = {}
+    for place, pictures in enumerate(found):
+        for case, picture in pictures.items():
+            ranks.setdefault(case, (place, picture["rank"], case))
+    ranked = sorted(ranks, key=ranks.__getitem__)
+    # a folder that was copied without its parts has none, and is no reason to show fewer
+    of_all = [c for c in ranked if all(c in pictures for pictures in found if pictures)]
+    others = [c for c in ranked if c not in of_all]
+    chosen: set[str] = set()
+    size = 0
+    for case in (cases[i] for cases in (of_all, others) for i in _evenly(len(cases))):
+        size += sum(len(pictures[case]["data"]) for pictures in found if case in pictures)
+        if chosen and size > most:
+            break
+        chosen.add(case)
+    return [
+        {k: v for k, v in pictures[case].items() if k != "rank"}
+        for pictures in found
+        for case in ranked
+        if case in chosen and case in pictures
+    ]
+
+
+def _of_model(model: int, folders: Sequence[Path], rows: Iterable[Row]) -> dict[str, Picture]:
+    """{case: its pictures}, those of the first folder that has any."""
     pictures: dict[str, Picture] = {}
     for case, key in dict.fromkeys((r["case"], part_key(r)) for r in rows):
         for folder in folders:
             found = _read(folder / "parts", key)
             if found is not None and case not in pictures:
                 pictures[case] = {"case": case, "model": model, **found}
-    ranked = sorted(pictures.values(), key=lambda p: (p["rank"], p["case"]))
-    chosen, size = [], 0
-    for i in _evenly(len(ranked)):
-        size += len(ranked[i]["data"])
-        if chosen and size > most:
-            break
-        chosen.append(ranked[i])
-    kept = sorted(chosen, key=lambda p: (p["rank"], p["case"]))
-    return [{k: v for k, v in p.items() if k != "rank"} for p in kept]
+    return pictures
 
 
 def read_as_jpeg(path: Path, *, most: int = MOST_BYTES_BESIDE) -> str:

@@ -108,7 +108,7 @@ def not_tried(
     said = [*_norms_not_tried(attacks), *_kinds_not_tried(attacks)]
     if not any(r["kind"] in (CORRUPTION, CORRUPTION_MEAN) for r in results):
         said.append("Image corruptions: none was run.")
-    elif left_out:
+    if left_out:
         named = ", ".join(f"{n.replace('_', ' ')} ({why})" for n, why in left_out.items())
         said.append(f"Corruptions left out: {named}.")
     most = summary["options"].get("max_cases")

@@ -56,7 +56,7 @@ def write_table(
         "runs": [_run_record(benchmark, run) for run in runs],
         "cost": cost,
         "left_out": lacking,
-        **{key: compared[key] for key in ("groups", "results") if key in compared},
+        **{key: compared[key] for key in ("groups", "checks", "results") if key in compared},
     }
     write_file(benchmark.output / "robustness.json", json.dumps(record, indent=1) + "\n")
     lines = [*_markdown(benchmark, by_arm, cost), *_left_out_lines(lacking)]

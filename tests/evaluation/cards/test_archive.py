@@ -1,6 +1,7 @@
 """A card in an exported zip: nnU-Net still installs it, nothing else in it changes, and only the
 checkpoint that was evaluated gets one."""
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -136,17 +137,27 @@ def test_a_fold_that_is_missing_is_named(finished, model_zip, tmp_path):
         find_model(model_zip, model)
 
 
-def test_a_full_disk_leaves_the_zip_as_it_was(finished, model_zip, tmp_path, monkeypatch):
-    before = model_zip.read_bytes()
+@pytest.mark.parametrize(
+    "of, name",
+    [(zipfile.ZipFile, "writestr"), (shutil, "copyfile"), (Path, "write_bytes"), (os, "fsync")],
+    ids=["within the zip", "no zip", "within the card", "when it is flushed"],
+)
+def test_a_full_disk_leaves_zip_and_card_as_they_were(
+    finished, model_zip, tmp_path, monkeypatch, of, name
+):
+    card = tmp_path / "card"
+    make_card([finished.folder], card, name="first")
+    before = model_zip.read_bytes(), files_in(card)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
-    with pytest.raises(OSError, match="No space"):
-        make_card([finished.folder], tmp_path / "card", into=model_zip)
-    assert model_zip.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+    with monkeypatch.context() as patched:
+        patched.setattr(of, name, full)
+        with pytest.raises(OSError, match="No space"):
+            make_card([finished.folder], card, name="second", into=model_zip)
+    assert (model_zip.read_bytes(), files_in(card)) == before
+    assert [p.name for p in tmp_path.rglob("*") if "partial" in p.name] == []
 
 
 def _damaged(content):

@@ -60,7 +60,10 @@ Report.charts = (() => {
   };
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon"];
   const DASHES = ["solid", "dash", "dashdot", "dot", "longdash"];
-  const state = { metric: "dice", label: "mean", off: new Set(), printing: false };
+  // of a comparison: [name, role] of every attack, the worst of all first, which alone is shown until others are asked for
+  const attacks = [...new Map(data.panels.flatMap((p) => p.attacks ?? []))];
+  const attackNames = attacks.map(([name]) => name);
+  const state = { metric: "dice", label: "mean", off: new Set(attackNames.slice(1).map((name) => `a:${name}`)), printing: false };
   const names = [...new Set(data.panels.filter((p) => p.kind === "lines").flatMap((p) => p.series.map((s) => s.name)))];
   const categories = [...new Set(data.panels.filter((p) => p.switch === "corruptions").flatMap((p) => p.x))];
   const roles = Object.fromEntries(data.panels.flatMap((p) => p.series.map((s) => [s.name, s.role])));
@@ -69,7 +72,16 @@ Report.charts = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const isDark = () => dark.matches && !state.printing;
 
-  function style(name) {
+  const isOn = (series) => !state.off.has(series.name) && !state.off.has(`a:${series.attack}`);
+  const seriesTitle = (s) => (s.attack && s.attack !== attackNames[0] ? `${s.name}, ${s.attack}` : s.name);
+
+  // of a comparison: colours and symbols tell models apart, dashes attacks
+  function styleOfAttack(name) {
+    return { colour: colour("--ink"), dash: DASHES[attackNames.indexOf(name) % DASHES.length], width: 2 };
+  }
+
+  function style(name, attack) {
+    if (attack && attacks.length > 1) return { ...style(name), dash: styleOfAttack(attack).dash };
     if (roles[name] === "worst") return { colour: colour("--ink"), symbol: "circle", dash: "solid", width: 4, size: 1 };
     const i = names.indexOf(name);
     const own = { symbol: SYMBOLS[i % SYMBOLS.length], dash: DASHES[i % DASHES.length], width: 2, size: 8 };
@@ -100,11 +112,11 @@ Report.charts = (() => {
 
   function lines(panel) {
     const traces = [];
-    const drawn = panel.series.filter((s) => !state.off.has(s.name));
+    const drawn = panel.series.filter(isOn);
     for (const series of drawn) {
       const of = shown(series);
       const there = of.values.map((v, i) => i).filter((i) => of.values[i] !== null);
-      const look = style(series.name);
+      const look = style(series.name, series.attack);
       // the worst of all lies on the lowest attack, whose band is then its own
       const covered = series.role === "worst" && drawn.some((s) => s.role === "attack");
       if (of.low && there.length > 1 && !covered) {
@@ -115,7 +127,7 @@ Report.charts = (() => {
         });
       }
       traces.push({
-        x: there, y: there.map((i) => scaled(of.values[i])), name: plain(series.name), mode: "lines+markers",
+        x: there, y: there.map((i) => scaled(of.values[i])), name: plain(seriesTitle(series)), mode: "lines+markers",
         line: { color: look.colour, width: look.width, dash: look.dash },
         marker: { color: look.colour, symbol: look.symbol, size: look.size },
         customdata: there.map((i) => withInterval(of, i)),
@@ -193,7 +205,7 @@ Report.charts = (() => {
     for (const series of panel.series) {
       const of = shown(series);
       const row = element("tr");
-      row.append(element("th", series.name, { scope: "row" }));
+      row.append(element("th", seriesTitle(series), { scope: "row" }));
       row.append(...panel.x.map((_, i) => element("td", of.values[i] === null ? "" : withInterval(of, i))));
       body.append(row);
     }
@@ -201,9 +213,11 @@ Report.charts = (() => {
   }
 
   const places = data.panels.map((panel, i) => {
-    const wide = panel.x.length * panel.series.length > 24 || data.panels.length === 1;
+    const shownFirst = panel.series.filter((s) => !s.attack || s.attack === attackNames[0]);
+    const wide = panel.x.length * shownFirst.length > 24 || data.panels.length === 1;
     const place = element("div", null, { class: wide ? "panel" : "panel half" });
-    place.append(element("h3", panel.title));
+    const heading = element("h3", panel.title);
+    place.append(heading);
     const chart = element("div", null, {
       class: "chart", id: `chart-${i}`, role: "img", "aria-label": `${panel.title}; its numbers are in the table below it`,
     });
@@ -212,23 +226,34 @@ Report.charts = (() => {
     details.append(element("summary", "Numbers of this figure"), table);
     place.append(chart, details);
     document.getElementById("charts").append(place);
-    return { chart, table, place };
+    return { chart, table, heading };
   });
 
   function draw() {
     data.panels.forEach((panel, i) => {
-      const { chart, table } = places[i];
+      const { chart, table, heading } = places[i];
+      heading.textContent = titleOf(panel);
       const traces = panel.kind === "lines" ? lines(panel) : bars(panel);
       const width = state.printing ? 660 : Math.max(chart.clientWidth, 240);
       Plotly.react(chart, traces, layout(panel, width), { displayModeBar: false });
       numbers(panel, table);
     });
-    document.querySelectorAll("#series svg").forEach((svg) => svg.replaceWith(swatch(svg.dataset.name)));
+    document.querySelectorAll("#series svg").forEach((svg) => svg.replaceWith(swatchOfSeries(svg.dataset.name)));
+    document.querySelectorAll("#attacks svg").forEach((svg) => svg.replaceWith(swatchOfAttack(svg.dataset.name)));
   }
 
+  // which attacks are drawn, where it is not the worst of all alone
+  function titleOf(panel) {
+    const on = (panel.attacks ?? []).map(([name]) => name).filter((name) => !state.off.has(`a:${name}`));
+    const usual = !panel.attacks || (on.length === 1 && on[0] === attackNames[0]);
+    return usual ? panel.title : `${panel.title_of_others}: ${on.join(", ") || "none is chosen"}`;
+  }
+
+  const swatchOfSeries = (name) => swatch(name, style(name, attackNames[0]));
+  const swatchOfAttack = (name) => swatch(name, styleOfAttack(name));
+
   // a piece of the line, as a legend has it
-  function swatch(name) {
-    const look = style(name);
+  function swatch(name, look) {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("class", "swatch");
     svg.setAttribute("aria-hidden", "true");
@@ -262,21 +287,25 @@ Report.charts = (() => {
         draw();
       });
     }
-    switches("series", names, (name) => name, (name) => swatch(name));
+    switches("series", names, (name) => name, swatchOfSeries, roles);
+    if (document.getElementById("attacks")) {
+      const offered = attackNames.length > 1 ? attackNames : [];
+      switches("attacks", offered, (name) => `a:${name}`, swatchOfAttack, Object.fromEntries(attacks));
+    }
     switches("corruptions", categories, (name) => `x:${name}`, () => "");
     document.getElementById("curve-controls").hidden = false;
   }
 
-  function switches(id, of, key, picture) {
+  function switches(id, of, key, picture, roleOf = {}) {
     const place = document.getElementById(id);
     place.hidden = !of.length;
     const list = place.querySelector(".choices");
     for (const name of of) {
-      const label = Report.choice("checkbox", id, name, "", true, (input) => {
+      const label = Report.choice("checkbox", id, name, "", !state.off.has(key(name)), (input) => {
         if (input.checked) state.off.delete(key(name)); else state.off.add(key(name));
         draw();
       });
-      label.append(picture(name), roles[name] === "control" ? `${name} (control)` : id === "corruptions" ? words(name) : name);
+      label.append(picture(name), roleOf[name] === "control" ? `${name} (control)` : id === "corruptions" ? words(name) : name);
       list.append(label);
     }
   }

@@ -284,6 +284,9 @@ def test_nothing_is_wider_than_the_window(page, width):
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+DRAWN = ("&lt;b&gt;one&lt;/b&gt;", "two")
+
+
 def test_a_comparison_shows_its_models_side_by_side(browser, tmp_path):
     names = ("<b>one</b>", "two")
     made = zip(names, (0.0, 0.05))
@@ -301,6 +304,19 @@ def test_a_comparison_shows_its_models_side_by_side(browser, tmp_path):
     page.js("Plotly.Fx.hover(document.getElementById('chart-0'), {xval: 1, yval: 50}, ['xy'])")
     page.wait("return document.querySelector('#chart-0 .hoverlayer text') !== null")
     assert "<b>one</b>" in page.text("#chart-0 .hoverlayer")
+    # an attack that is asked for stands beside the worst, of every model, and its numbers below
+    first = "document.getElementById('charts').querySelector('h3').textContent"
+    assert page.js(f"return {first}") == "Worst of all Linf attacks"
+    assert page.texts("#attacks label")[:2] == ["worst of all", "noise (control)"]
+    page.click("#attacks input[value=pgd_linf]")
+    assert page.traces("chart-0") == [f"{n}{a}" for a in ("", ", pgd_linf") for n in DRAWN]
+    assert page.js(f"return {first}") == "Linf attacks: worst of all, pgd_linf"
+    found = [r for r in records if r["model"] == "two" and r["norm"] != "l2"]
+    expected = [interval_text(r) for r in found if r["attack"] in ("clean", "pgd_linf")]
+    shown = {row[0]: row[1:] for row in page.table("#numbers-0")[1:]}
+    assert shown["two, pgd_linf"] == expected
+    page.click("#attacks input[value=pgd_linf]")
+    assert "root mean square" in page.text("#chart-1 .xtitle")
     page.js("[...document.querySelectorAll('#series input')].at(-1).click()")
     assert page.traces("chart-0") == ["&lt;b&gt;one&lt;/b&gt;"]
     run = next(row for row in page.table("#runs") if row[0] == "worst linf 2/255")

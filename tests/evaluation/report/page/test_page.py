@@ -197,6 +197,27 @@ def test_pictures_are_rationed_evenly_from_the_hardest_hit_to_the_least(tmp_path
     assert pictures.read_pictures([out], rows, most=1) == [every[0]]
 
 
+def test_models_side_by_side_show_the_cases_that_the_baselines_ranks_choose(tmp_path):
+    names = [f"case{i}" for i in range(9)]
+    # what hits the one hardest hits the other least, and case3 of the second was lost
+    a, b = make_out(tmp_path / "a", cases=names), make_out(tmp_path / "b", cases=names[::-1])
+    (b / "parts" / "case3.npz").unlink()
+    models = [([out], read_cases(out / "cases.csv")) for out in (a, b)]
+    every = pictures.read_side_by_side(models)
+    assert [p["case"] for p in every if p["model"] == 0] == names
+    assert [p["case"] for p in every if p["model"] == 1] == [n for n in names if n != "case3"]
+    sizes = {name: sum(len(p["data"]) for p in every if p["case"] == name) for name in names}
+    both = ["case0", "case5", "case8"]  # ends and middle of those that both have
+    some = pictures.read_side_by_side(models, most=sum(sizes[name] for name in both) + 1)
+    assert [(p["model"], p["case"]) for p in some] == [(m, c) for m in (0, 1) for c in both]
+    fewer = pictures.read_side_by_side(models, most=sum(sizes[name] for name in both) - 1)
+    assert [p["case"] for p in fewer] == ["case0", "case8"] * 2
+    # a folder that was copied without its parts takes none from the others
+    shutil.rmtree(a / "parts")
+    alone = pictures.read_side_by_side(models)
+    assert {p["model"] for p in alone} == {1} and alone[0]["case"] == "case8"
+
+
 def test_pictures_come_back(tmp_path):
     out = make_out(tmp_path / "out", cases=("a",))
     (found,) = pictures.read_pictures([out], read_cases(out / "cases.csv"))
@@ -281,6 +302,9 @@ def test_checks_have_their_state():
     assert found[1]["text"] == "a is weak." and found[3]["text"] == "Not checked."
 
 
+PGD = ("pgd_linf", "linf")
+
+
 def test_a_comparison_draws_its_own_rows_and_every_metric(tmp_path):
     folders = [make_out(tmp_path / n, trainer=n, gain=g) for n, g in (("A", 0.0), ("B", 0.05))]
     records = compare.compare(folders, tmp_path / "out")
@@ -289,14 +313,28 @@ def test_a_comparison_draws_its_own_rows_and_every_metric(tmp_path):
     assert [p["title"] for p in data["panels"]] == [
         "Worst of all Linf attacks",
         "Worst of all L2 (RMS) attacks",
+        "Attacks without a budget",
         "Corruptions, mean of severities",
     ]
+    assert "root mean square" in data["panels"][1]["x_title"]
+    assert data["panels"][2]["x"] == ["ssah"]
     summaries = [json.loads((f / "summary.json").read_text())["results"] for f in folders]
     for series, results in zip(data["panels"][0]["series"], summaries):
         chosen = [r for r in results if r["kind"] in ("clean", "worst") and r["norm"] != "l2"]
         for metric in METRICS:
             values = series["values"][metric]
             assert values == pytest.approx([r[metric] for r in chosen], abs=1e-6), metric
+    # and every other attack, as the evaluations drew it
+    assert data["panels"][0]["attacks"] == [
+        ["worst of all", "worst"],
+        ["noise", "control"],
+        ["pgd_linf", "attack"],
+    ]
+    for series in data["panels"][0]["series"][4:]:
+        of = summaries[["A", "B"].index(series["name"])]
+        chosen = [r for r in of if r["kind"] == "clean" or (r["attack"], r["norm"]) == PGD]
+        assert series["attack"] == "pgd_linf"
+        assert series["values"]["dice"] == pytest.approx([r["dice"] for r in chosen], abs=1e-6)
     worst = next(
         r
         for r in records
