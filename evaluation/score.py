@@ -6,8 +6,8 @@ Several models stand side by side, with paired differences to the first.
 
 This module only wires: scoring/predictions.py finds the files, label_set.py says what they mean,
 score_case.py scores a case, unfinished.py keeps it until all are done, table.py joins them,
-summary.py, report.py and figures.py make what run.py writes; they are imported when they are
-needed.
+summary.py, report.py, page.py and figures.py make what run.py writes; they are imported when they
+are needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def score_predictions(
     labels
         The folder of the ground truth, likewise.
     output_folder
-        Gets report.md, cases.csv, scores.png, reliability.png and, last, summary.json.
+        Gets report.html, report.md, cases.csv, scores.png, reliability.png and, last, summary.json.
     dataset_json, plans
         As `labels_of`; None: the labels that are found.
     groups

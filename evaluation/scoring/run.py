@@ -16,6 +16,7 @@ from evaluation.report.records import write_summary
 from evaluation.scoring.figures import draw_reliability, draw_scores
 from evaluation.scoring.label_set import LabelSet
 from evaluation.scoring.options import ScoreOptions
+from evaluation.scoring.page import score_page
 from evaluation.scoring.predictions import Inputs
 from evaluation.scoring.processes import run_jobs
 from evaluation.scoring.report import report_text
@@ -27,7 +28,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.image_files import check_whole
 
-SUMMARY = "summary.json"
+SUMMARY, COMPARISON = "summary.json", "compare.json"
 
 
 def score_into(
@@ -101,11 +102,17 @@ def check_output(folder: Path, inputs: Inputs, labels: Path) -> None:
     Raises
     ------
     UserError
-        It holds predictions or labels, or the summary.json of another command, such as nnU-Net's.
+        It holds predictions or labels, the summary.json of another command, such as nnU-Net's, or a
+        comparison, whose report.html has the same name.
     """
     read = [labels, *(f for m in inputs.models for f in m.folders)]
     if any(folder == f.resolve() for f in read):
         raise UserError(f"{folder} is read by this very call: choose another output folder (-o)")
+    if (folder / COMPARISON).exists():
+        raise UserError(
+            f"{folder} holds a comparison ({COMPARISON}), whose report.html would be overwritten: "
+            "choose another output folder (-o)"
+        )
     summary = folder / SUMMARY
     if not summary.exists():
         return
@@ -141,21 +148,23 @@ def notes_on(inputs: Inputs, labels: Path, label_set: LabelSet, options: ScoreOp
 def write_scores(folder: Path, table: ScoreTable, summary: Mapping[str, Any]) -> list[str]:
     """Write all files, summary.json last; returns their names."""
     rows = table.rows()
-    # all texts are made before the first file is written
+    # texts are made before the first of them is written; the page has the pictures in it
     texts = {"cases.csv": csv_text(table.columns, rows), "report.md": report_text(summary, rows)}
     folder.mkdir(parents=True, exist_ok=True)
     draw_scores(folder / "scores.png", summary, rows)
-    written = ["report.md", "cases.csv", "scores.png"]
+    pictures = ["scores.png"]
     reliability = folder / "reliability.png"
     if summary["calibration"]:
         draw_reliability(reliability, summary)
-        written.append(reliability.name)
+        pictures.append(reliability.name)
     else:
         reliability.unlink(missing_ok=True)  # of an earlier call with --npz
+    drawn = {name: (folder / name).read_bytes() for name in pictures}
+    texts["report.html"] = score_page(summary, rows, drawn)
     for name, text in texts.items():
         write_file(folder / name, text)
     write_summary(folder / SUMMARY, summary)
-    return [*written, SUMMARY]
+    return [*texts, *pictures, SUMMARY]
 
 
 def _files(inputs: Inputs, case: str, probabilities: bool) -> CaseFiles:

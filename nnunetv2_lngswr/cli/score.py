@@ -143,7 +143,7 @@ def _score(arguments: argparse.Namespace) -> int:
     score_predictions(folders, groups=groups, progress=progress, **given)
     output = Path(arguments.output_folder)
     say((output / "report.md").read_text(encoding="utf-8").rstrip())
-    say(f"\nwritten to {output}: report.md, cases.csv, summary.json and figures")
+    say(f"\nwritten to {output}: report.html, report.md, cases.csv, summary.json and figures")
     return 0
 
 

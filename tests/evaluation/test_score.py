@@ -295,7 +295,7 @@ def test_cases_that_not_all_have_are_left_out_on_request_and_named(world):
 
 
 def test_two_calls_give_the_same_bytes(world):
-    files = ("cases.csv", "summary.json", "report.md")
+    files = ("cases.csv", "summary.json", "report.md", "report.html")
     score(world, "a", "b")
     before = [(world / "out" / f).read_bytes() for f in files]
     score(world, "a", "b")

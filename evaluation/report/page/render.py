@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,16 @@ ASSETS = Path(__file__).with_name("assets")
 # npm's plotly.js-basic-dist-min, as it was published; its licence (MIT) is beside it
 PLOTLY, PLOTLY_VERSION = "plotly-basic.min.js", "4.1.1"
 PLOTLY_SHA256 = "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
-SCRIPTS = ("charts.js", "cases.js", "viewer.js", "page.js")
+SCRIPTS = ("report.js", "charts.js", "case_table.js", "cases.js", "viewer.js", "page.js")
 
 
-def page_text(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def page_text(
+    content: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    template: str = "page.html.jinja",
+    scripts: Sequence[str] = (PLOTLY, *SCRIPTS),
+) -> str:
     """The content of a report.html.
 
     Parameters
@@ -29,8 +35,14 @@ def page_text(content: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         What the template names.
     data
         For the scripts: charts, cases and pictures, JSON-ready but for nan.
+    template, scripts
+        Of assets, the scripts in their order; those of an evaluation or a comparison.
     """
-    return _environment().get_template("page.html.jinja").render(**content, data=json_ready(data))
+    return (
+        _environment()
+        .get_template(template)
+        .render(**content, data=json_ready(data), scripts=scripts)
+    )
 
 
 @functools.cache
@@ -47,7 +59,7 @@ def _environment() -> Environment:
         "percent": percent_text,
         "number": number_text,
     }
-    environment.globals |= {"asset": _asset, "scripts": SCRIPTS, "plotly": PLOTLY}
+    environment.globals["asset"] = _asset
     return environment
 
 

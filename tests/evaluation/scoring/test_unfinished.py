@@ -25,7 +25,7 @@ from tests.evaluation.scoring.files import (
     write_model,
 )
 
-OUTPUTS = ("cases.csv", "summary.json", "report.md")
+OUTPUTS = ("cases.csv", "summary.json", "report.md", "report.html")
 
 
 @pytest.fixture(params=["labels", "regions", "undescribed"])

@@ -6,11 +6,12 @@ LATER = "return new Promise(r => requestAnimationFrame(() => setTimeout(r, 0)))"
 class Page:
     """A page that is open, with what the tests ask of it."""
 
-    def __init__(self, browser, path):
+    def __init__(self, browser, path, *, pictures=True):
         self.browser = browser
         browser.get(path.as_uri())
         assert self.js("return document.documentElement.dataset.ready") == "true"
-        self.wait("return document.querySelectorAll('#pictures canvas').length > 0")
+        if pictures:
+            self.wait("return document.querySelectorAll('#pictures canvas').length > 0")
 
     def js(self, script, *arguments):
         return self.browser.execute_script(script, *arguments)
