@@ -115,6 +115,7 @@ def measure(work: Work, shares: list[float], settings: str | None) -> Measured:
             f"{trained.folder} must have {GIVEN} and {FROM_SCRATCH} of the same seeds on fold 0, "
             f"got seeds {sorted(given)} and {sorted(beside)}"
         )
+    find_raw(trained.settings["dataset"])  # before hours of work
     folders = {
         arm: [trained.evaluation(runs[seed]) for seed in sorted(runs)]
         for arm, runs in ((GIVEN, given), (FROM_SCRATCH, beside))
