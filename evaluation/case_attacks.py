@@ -62,13 +62,10 @@ class CaseAttacks:
     def _beside(self, run: EvaluationRun) -> list[EvaluationRun]:
         """The run, and those after it that share its batches."""
         waiting = [r for r in self.to_come if _shares_calls(r)]
-        if run not in waiting:
+        first = next((i for i, r in enumerate(waiting) if r is run), None)
+        if first is None:
             return [run]
-        at_once = 1
-        if isinstance(self.window, SlidingWindow):
-            at_once = self.window.cases_per_call(self.x)
-        first = waiting.index(run)
-        return waiting[first : first + at_once]
+        return waiting[first : first + cases_at_once(self.window, self.x)]
 
     def _attack(self, run: EvaluationRun, window: DifferentiableModel) -> AttackResult:
         arguments = dict(run.options)
@@ -86,6 +83,11 @@ class CaseAttacks:
             generator=torch.Generator().manual_seed(run.seed(self.options.seed, self.identifier)),
             **arguments,
         )
+
+
+def cases_at_once(window: DifferentiableModel, x: torch.Tensor) -> int:
+    """How many attacks on a case x (1, C, *spatial) share network calls, at least 1."""
+    return window.cases_per_call(x) if isinstance(window, SlidingWindow) else 1
 
 
 def _shares_calls(run: EvaluationRun) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from evaluation.case_attacks import cases_at_once
 from evaluation.run_case import sliding_window
 from evaluation.session import Session
 from nnunetv2_lngswr.attacks.losses import cross_entropy
@@ -29,6 +30,10 @@ def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
     started = time.perf_counter()
     window.value_and_gradient(x, lambda z: cross_entropy(z, target))[1].cpu()
     gradient = time.perf_counter() - started
+    together = cases_at_once(window, x)
+    if together > 1:  # for the peak of memory
+        cases = x.expand(together, *x.shape[1:])
+        window.value_and_gradient(cases, lambda z: z.flatten(1).sum(1))
     runs, corruptions_left_out = session.planned
     per_case = preprocessing + sum(
         prediction * (1 + r.forwards) + gradient * r.gradients for r in runs

@@ -39,6 +39,8 @@ from nnunetv2_lngswr.utils.errors import UserError
 
 Call = tuple[nn.Module, Batch]
 """A network call: the fold's network and its batch of mirrored windows."""
+SHARED_BYTES = 2**29
+"""What the graph of a shared call may take; not `graph_bytes`, which so changes no batch."""
 
 
 class SlidingWindow:
@@ -112,16 +114,13 @@ class SlidingWindow:
         self._flips = flips_of(self.mirror_axes)
 
     def cases_per_call(self, x: torch.Tensor) -> int:
-        """How many cases of the shape of x (1, C, *spatial) fit into one network call, or 1.
-
-        The graph of that call fits into `graph_bytes`.
-        """
+        """How many cases of the shape of x (1, C, *spatial) fit into one network call, or 1."""
         with frozen(self.networks):
             tiling = self._tile(x)
             windows = tiling.windows_per_case * len(self._flips)
             fitting = self.window_batch_size // windows
             if fitting > 1:
-                fitting = min(fitting, self._windows_that_fit(tiling) // windows)
+                fitting = min(fitting, SHARED_BYTES // self._bytes_of(tiling) // windows)
         return max(1, fitting)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -280,17 +279,17 @@ class SlidingWindow:
             return 1
         if self.graph_bytes == 0:
             return 0
-        windows = self._windows_that_fit(tiling)
+        windows = self.graph_bytes // self._bytes_of(tiling)
         return sum(n <= windows for n in itertools.accumulate(len(batch) for _, batch in calls))
 
-    def _windows_that_fit(self, tiling: Tiling) -> int:
-        """How many windows' graphs `graph_bytes` holds."""
+    def _bytes_of(self, tiling: Tiling) -> int:
+        """Of the graph of one window."""
         if tiling.x.dtype not in self._bytes_of_window:
             network, batch = next(self._calls(tiling))
             with self._precision():
                 size = bytes_of_graph(network, mirrored(tiling, batch[:1]))
             self._bytes_of_window[tiling.x.dtype] = size
-        return self.graph_bytes // self._bytes_of_window[tiling.x.dtype]
+        return self._bytes_of_window[tiling.x.dtype]
 
     def _add_windows(
         self, tiling: Tiling, total: torch.Tensor | None, out: torch.Tensor, batch: Batch

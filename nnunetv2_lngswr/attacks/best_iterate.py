@@ -7,7 +7,7 @@ undefined (no foreground anywhere) is above every other; what has no finite loss
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
@@ -40,6 +40,8 @@ class AttackResult:
     """
     dice_history: torch.Tensor
     """(evaluations, B), that of every candidate in order; nan where undefined."""
+    judged_at: Sequence[int]
+    """The number of evaluations at every candidate, itself counted."""
     non_finite: torch.Tensor
     """(B,), evaluations at which the loss or its gradient was not finite."""
     norms: Mapping[str, torch.Tensor]
@@ -73,15 +75,15 @@ class AttackResult:
     def late_fall(self) -> torch.Tensor:
         """(B,), how far the lowest Dice fell over the last quarter of the evaluations.
 
-        Candidates are its last ones: iterates at larger radii are none. 0 where it reached 0, since
-        no further step lowers it; nan where there were fewer than three candidates, or where Dice
-        is undefined.
+        Iterates at larger radii are evaluations and no candidates. 0 where it reached 0, since no
+        further step lowers it; nan where there were fewer than three candidates, or where Dice is
+        undefined.
         """
         lowest = self.best_dice_history
         if len(lowest) < 3:
             return torch.where(lowest[-1] == 0, 0.0, float("nan"))
-        quarter = min(max(round(self.queries / 4), 1), len(lowest) - 1)
-        return torch.where(lowest[-1] == 0, 0.0, lowest[-1 - quarter] - lowest[-1])
+        before = sum(at <= self.queries - max(round(self.queries / 4), 1) for at in self.judged_at)
+        return torch.where(lowest[-1] == 0, 0.0, lowest[max(before, 1) - 1] - lowest[-1])
 
     def named(self, attack: str) -> AttackResult:
         """The same result under another attack's name."""
@@ -107,6 +109,7 @@ class BestIterate:
         self.x, self.target, self.ball = x, target, ball
         self.history: list[torch.Tensor] = []
         self.dice_history: list[torch.Tensor] = []
+        self.judged_at: list[int] = []
         self.forwards = self.gradients = 0
         self.non_finite = torch.zeros(len(x), dtype=torch.long)
         self.best = x.clone()
@@ -167,6 +170,7 @@ class BestIterate:
             (B, K, *spatial), its logits, for the Dice.
         """
         self.history.append(value.detach().cpu().double())  # MPS has no float64
+        self.judged_at.append(self.forwards + self.gradients)
         value = _weakest_if_not_finite(self.history[-1])
         # the argmax of nan says nothing, and would be background
         dice = torch.where(value.isfinite(), foreground_dice(z, self.target), float("nan"))
@@ -198,6 +202,7 @@ class BestIterate:
             loss_history=torch.stack(self.history),
             dice=self.best_dice,
             dice_history=torch.stack(self.dice_history),
+            judged_at=self.judged_at,
             non_finite=self.non_finite,
             norms=perturbation_norms(self.best, self.x, self.ball.bounds),
             forwards=self.forwards,

@@ -78,6 +78,8 @@ def _run(
         **member.options,
         **({"start": best.best[at]} if member.goes_on else {}),
     )
+    before = best.forwards + best.gradients
+    best.judged_at += [before + at for at in found.judged_at]
     best.forwards += found.forwards
     best.gradients += found.gradients
     best.non_finite[where] += found.non_finite

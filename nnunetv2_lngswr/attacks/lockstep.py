@@ -5,7 +5,8 @@ call after another, so each gets a thread and a stand-in for the model that wait
 still run are waiting, their cases are one batch. An attack that has ended, such as one whose Dice
 is 0, leaves it.
 
-What an attack finds is what it finds alone, but for the rounding of larger batches.
+What an attack finds is what it finds alone, but for the rounding of larger batches, which can turn
+the sign of a gradient near 0, and with it what follows.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Ended(BaseException):
 
 
 class _Seat:
-    """What one attack takes for the model."""
+    """What one attack takes for the model; answers may be shared, and are not written to."""
 
     def __init__(self, ask: Callable[[_Call], Any]) -> None:
         self._ask = ask
@@ -93,9 +94,9 @@ class _Table:
         ]
 
     def run(self) -> list[AttackResult]:
-        for thread in self.threads:
-            thread.start()
         try:
+            for thread in self.threads:
+                thread.start()
             while calls := self._all_waiting():
                 _answer(self.model, calls)
                 with self.changed:
@@ -105,7 +106,8 @@ class _Table:
                 self.over = True
                 self.changed.notify_all()
             for thread in self.threads:
-                thread.join()
+                if thread.ident is not None:  # it was started
+                    thread.join()
         if self.errors:
             raise self.errors[0]
         return [r for r in self.results if r is not None]

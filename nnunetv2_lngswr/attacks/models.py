@@ -142,10 +142,11 @@ def loss_and_cotangent(loss: LogitLoss, z: torch.Tensor) -> tuple[torch.Tensor, 
 def scaled_gradient(out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
     """d<cotangent, out>/d leaf through a graph in fp16.
 
-    Taken at a scale at which the largest cotangent is 1, since those of a mean over voxels lose
-    their digits there, or vanish. What overflows all the same says nothing, and is 0.
+    Taken at a scale at which the largest cotangent of each row of the batch is 1, since those of a
+    mean over voxels lose their digits there, or vanish. What overflows all the same says nothing,
+    and is 0. Rows are independent, as in eval mode.
     """
-    largest = cotangent.abs().amax()
+    largest = cotangent.abs().amax(dim=tuple(range(1, cotangent.ndim)), keepdim=True)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
     (gradient,) = torch.autograd.grad(out, leaf, (cotangent / scale).to(out))
     return torch.nan_to_num(gradient * scale, nan=0.0, posinf=0.0, neginf=0.0)
