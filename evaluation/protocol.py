@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 NO_ATTACK = "none"
 CORRUPTION = "shift"  # the kind in cases.csv and summary.json, and in seeds, of all versions
-# in plain predictions; measured 2.3 (2D) and 2.0 (3D), step_over_predictor of
+# in plain predictions; measured 2.2 (2D) and 1.7 (3D), step_over_predictor of
 # benchmarks/results/2026-11-29-attack-cost-cpu.json
 GRADIENT_COST = 2.0
 

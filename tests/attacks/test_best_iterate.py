@@ -15,7 +15,7 @@ from nnunetv2_lngswr.attacks import (
     torchattacks_adapter,
 )
 from nnunetv2_lngswr.attacks.best_iterate import BestIterate
-from tests.attacks.problems import SPACE, options
+from tests.attacks.problems import SPACE, options, run
 
 TRUTH = torch.tensor([[0, 0, 1, 1]])
 X = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]])
@@ -98,16 +98,29 @@ def test_where_there_is_no_foreground_the_loss_decides_until_something_is_found(
 def test_late_fall_is_that_of_the_lowest_dice_over_the_last_quarter(values, fall):
     history = torch.tensor(values, dtype=torch.float64)[:, None]
     result = replace(best_of([(1.0, RIGHT)]), dice_history=history)
-    result = replace(result, gradients=len(values), forwards=0)
+    at = range(1, len(values) + 1)
+    result = replace(result, gradients=len(values), forwards=0, judged_at=at)
     assert float(result.late_fall) == pytest.approx(fall, nan_ok=True)
 
 
 def test_steps_at_larger_radii_count_to_the_quarter():
     history = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5], dtype=torch.float64)[:, None]
     result = replace(best_of([(1.0, RIGHT)]), dice_history=history, forwards=0)
-    # five candidates of twelve steps, of which three are the quarter; and of forty
-    assert float(replace(result, gradients=12).late_fall) == pytest.approx(0.3)
-    assert float(replace(result, gradients=40).late_fall) == pytest.approx(0.4)
+    for at, steps, fall in (
+        (range(8, 13), 12, 0.3),  # the last five of twelve, of which three are the quarter
+        (range(36, 41), 40, 0.4),  # all in the last quarter: since the first of them
+        ((4, 5, 6, 11, 12), 12, 0.2),  # two restarts, each with a larger radius first
+    ):
+        found = replace(result, gradients=steps, judged_at=at)
+        assert float(found.late_fall) == pytest.approx(fall)
+
+
+@pytest.mark.parametrize("name", ["pgd_linf", "apgd_js", "apgd_dice", "worst-v1"])
+def test_every_candidate_is_known_by_its_evaluation(name, trained):
+    _, found = run(name, trained, **({"steps": 6} if name != "worst-v1" else {}))
+    at = list(found.judged_at)
+    assert len(at) == len(found.dice_history) and at == sorted(at)
+    assert at[-1] == found.queries and (name == "pgd_linf") == (len(at) == found.queries)
 
 
 # --- attacks on models that overflow

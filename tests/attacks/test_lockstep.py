@@ -103,3 +103,19 @@ def test_an_error_ends_all_and_comes_out(trained, network, broken):
     with pytest.raises((ValueError, RuntimeError), match=f"{broken} failed"):
         run_in_lockstep(model, attacks)
     assert threading.active_count() == before
+
+
+def test_an_interrupt_while_threads_are_started_leaves_none(trained, network, monkeypatch):
+    started, start = [], threading.Thread.start
+
+    def interrupted(thread):
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    attacks = [partial(attack, trained, "pgd_linf", e) for e in BUDGETS]
+    with pytest.raises(KeyboardInterrupt):
+        run_in_lockstep(BatchModel(network), attacks)
+    assert len(started) == 2 and not any(thread.is_alive() for thread in started)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from evaluation import run_case
+from evaluation.model import sliding_window
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.graph_memory import bytes_of_graph
 from evaluation.model.sliding_window import SlidingWindow
@@ -75,12 +76,14 @@ def test_features_and_surrogates_are_attacked_alone(world, tmp_path, calls):
     assert max(calls) == 2  # the two budgets of pgd_linf
 
 
-def test_only_as_many_as_the_graph_memory_holds(world):
+def test_only_as_many_as_memory_holds_whatever_is_spent_on_graphs(world, monkeypatch):
     model = SegmentationModel.from_folder(world[0], device="cpu", use_mirroring=False)
     x = torch.randn(1, 1, 1, 16, 16)
     one_window = bytes_of_graph(model.networks[0], x[:, :, 0])
-    for kept, expected in ((0, 1), (1, 1), (3, 3), (100, 8)):
-        window = model.sliding_window(graph_bytes=kept * one_window)
-        assert window.cases_per_call(x) == expected
+    for held, expected in ((0, 1), (1, 1), (3, 3), (100, 8)):
+        monkeypatch.setattr(sliding_window, "SHARED_BYTES", held * one_window)
+        for graph_bytes in (0, 2**30):
+            window = model.sliding_window(graph_bytes=graph_bytes)
+            assert window.cases_per_call(x) == expected
     mirrored = SegmentationModel.from_folder(world[0], device="cpu", use_mirroring=True)
-    assert mirrored.sliding_window(graph_bytes=100 * one_window).cases_per_call(x) == 2
+    assert mirrored.sliding_window().cases_per_call(x) == 2

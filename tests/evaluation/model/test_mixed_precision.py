@@ -7,6 +7,7 @@ import torch
 
 from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks.losses import cross_entropy
+from nnunetv2_lngswr.attacks.models import scaled_gradient
 from tests import model_folders
 from tests.evaluation.model.windows import PATCH, case
 
@@ -41,3 +42,10 @@ def test_mixed_precision_makes_no_step_where_it_overflows():
         and (gradient[x <= 0] == 0).all()
         and (gradient[x > 0] != 0).all()
     )
+
+
+def test_a_case_of_small_gradients_keeps_them_beside_one_of_large_ones():
+    leaf = torch.ones(2, 1, 4, 4, requires_grad=True)
+    cotangent = torch.ones(2, 1, 4, 4) * torch.tensor([1.0, 1e-9])[:, None, None, None]
+    gradient = scaled_gradient((leaf * 2).half(), leaf, cotangent)
+    torch.testing.assert_close(gradient, 2 * cotangent, rtol=1e-3, atol=0)
