@@ -6,12 +6,13 @@ Names of trainers, data sets, cases and labels are the user's, and as long as fi
 
 from __future__ import annotations
 
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-plain_texts = rc_context({"text.parse_math": False})
-"""Decorator of what draws: a name with dollar signs is no formula."""
+plain_texts = style.context(["default", {"text.parse_math": False}])
+"""Decorator of what draws: a name with dollar signs is no formula, and nothing is of another size
+because something in this process, such as nnU-Net's progress.png, has set seaborn's."""
 
 _POINTS = 72  # in an inch
 

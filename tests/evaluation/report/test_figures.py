@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -52,6 +53,15 @@ def test_curves(name, kinds, drawn, tmp_path):
     summary["model"] |= {"trainer": name, "dataset": f"Dataset611_{name}"}
     figures.draw_curves(tmp_path / "curves.png", summary)
     assert_whole(drawn, name, f"Dataset611_{name}", "95% bootstrap intervals over cases")
+
+
+def test_what_others_have_set_changes_no_figure(tmp_path):
+    summary = summary_of(all_rows())
+    figures.draw_curves(tmp_path / "alone.png", summary)
+    with matplotlib.rc_context({"font.size": 30, "axes.labelsize": 30, "axes.grid": True}):
+        figures.draw_curves(tmp_path / "after.png", summary)
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
 
 
 @pytest.mark.parametrize(
