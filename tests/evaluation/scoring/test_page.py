@@ -13,7 +13,7 @@ import pytest
 from evaluation.report.page import render
 from evaluation.scoring import page, page_cases, run
 from evaluation.scoring.figures import MOST_LABELS
-from tests.evaluation.report.page.pages import data_of
+from tests.evaluation.report.page.pages import NUMBER, data_of, finite
 from tests.evaluation.scoring.pages import (
     CASES,
     EMPTY,
@@ -25,7 +25,6 @@ from tests.evaluation.scoring.pages import (
 )
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (400).to_bytes(4, "big") + b"and so on"
-NUMBER = re.compile(r"\d+\.\d+")
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +36,6 @@ def undrawn(monkeypatch):
 
 def text_of(folder):
     return (folder / "report.html").read_text()
-
-
-def finite(value):
-    """All numbers in it."""
-    if isinstance(value, dict):
-        return {n for v in value.values() for n in finite(v)}
-    if isinstance(value, (list, tuple)):
-        return {n for v in value for n in finite(v)}
-    return {float(value)} if isinstance(value, (int, float)) and math.isfinite(value) else set()
 
 
 @pytest.mark.parametrize("models", [MODELS, MODELS[:1]])

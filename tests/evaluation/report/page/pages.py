@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -28,6 +29,17 @@ ATTACKS = (
     ("pgd_l2", "l2", "2/255"),
     ("ssah", "", ""),
 )
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def finite(value):
+    """All numbers in it."""
+    if isinstance(value, dict):
+        return {n for v in value.values() for n in finite(v)}
+    if isinstance(value, (list, tuple)):
+        return {n for v in value for n in finite(v)}
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return {float(value)} if is_number and math.isfinite(value) else set()
 
 
 def make_out(

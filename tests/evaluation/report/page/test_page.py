@@ -6,7 +6,6 @@ What a browser makes of it is in test_browser.py.
 import base64
 import hashlib
 import json
-import math
 import re
 import shutil
 import zlib
@@ -21,26 +20,21 @@ from evaluation.report.cases_table import read_cases
 from evaluation.report.page import cases, pictures, render, verdict
 from evaluation.report.page.evaluation_page import evaluation_page
 from evaluation.rows import MEAN_LABEL, run_key
-from tests.evaluation.report.page.pages import HOSTILE, data_of, make_example, make_out
+from tests.evaluation.report.page.pages import (
+    HOSTILE,
+    NUMBER,
+    data_of,
+    finite,
+    make_example,
+    make_out,
+)
 from tests.evaluation.report.rows import all_rows, row, summary_of
 from tests.made_before.test_made_before import unpack
-
-NUMBER = re.compile(r"\d+\.\d+")
 
 
 def page_of(folder):
     assert report_page.main([str(folder)]) == 0
     return (folder / "report.html").read_text()
-
-
-def finite(value):
-    """All numbers in it."""
-    if isinstance(value, dict):
-        return {n for v in value.values() for n in finite(v)}
-    if isinstance(value, (list, tuple)):
-        return {n for v in value for n in finite(v)}
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return {float(value)} if is_number and math.isfinite(value) else set()
 
 
 def test_every_number_drawn_is_one_of_the_summary(tmp_path):
