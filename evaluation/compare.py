@@ -64,12 +64,14 @@ def compare(
     Raises
     ------
     UserError
-        Fewer than two models, folders that are unfinished, damaged or lack rows, and settings,
-        cases or files that are not comparable (named).
+        Fewer than two models, folders that are unfinished, damaged or lack rows, settings, cases or
+        files that are not comparable (named), and an output folder that holds other results.
     """
     if len(folders) < 2:
         raise UserError(f"compare needs at least two folders, got {len(folders)}")
     check_integer("seed", seed, *LIMITS["seed"])
+    output = Path(output_folder)
+    _refuse_other_results(output)
     from evaluation.comparison.models import read_models
     from evaluation.comparison.outputs import write_comparison
     from evaluation.comparison.paired_rows import paired_rows
@@ -82,7 +84,7 @@ def compare(
     elif not isinstance(groups, Groups):
         groups = parse_groups(groups, cases)
     records = paired_rows(models, seed=seed, groups=groups)
-    write_comparison(Path(output_folder), models, records, notes, groups)
+    write_comparison(output, models, records, notes, groups)
     return records
 
 
@@ -99,6 +101,15 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
         return 0
 
     return run_main(prog, work, output=output)
+
+
+def _refuse_other_results(folder: Path) -> None:
+    """An evaluation or scores, whose report.html has the name of a comparison's."""
+    if (folder / "summary.json").exists() or (folder / "settings.json").exists():
+        raise UserError(
+            f"{folder} holds an evaluation or scores, whose report.html would be overwritten: "
+            "choose another output folder (-o)"
+        )
 
 
 def _folders_of(word: str) -> str | list[str]:

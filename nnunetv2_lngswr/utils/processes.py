@@ -46,7 +46,7 @@ def run_command(
     command
         The program and its arguments.
     log
-        File for its output; the folder is made.
+        File for its output, after that of earlier calls; the folder is made.
     environment
         Added to this process's.
     say
@@ -66,7 +66,7 @@ def run_command(
     log.parent.mkdir(parents=True, exist_ok=True)
     tail = collections.deque(maxlen=_TAIL_LINES)
     with (
-        open(log, "w", encoding="utf-8") as file,
+        open(log, "a", encoding="utf-8", buffering=1) as file,  # by lines, to be read meanwhile
         _started(
             words,
             stdout=subprocess.PIPE,
@@ -75,6 +75,7 @@ def run_command(
         ) as process,
     ):
         assert process.stdout is not None  # it is a pipe
+        file.write(f"$ {shlex.join(words)}\n")
         for line in process.stdout:
             file.write(line)
             tail.append(line.rstrip())

@@ -58,6 +58,7 @@ ARGUMENTS = [
     bad("no output", ["compare", A, B], "-o"),
     bad("one folder", ["compare", A, *OUT], "two"),
     bad("unknown option", compare("--sede", "1"), "--sede"),
+    bad("an evaluation's folder", ["compare", A, B, "-o", A], "out_vanilla", "report.html", "-o"),
     bad("folder does not exist", ["compare", A, "ROOT/no", *OUT], "ROOT/no"),
     bad("folder is a file", ["compare", A, f"ROOT/{CSV}", *OUT], f"ROOT/{CSV}"),
     bad("folder is empty text", ["compare", A, "", *OUT], "FOLDER"),

@@ -91,6 +91,19 @@ def test_exit_statuses(tmp_path):
         )
 
 
+def test_a_log_is_read_meanwhile_and_keeps_what_an_earlier_call_said(tmp_path):
+    log, meanwhile = tmp_path / "log", []
+
+    def read_at(line: str) -> None:
+        meanwhile.append(log.read_text() if log.exists() else "")
+
+    for word in ("first", "second"):
+        command = ["python", "-c", f"print('{word}')"]
+        run_command(command, log, environment={}, say=read_at, show=word)
+    assert [line for line in log.read_text().splitlines() if line[0] != "$"] == ["first", "second"]
+    assert meanwhile[1].endswith("first\n") and meanwhile[3].endswith("second\n")
+
+
 def test_commands_are_those_of_this_environment():
     assert beside_python("python") == sys.executable
     with pytest.raises(ValueError, match="no-such-command was found neither beside"):

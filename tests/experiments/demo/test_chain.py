@@ -24,7 +24,7 @@ def test_a_failing_command_is_told_with_its_last_lines_and_its_log(tmp_path, mon
         chain(tmp_path)._command("train", ["nnUNetv2_train", "-c", code])
     assert "line 39" in str(caught.value) and "line 5\n" not in str(caught.value)
     log = tmp_path / "logs" / "2d_train.log"
-    assert str(log) in str(caught.value) and log.read_text().startswith("line 0")
+    assert str(log) in str(caught.value) and "\nline 0\n" in log.read_text()
 
 
 def test_a_command_runs_with_the_demos_folders_and_leaves_the_environment_alone(
