@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,48 +32,50 @@ from nnunetv2_lngswr.utils.image_files import check_whole
 SUMMARY, COMPARISON = "summary.json", "compare.json"
 
 
-def score_into(
-    folder: Path,
-    inputs: Inputs,
-    labels: Path,
-    label_set: LabelSet,
-    options: ScoreOptions,
-    groups: Mapping[str, str] | None,
-    plans: str | Path | None,
-    overwrite: bool,
-    progress: bool,
-) -> dict[str, Any]:
-    """Score what an ended call has not, and write all files; arguments as `score_predictions`'s."""
-    settings = settings_of(inputs, labels, options, label_set, plans, environment())
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is scored, and how; as `score_predictions` was asked for it."""
+
+    inputs: Inputs
+    labels: Path
+    """The folder of the ground truth."""
+    label_set: LabelSet
+    plans: str | Path | None
+    groups: Mapping[str, str] | None
+    """case -> patient; None: each case is a patient of its own."""
+    options: ScoreOptions
+
+
+def score_into(folder: Path, asked: Asked, *, overwrite: bool, progress: bool) -> dict[str, Any]:
+    """Score what an ended call has not, and write all files; returns summary.json's content.
+
+    Raises
+    ------
+    UserError
+        As `score_cases`, and an unfinished call with other arguments, unless `overwrite`.
+    """
+    settings = settings_of(
+        asked.inputs, asked.labels, asked.options, asked.label_set, asked.plans, environment()
+    )
     unfinished = Unfinished(folder)
     with unfinished.held(settings, overwrite=overwrite):
-        table = score_cases(
-            inputs, unfinished, labels=label_set, options=options, groups=groups, progress=progress
-        )
-        notes = notes_on(inputs, labels, label_set, options)
+        table = score_cases(asked, unfinished, progress=progress)
         summary = build_summary(
             table,
-            inputs=inputs,
-            labels=label_set,
-            options=options,
-            grouped=bool(groups),
-            notes=notes,
+            inputs=asked.inputs,
+            labels=asked.label_set,
+            options=asked.options,
+            grouped=bool(asked.groups),
+            notes=notes_on(asked),
         )
         write_scores(folder, table, summary)
         unfinished.remove()
     return summary
 
 
-def score_cases(
-    inputs: Inputs,
-    unfinished: Unfinished,
-    *,
-    labels: LabelSet,
-    options: ScoreOptions,
-    groups: Mapping[str, str] | None,
-    progress: bool,
-) -> ScoreTable:
+def score_cases(asked: Asked, unfinished: Unfinished, *, progress: bool) -> ScoreTable:
     """Score all cases but those that are kept; UserErrors as `CaseScorer` and `score_table`."""
+    inputs, labels, options = asked.inputs, asked.label_set, asked.options
     cases = [_files(inputs, case, options.probabilities) for case in inputs.labels]
     kept = {files: found for files in cases if (found := unfinished.find(files)) is not None}
     todo = [files for files in cases if files not in kept]
@@ -90,7 +93,7 @@ def score_cases(
     return score_table(
         [found[files] for files in cases],
         models=[m.name for m in inputs.models],
-        groups=groups,
+        groups=asked.groups,
         labels=labels,
         probabilities=options.probabilities,
     )
@@ -124,11 +127,11 @@ def check_output(folder: Path, inputs: Inputs, labels: Path) -> None:
         )
 
 
-def notes_on(inputs: Inputs, labels: Path, label_set: LabelSet, options: ScoreOptions) -> list[str]:
+def notes_on(asked: Asked) -> list[str]:
     """What could have been scored and was not."""
-    notes = []
-    beside = labels.absolute().parent / "dataset.json"
-    if label_set.dataset_json is None and beside.is_file():
+    inputs, notes = asked.inputs, []
+    beside = asked.labels.absolute().parent / "dataset.json"
+    if asked.label_set.dataset_json is None and beside.is_file():
         notes.append(
             f"{beside} was not read; -djfile takes names, regions and the ignore label from it"
         )
@@ -137,7 +140,7 @@ def notes_on(inputs: Inputs, labels: Path, label_set: LabelSet, options: ScoreOp
         for m in inputs.models
         if all(inputs.probabilities(m.files[c]).is_file() for c in inputs.labels)
     ]
-    if having and not options.probabilities:
+    if having and not asked.options.probabilities:
         notes.append(
             f"probabilities (.npz) lie beside the predictions of {', '.join(having)}; --npz scores "
             "their calibration"
