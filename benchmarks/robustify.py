@@ -1,6 +1,7 @@
 """A model that exists made robust, beside robust training from the first step, seed by seed.
 
-    python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [--settings JSON] -o OUT.json
+    python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [-tr TRAINER] [--settings JSON] \
+        -o OUT.json
 
 OUT.json gets the Dice of each seed, what a share keeps of AT's robustness ("kept"), and what it
 costs: the time of its epochs in units of vanilla's and of AT's, the median over the seeds ("cost").
@@ -78,11 +79,11 @@ class Work:
         }
         run_command(command, self.folder / f"{name}.log", environment=environment, say=print)
 
-    def robustify(self, name: str, model: Path, share: float, settings: str | None) -> Path:
-        """Return the folder of the robust model."""
+    def robustify(self, name: str, model: Path, share: float, given: Mapping[str, str]) -> Path:
+        """Return the folder of the robust model; `given`: further options and their values."""
         output = self.folder / name
         command = ["lngswr", "robustify", str(model), "-f", "0", "--share", str(share)]
-        command += ["--settings", settings] if settings else []
+        command += [word for option in given.items() for word in option]
         self.run(name, [*command, "--skip-evaluation", "-device", "cpu", "-o", str(output)])
         (fold,) = output.glob("nnUNet_results/*/*/fold_0/checkpoint_final.pth")
         return fold.parents[1]
@@ -106,30 +107,30 @@ class Measured:
     """That the epochs of its trainings took."""
 
 
-def measure(work: Work, shares: list[float], settings: str | None) -> Measured:
-    """Robustify and evaluate."""
+def measure(work: Work, shares: list[float], given: Mapping[str, str]) -> Measured:
+    """Robustify, with further options, and evaluate."""
     trained = work.trained
-    given, beside = trained.runs(GIVEN), trained.runs(FROM_SCRATCH)
-    if not given or set(given) != set(beside):
+    vanilla, beside = trained.runs(GIVEN), trained.runs(FROM_SCRATCH)
+    if not vanilla or set(vanilla) != set(beside):
         raise UserError(
             f"{trained.folder} must have {GIVEN} and {FROM_SCRATCH} of the same seeds on fold 0, "
-            f"got seeds {sorted(given)} and {sorted(beside)}"
+            f"got seeds {sorted(vanilla)} and {sorted(beside)}"
         )
     find_raw(trained.settings["dataset"])  # before hours of work
     folders = {
         arm: [trained.evaluation(runs[seed]) for seed in sorted(runs)]
-        for arm, runs in ((GIVEN, given), (FROM_SCRATCH, beside))
+        for arm, runs in ((GIVEN, vanilla), (FROM_SCRATCH, beside))
     }
     seconds = {
         arm: [training_seconds(trained.model(runs[seed]) / "fold_0") for seed in sorted(runs)]
-        for arm, runs in ((GIVEN, given), (FROM_SCRATCH, beside))
+        for arm, runs in ((GIVEN, vanilla), (FROM_SCRATCH, beside))
     }
     for share in shares:
         arm = f"share {share:g}"
         folders[arm], seconds[arm] = [], []
-        for seed in sorted(given):
+        for seed in sorted(vanilla):
             name = f"share_{share:g}_seed_{seed}"
-            model = work.robustify(name, trained.model(given[seed]), share, settings)
+            model = work.robustify(name, trained.model(vanilla[seed]), share, given)
             seconds[arm].append(training_seconds(model / "fold_0"))
             folders[arm].append(work.evaluate(name, model))
     return Measured(folders, seconds)
@@ -174,12 +175,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("benchmark", type=Path, metavar="BENCHMARK")
     parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.25])
+    parser.add_argument("-tr", metavar="TRAINER", help="as for lngswr robustify")
     parser.add_argument("--settings", metavar="JSON", help="as for lngswr robustify")
     parser.add_argument("--groups", metavar="PATTERN | CSV", help="as for lngswr compare")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
     args = parser.parse_args(argv)
     work = Work(args.work.resolve(), Trained(args.benchmark.resolve()))
-    measured = measure(work, args.shares, args.settings)
+    given = {"-tr": args.tr, "--settings": args.settings}
+    given = {option: value for option, value in given.items() if value is not None}
+    measured = measure(work, args.shares, given)
     folders = measured.evaluations
     comparison = work.folder / "comparison"
     compare([*folders.values()], comparison, names=[*folders], groups=args.groups)
@@ -190,7 +194,7 @@ def main(argv: list[str] | None = None) -> None:
         "device": "CPU",
         "versions": {package: version(package) for package in ("torch", "nnunetv2")},
         "benchmark": work.trained.settings,
-        "settings": args.settings,
+        "options": given,
         "dice": dice,
         "kept": kept(dice),
         "training_seconds": measured.seconds,

@@ -44,7 +44,7 @@ def test_seeds_that_are_not_paired_are_refused(tmp_path):
     trained = finished(tmp_path, seeds={GIVEN: (0, 1), FROM_SCRATCH: (0,)})
     assert trained.runs(GIVEN) == {0: "t__p__2d", 1: "t__p__2d"}
     with pytest.raises(UserError, match=r"same seeds on fold 0, got seeds \[0, 1\] and \[0\]"):
-        measure(Work(tmp_path / "work", trained), [0.1], None)
+        measure(Work(tmp_path / "work", trained), [0.1], {})
 
 
 @pytest.mark.parametrize(("raw", "says"), [("", "not set"), ("RAW", "RAW"), (None, "not set")])
@@ -56,7 +56,7 @@ def test_without_the_raw_data_nothing_is_begun(raw, says, tmp_path, monkeypatch)
     trained = finished(tmp_path, seeds={GIVEN: (0,), FROM_SCRATCH: (0,)})
     work = Work(tmp_path / "work", trained)
     for begin in (
-        lambda: measure(work, [0.1], None),
+        lambda: measure(work, [0.1], {}),
         lambda: work.run("share", ["lngswr", "doctor"]),
     ):
         with pytest.raises(UserError, match=rf"no data set Dataset611_X in nnUNet_raw \(.*{says}"):
@@ -129,6 +129,7 @@ def test_the_times_of_all_trainings_are_written(tmp_path, monkeypatch):
             write_evaluation(out)
         else:
             assert command[command.index("--share") + 1] == "0.1"
+            assert command[command.index("-tr") + 1] == "nnUNetTrainerLNGSWRAT"
             fold = write_fold(out / results / "A__q__2d" / "fold_0", [2.5, 2.5])
             (fold / "checkpoint_final.pth").touch()
 
@@ -143,8 +144,10 @@ def test_the_times_of_all_trainings_are_written(tmp_path, monkeypatch):
     raw.mkdir(parents=True)
     (raw / "dataset.json").write_text("{}")
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
-    main([str(bench), str(work), "--shares", "0.1", "-o", str(tmp_path / "out.json")])
+    asked = ["--shares", "0.1", "-tr", "nnUNetTrainerLNGSWRAT"]
+    main([str(bench), str(work), *asked, "-o", str(tmp_path / "out.json")])
     written = json.loads((tmp_path / "out.json").read_text())
+    assert written["options"] == {"-tr": "nnUNetTrainerLNGSWRAT"}
     assert written["training_seconds"] == {
         GIVEN: [40.0, 44.0],
         FROM_SCRATCH: [120.0, 124.0],
