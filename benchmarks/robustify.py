@@ -1,7 +1,6 @@
 """A model that exists made robust, beside robust training from the first step, seed by seed.
 
-    python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [-tr TRAINER] [--settings JSON] \
-        -o OUT.json
+    python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [-tr NAME] -o OUT.json
 
 OUT.json gets the Dice of each seed, what a share keeps of AT's robustness ("kept"), and what it
 costs: the time of its epochs in units of vanilla's and of AT's, the median over the seeds ("cost").
