@@ -19,7 +19,7 @@ from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, comparison_panels
 from evaluation.report.page.evaluation_page import shared_content, shared_data
-from evaluation.report.page.pictures import read_side_by_side
+from evaluation.report.page.pictures import Picture, fill, read_side_by_side
 from evaluation.report.page.render import page_text
 from evaluation.report.records import (
     CORRUPTION_MEAN,
@@ -59,12 +59,10 @@ def comparison_page(
         "kind": "comparison",
         "panels": comparison_panels(by_model),
         "table": case_table({m.name: m.rows for m in models}),
-        "pictures": read_side_by_side([(m.folders, m.rows) for m in models]),
         **shared_data(summary),
     }
     found = {"groups": groups and groups.record(summary["cases"])}
     content = {
-        **shared_content(data, intervals_said(found), over(groups)),
         "title": f"Robustness of {len(models)} models on {summary['model'].get('dataset')}",
         "models": [{"name": m.name, "place": m.place} for m in models],
         "suite": summary.get("suite"),
@@ -79,7 +77,14 @@ def comparison_page(
             by_model[baseline.name], summary, _left_out(models, by_model[baseline.name])
         ),
     }
-    return page_text(json_ready(content), data)
+    said = intervals_said(found), over(groups)
+
+    def page_with(pictures: list[Picture]) -> str:
+        shown = {**data, "pictures": pictures}
+        return page_text(json_ready({**shared_content(shown, *said), **content}), shown)
+
+    folders = [(m.folders, m.rows) for m in models]
+    return fill(page_with, lambda most: read_side_by_side(folders, most=most))
 
 
 def _with_other_metrics(model: ComparedModel, records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from evaluation.report.intervals import intervals_said, of_groups, over
 from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, evaluation_panels
-from evaluation.report.page.pictures import read_as_jpeg, read_pictures
+from evaluation.report.page.pictures import Picture, fill, read_as_jpeg, read_pictures
 from evaluation.report.page.render import page_text
 from evaluation.rows import Row
 
@@ -40,11 +40,14 @@ def evaluation_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> str:
         "kind": "evaluation",
         "panels": evaluation_panels(summary["results"]),
         "table": case_table({name: rows}),
-        "pictures": read_pictures([folder], rows),
         **shared_data(summary),
     }
-    content = {**_content(summary, data), "corruption_picture": corruptions}
-    return page_text(content, data)
+
+    def page_with(pictures: list[Picture]) -> str:
+        shown = {**data, "pictures": pictures}
+        return page_text({**_content(summary, shown), "corruption_picture": corruptions}, shown)
+
+    return fill(page_with, lambda most: read_pictures([folder], rows, most=most))
 
 
 def shared_data(summary: Summary) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import base64
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,29 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
 MOST_BYTES = 2_600_000
-"""Of all cases' pictures in a page, base64; with it 40 cases stay below 5 MB."""
+"""Of all cases' pictures in a page, base64."""
 MOST_BYTES_BESIDE = 500_000
 """Of a picture beside them, likewise."""
+MOST_BYTES_OF_PAGE = 4_900_000
+"""What pictures fill up a page to at most: it shall be below 5 MB, and each has a few words."""
 
 _USED = (*EXAMPLE_ARRAYS, STACK, "settings_sha256")
 
 Picture = dict[str, Any]
+
+
+def fill(make: Callable[[list[Picture]], str], read: Callable[[int], list[Picture]]) -> str:
+    """Return a page with as many pictures as it has room for.
+
+    Parameters
+    ----------
+    make
+        Gives the page with these pictures.
+    read
+        Gives pictures of so many bytes at most.
+    """
+    room = MOST_BYTES_OF_PAGE - len(make([]).encode())
+    return make(read(max(0, min(MOST_BYTES, room))))
 
 
 def read_pictures(

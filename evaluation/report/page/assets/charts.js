@@ -26,7 +26,7 @@ Report.charts = (() => {
   const attacks = [...new Map(data.panels.flatMap((p) => p.attacks ?? []))];
   const attackNames = attacks.map(([name]) => name);
   const state = { metric: "dice", label: "mean", off: new Set(attackNames.slice(1).map((name) => `a:${name}`)), printing: false };
-  const names = [...new Set(data.panels.filter((p) => p.kind === "lines").flatMap((p) => p.series.map((s) => s.name)))];
+  const names = [...new Set(data.panels.flatMap((p) => p.series.filter((s) => p.kind === "lines" || s.role === "model").map((s) => s.name)))];
   const categories = [...new Set(data.panels.filter((p) => p.switch === "corruptions").flatMap((p) => p.x))];
   const roles = Object.fromEntries(data.panels.flatMap((p) => p.series.map((s) => [s.name, s.role])));
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -184,7 +184,9 @@ Report.charts = (() => {
       class: "chart", id: `chart-${i}`, role: "img", "aria-label": `${panel.title}; its numbers are in the table below it`,
     });
     const details = element("details");
-    const table = element("div", null, { class: "scroll", id: `numbers-${i}` });
+    const table = element("div", null, {
+      class: "scroll", id: `numbers-${i}`, tabindex: "0", role: "region", "aria-label": `Numbers: ${panel.title}`,
+    });
     details.append(element("summary", "Numbers of this figure"), table);
     place.append(chart, details);
     document.getElementById("charts").append(place);

@@ -7,10 +7,12 @@
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
     closed.forEach((d) => { d.open = true; });
+    document.documentElement.dataset.printing = "";  // before the charts ask for colours
     Report.charts?.print(true);
   });
   window.addEventListener("afterprint", () => {
     closed.forEach((d) => { d.open = false; });
+    delete document.documentElement.dataset.printing;
     Report.charts?.print(false);
   });
   document.documentElement.dataset.ready = "true";

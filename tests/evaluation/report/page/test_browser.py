@@ -153,6 +153,8 @@ def test_the_table_is_cases_csv_and_is_sorted_and_filtered(page, out):
     limit = 100 * rows["a", "worst_linf", "2/255"]["dice"] + 0.05
     page.one("#filter-value").send_keys(f"{limit:.2f}")
     assert cases() == ["a"]
+    page.choose("#filter-side", "least")
+    assert set(cases()) == set(CASES) - {"a"}
 
 
 def test_any_run_metric_and_label_can_be_looked_at(page, out):
@@ -271,6 +273,21 @@ def test_it_prints_whole(page):
     pdf = base64.b64decode(printed["data"])
     assert pdf.startswith(b"%PDF") and len(pdf) > 30_000
     assert page.js("return window.seen") == 0 < before == page.js(closed)
+
+
+def test_a_dark_page_is_printed_in_the_colours_of_a_light_one(page):
+    of_text = "document.querySelector('#chart-0 .xtick text').style.fill"
+    light = page.js(f"return {of_text}")
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        page.wait(f"return {of_text} !== '{light}'")
+        page.js(f"window.addEventListener('beforeprint', () => {{ window.seen = {of_text} }})")
+        page.browser.execute_cdp_cmd("Page.printToPDF", {})
+        assert page.js("return window.seen") == light
+        assert page.js(f"return {of_text}") != light
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 @pytest.mark.parametrize("width", [1280, 400])
