@@ -1,6 +1,9 @@
 """Which arms are trained again at equal time."""
 
+import json
 import statistics
+
+import pytest
 
 from nnunetv2_lngswr.experiments.robustness import PRESETS, times
 from nnunetv2_lngswr.experiments.robustness.planning import plan_run
@@ -44,3 +47,19 @@ def test_an_arm_is_not_trained_again_for_as_many_epochs(tmp_path, monkeypatch):
     arms = {name: {"arm": name} for name in ("vanilla", "LNGSWR")}
     runs = [plan_run(its, arm, arms[arm], 0, 0, dry_run=True) for arm in arms]
     assert again(1.3) == [] and again(1.4) == ["lngswrBenchmarkSeed0Epochs1"]
+
+
+def test_an_epoch_takes_the_mean_of_both_kinds_that_late_adversarial_training_has(tmp_path):
+    """Of each training; epochs that were trained again count once."""
+    its = make_benchmark(tmp_path)
+    runs = [plan_run(its, "LateAT", {"arm": "LateAT"}, seed, 0, dry_run=True) for seed in range(3)]
+    for run, slower in zip(runs, (0.0, 0.1, 9.0)):
+        fold = its.fold_folder(run)
+        fold.mkdir(parents=True)
+        (fold / "debug.json").write_text(json.dumps({"num_epochs": "10"}))
+        took = [1.0 + slower] * 8 + [1.7 + slower] * 2
+        lines = [f"Epoch {e}\nEpoch time: {s} s" for e, s in enumerate(took)]
+        again = "\nEpoch 9\nEpoch time: 50.0 s\n"
+        (fold / "training_log_2026_1_1_00_00_00.txt").write_text("\n".join(lines[:9]) + again)
+        (fold / "training_log_2026_1_2_00_00_00.txt").write_text("\n".join(lines[9:]))
+    assert times.epoch_seconds(its, runs) == pytest.approx(1.14 + 0.1)
