@@ -9,8 +9,9 @@ BENCHMARK is the folder of a `lngswr benchmark robustness` with the arm AT. Each
 models is given to `lngswr robustify` once per share of its budget; the results are evaluated as
 BENCHMARK evaluates, on the same cases, and compared with its vanilla and AT by `lngswr compare`,
 whose files go to WORK/comparison. "kept" is the part of AT's reduction of the drop that a share
-leaves: (drop vanilla - drop share) / (drop vanilla - drop AT), of means over seeds. What is in WORK
-already is not done again. nnUNet_raw must be set, and have the data set of BENCHMARK.
+leaves: (drop vanilla - drop share) / (drop vanilla - drop AT), of means over seeds. A drop is smaller
+too where the clean Dice is lower; so "kept_dice" is the same of the robust Dice itself. What is in
+WORK already is not done again. nnUNet_raw must be set, and have the data set of BENCHMARK.
 """
 
 import argparse
@@ -135,20 +136,27 @@ def measure(work: Work, shares: list[float], given: Mapping[str, str]) -> Measur
     return Measured(folders, seconds)
 
 
-def kept(dice: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """{share: {budget: part of AT's reduction of the drop}}; nan where AT reduces nothing."""
+def kept(
+    dice: Mapping[str, list[dict[str, float]]], *, of_dice: bool = False
+) -> dict[str, dict[str, float]]:
+    """{share: {budget: part of AT's gain}}; nan where AT gains nothing.
 
-    def drops(arm: str) -> dict[str, float]:
+    The gain is the reduction of the drop, or what the robust Dice is higher (`of_dice`).
+    """
+
+    def harm(arm: str) -> dict[str, float]:
         rows = dice[arm]
         budgets = [key for key in rows[0] if key.startswith("worst")]
-        return {b: sum(r["clean"] - r[b] for r in rows) / len(rows) for b in budgets}
+        return {
+            b: sum((0 if of_dice else r["clean"]) - r[b] for r in rows) / len(rows) for b in budgets
+        }
 
-    vanilla, scratch = drops(GIVEN), drops(FROM_SCRATCH)
+    vanilla, scratch = harm(GIVEN), harm(FROM_SCRATCH)
     gained = {b: vanilla[b] - scratch[b] for b in vanilla}
     return {
         arm: {
             b: (vanilla[b] - its) / gained[b] if gained[b] > 0 else float("nan")
-            for b, its in drops(arm).items()
+            for b, its in harm(arm).items()
         }
         for arm in dice
         if arm not in (GIVEN, FROM_SCRATCH)
@@ -196,13 +204,14 @@ def main(argv: list[str] | None = None) -> None:
         "options": given,
         "dice": dice,
         "kept": kept(dice),
+        "kept_dice": kept(dice, of_dice=True),
         "training_seconds": measured.seconds,
         "cost": cost(measured.seconds),
         "results": read_json(comparison / "compare.json", needs=("results",))["results"],
     }
     write_json(args.output, written)
     print((comparison / "compare.md").read_text())
-    print(written["kept"], written["cost"], sep="\n")
+    print(*(written[key] for key in ("kept", "kept_dice", "cost")), sep="\n")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,18 @@ def test_kept_is_the_part_of_the_reduction_of_the_drop_of_means():
     )
 
 
+def test_what_is_kept_of_the_robust_dice_does_not_count_lost_clean_dice():
+    arms = {
+        GIVEN: [dice(0.8, 0.4)],
+        FROM_SCRATCH: [dice(0.8, 0.6)],
+        "lost": [dice(0.6, 0.4)],
+        "half": [dice(0.5, 0.5)],
+    }
+    found = {k: v["worst_linf 8/255"] for k, v in kept(arms, of_dice=True).items()}
+    assert found == pytest.approx({"lost": 0, "half": 0.5})
+    assert kept(arms)["lost"]["worst_linf 8/255"] == pytest.approx(1)
+
+
 def finished(folder, *, seeds):
     """A benchmark whose vanilla and AT have these seeds."""
     run = {"fold": 0, "plans": "p", "trainer": "t"}
