@@ -9,9 +9,9 @@ BENCHMARK is the folder of a `lngswr benchmark robustness` with the arm AT. Each
 models is given to `lngswr robustify` once per share of its budget; the results are evaluated as
 BENCHMARK evaluates, on the same cases, and compared with its vanilla and AT by `lngswr compare`,
 whose files go to WORK/comparison. "kept" is the part of AT's reduction of the drop that a share
-leaves: (drop vanilla - drop share) / (drop vanilla - drop AT), of means over seeds. A drop is smaller
-too where the clean Dice is lower; so "kept_dice" is the same of the robust Dice itself. What is in
-WORK already is not done again. nnUNet_raw must be set, and have the data set of BENCHMARK.
+leaves: (drop vanilla - drop share) / (drop vanilla - drop AT), of means over seeds. A drop is also
+smaller where the clean Dice is lower; so "kept_dice" is the same of the robust Dice itself. What is
+in WORK already is not done again. nnUNet_raw must be set, and have the data set of BENCHMARK.
 """
 
 import argparse
