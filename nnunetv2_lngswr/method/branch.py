@@ -114,6 +114,13 @@ class Branch(nn.Module):
         assert self.reconstruction is not None and self.prior is not None
         return self.prior.gain() if self.reconstruction.fixed_gains is None else None
 
+    @property
+    def leaves_identity(self) -> bool:
+        """Whether training takes the reconstruction away from the identity; true without one."""
+        if self.reconstruction is None or self.convolution is not None:
+            return True
+        return isinstance(self.reconstruction.theta, nn.Parameter)
+
     @torch.no_grad()
     def become_identity(self) -> None:
         """Set what is learned such that, in eval mode, the branch passes x through."""

@@ -308,7 +308,7 @@ def _noise(
             add_upsampled(fine, noise, by, by_axis[i])
         noise = _crop(fine, sizes[i])
     sd *= len(sizes) ** 0.5
-    # before the cast: fp16 would round the sums of scales
+    # before the cast, which rounds; under autocast on a GPU all of it is fp16 already
     return noise.mul_((amplitude / sd).to(noise.dtype)).to(dtype)
 
 

@@ -31,6 +31,7 @@ from nnunetv2_lngswr.training.settings import (
     TrainerSettings,
     current_entry,
     read_settings,
+    refuse_stray_start,
     warn_of_old_keys,
 )
 from nnunetv2_lngswr.training.warm_start import load_warm_start
@@ -76,6 +77,8 @@ class PlansEntryTrainer(nnUNetTrainer):
         plans = deepcopy(plans)
         resolved = PlansManager(plans).get_configuration(configuration).configuration
         self.settings = self.read_settings(resolved)
+        if self.adversarial is not None:
+            refuse_stray_start(resolved)
         warn_of_old_keys(resolved)
         # written out, so that settings travel with the model folder
         entry = self._written_entry(resolved)

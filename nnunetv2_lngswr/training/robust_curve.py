@@ -110,8 +110,8 @@ def moving_average(earlier: Sequence[float], value: float) -> float:
 
 
 def nnunets_moving_average(values: Sequence[float]) -> float:
-    """What nnU-Net's logger makes of the mean_fg_dice of some epochs."""
-    return reduce(lambda average, value: average * 0.9 + 0.1 * value, values)
+    """What nnU-Net's logger makes of the mean_fg_dice of some epochs; nan counts for nothing."""
+    return reduce(lambda average, value: moving_average([average], value), values)
 
 
 def overfits(fgsm: Sequence[float], strong: Sequence[float], margin: float) -> bool:

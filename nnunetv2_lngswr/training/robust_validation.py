@@ -48,7 +48,7 @@ from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, ATConfig
 from nnunetv2_lngswr.utils.errors import UserError
 
 FALLBACK_STEPS = 2
-BEST = "checkpoint_best.pth"
+BEST, LATEST = "checkpoint_best.pth", "checkpoint_latest.pth"
 
 
 class RobustValidationTrainer(PlansEntryTrainer):
@@ -68,7 +68,7 @@ class RobustValidationTrainer(PlansEntryTrainer):
         self._space = LabelSpace.from_label_manager(self.label_manager)
         self._image_channels = len(self.configuration_manager.normalization_schemes)
         self._robust: list[dict[str, dict]] = []
-        self._saving_best = False
+        self._best_is_due = False
         verbose = self.logger.local_logger.verbose
         self.logger.local_logger = RobustCurveLogger(verbose, late_from=self._first_attacked)
 
@@ -188,10 +188,12 @@ class RobustValidationTrainer(PlansEntryTrainer):
         # nnU-Net's average goes back to before the last phase
         clean = nnunets_moving_average(self._logged["mean_fg_dice"][self._first_attacked :])
         weight = self._at.robust_weight
+        terms = ((1 - weight, clean), (weight, average))
         self._log("robust_fg_dice", strong)
         self._log("ema_robust_fg_dice", average)
         self._log("fgsm_fg_dice", fgsm)
-        self._log("selection", float((1 - weight) * clean + weight * average))
+        # what has no weight may be nan
+        self._log("selection", float(sum(w * value for w, value in terms if w)))
 
     def _overfits(self) -> bool:
         """Whether single-step training has overfitted catastrophically in this epoch; says so in
@@ -242,24 +244,25 @@ class RobustValidationTrainer(PlansEntryTrainer):
             f"{self._logged['robust_fg_dice'][-1]:.4f}, "
             f"FGSM {self._logged['fgsm_fg_dice'][-1]:.4f}, criterion {value:.4f}"
         )
+        self._best_is_due = is_best
         super().on_epoch_end()
+        if self._best_is_due:
+            self.current_epoch -= 1  # nnU-Net has counted on, as before checkpoint_final
+            self._save_best()
+            self.current_epoch += 1
         if is_best:
             self.print_to_log_file(
                 f"New best criterion ({1 - at.robust_weight:g} clean + {at.robust_weight:g} robust)"
                 f": {value:.4f}"
             )
-            self._save_best()
         if self.local_rank == 0:
             plot_robust_curve(
                 self._logged, self._folder / "adversarial.png", late_from=self._first_attacked
             )
 
     def _save_best(self) -> None:
-        self.current_epoch -= 1  # nnU-Net has counted on, as before checkpoint_final
-        self._saving_best = True
-        self.save_checkpoint(str(self._folder / BEST))
-        self._saving_best = False
-        self.current_epoch += 1
+        self._best_is_due = False
+        super().save_checkpoint(str(self._folder / BEST))
 
     @property
     def _folder(self) -> Path:
@@ -267,6 +270,11 @@ class RobustValidationTrainer(PlansEntryTrainer):
         return Path(self.output_folder)
 
     def save_checkpoint(self, filename: str) -> None:
+        name = Path(filename).name
         # nnU-Net asks for the best by clean Dice alone, as is right until the last phase
-        if Path(filename).name != BEST or self._saving_best or not self._attacking:
-            super().save_checkpoint(filename)
+        if name == BEST and self._attacking:
+            return
+        # a run that is killed in between goes on from the latest, and would not judge this epoch
+        if name == LATEST and self._best_is_due:
+            self._save_best()
+        super().save_checkpoint(filename)

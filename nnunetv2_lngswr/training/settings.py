@@ -107,7 +107,7 @@ def read_settings(
     """
     entry = current_entry(configuration)
     where = f'plans: "{PLANS_KEY}"'
-    # checked even where the trainer has no LNG-SWR
+    # checked even where the trainer has no LNG-SWR, and below, where it does not attack
     overridden = _replaced(method or LNGSWRConfig(), entry, where)
     if "patch_size" in configuration:
         try:
@@ -116,9 +116,10 @@ def read_settings(
             raise UserError(f"{where}: {error}") from None
     if method is not None:
         method = overridden
+    given = entry.get(ADVERSARIAL_KEY, {})
+    attacking = _replaced(adversarial or ATConfig(), given, f'{where}: "{ADVERSARIAL_KEY}"')
     if adversarial is not None:
-        given = entry.get(ADVERSARIAL_KEY, {})
-        adversarial = _replaced(adversarial, given, f'{where}: "{ADVERSARIAL_KEY}"')
+        adversarial = attacking
     run = _replaced(RunSettings(), entry, where)
     epochs = run.num_epochs or epochs
     if adversarial is not None:
@@ -184,6 +185,27 @@ def warn_of_old_keys(configuration: Mapping[str, Any]) -> None:
                 FutureWarning,
                 stacklevel=1,  # one place for all callers, so that Python shows it once
             )
+
+
+def refuse_stray_start(configuration: Mapping[str, Any]) -> None:
+    """Refuse a "start" beside "adversarial" instead of in it.
+
+    Of a trainer that attacks it could be either: the old name of "gate_init", which it is read as,
+    or the start of the last phase, which would then begin at once.
+
+    Raises
+    ------
+    UserError
+        There is one.
+    """
+    entry = configuration.get(PLANS_KEY, {})
+    if "start" in entry:
+        value = entry["start"]
+        raise UserError(
+            f'plans: "{PLANS_KEY}": "start" is the old name of "gate_init": write that, or, for a '
+            f'late adversarial training, "{ADVERSARIAL_KEY}": {{"start": {value}}}; got '
+            f'"start": {value}'
+        )
 
 
 def _replaced(defaults: T, entry: Mapping[str, Any], where: str) -> T:

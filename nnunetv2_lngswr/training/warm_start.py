@@ -43,7 +43,8 @@ def load_warm_start(
     ------
     UserError
         The checkpoint's backbone or its LNG-SWR parts are of another architecture; names the first
-        keys that differ. Or its weights are not finite.
+        keys that differ. Or its weights are not finite. Or it is a vanilla one, and the network's
+        gates are not learned, so that they would stay at the identity.
     """
     target = network.state_dict()
     weights = _backbone_weights(checkpoint)
@@ -54,9 +55,15 @@ def load_warm_start(
             network.load_state_dict({**weights, **own})
         refuse_non_finite(network, source)
         return
+    lngswr = find_lngswr(network)
+    if lngswr is not None and not all(b.leaves_identity for _, b in lngswr.branches()):
+        raise UserError(
+            f"{source} has no LNG-SWR parts, so that the reconstruction starts as the identity, "
+            'and "learn_gates": false would keep it there: leave that out, or do not start from '
+            "this checkpoint"
+        )
     network.load_state_dict({**target, **weights})
     refuse_non_finite(network, source)
-    lngswr = find_lngswr(network)
     if lngswr is not None:
         for _, branch in lngswr.branches():
             branch.become_identity()

@@ -14,6 +14,7 @@ from nnunetv2_lngswr.trainers import (
 )
 from nnunetv2_lngswr.training import adversarial_trainer, robust_curve
 from nnunetv2_lngswr.training.history import LOGGED
+from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from tests import tiny_dataset
 from tests.training.tiny_training import (
@@ -201,6 +202,49 @@ def test_best_checkpoint_of_a_late_training_is_of_the_last_phase_alone(make, dic
     for key in ("robust_fg_dice", "ema_robust_fg_dice", "fgsm_fg_dice", "selection"):
         assert np.isnan(logged[key][:2]).all() and len(logged[key]) == 5
     assert logged["robust_attack"] == ["apgd_dice"] * 5 and logged["at_fallback"] == [0] * 5
+
+
+def test_a_kill_while_the_latest_is_written_leaves_the_best(make, dice_of_epoch):
+    trainer = make(nnUNetTrainerAT, {**FULL, "fallback": False}, num_epochs=3)
+    trainer.initialize()
+    dice_of_epoch(trainer, clean=[0.5, 0.6, 0.7], fgsm=[0.4, 0.5, 0.6], pgd=[0.4, 0.5, 0.6])
+    folder, own = Path(trainer.output_folder), PlansEntryTrainer.save_checkpoint
+
+    def save(self, filename):
+        if Path(filename).name == "checkpoint_latest.pth" and self.current_epoch == 1:
+            raise KeyboardInterrupt
+        own(self, filename)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlansEntryTrainer, "save_checkpoint", save)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run_training()
+    latest, best = (load_checkpoint(folder / f"checkpoint_{k}.pth") for k in ("latest", "best"))
+    assert (latest["current_epoch"], best["current_epoch"]) == (1, 2)
+
+
+def test_an_epoch_without_foreground_does_not_end_the_choice_of_the_best(make, dice_of_epoch):
+    trainer = make(nnUNetTrainerAT, {**FULL, "fallback": False}, num_epochs=3)
+    trainer.initialize()
+    nothing = float("nan")
+    dice_of_epoch(
+        trainer, clean=[nothing, 0.6, 0.7], fgsm=[nothing, 0.5, 0.6], pgd=[nothing, 0.5, 0.6]
+    )
+    trainer.run_training()
+    best = load_checkpoint(Path(trainer.output_folder) / "checkpoint_best.pth")
+    assert best["current_epoch"] == 3
+    assert trainer._logged["selection"][1:] == pytest.approx([0.55, (0.61 + 0.51) / 2])
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_what_has_no_weight_in_the_criterion_may_be_undefined(make, dice_of_epoch, weight):
+    trainer = make(nnUNetTrainerAT, {**FULL, "robust_weight": weight}, num_epochs=1)
+    trainer.initialize()
+    values = [[0.6], [float("nan")]]
+    clean, robust = values if weight == 0 else values[::-1]
+    dice_of_epoch(trainer, clean=clean, fgsm=robust, pgd=robust)
+    trainer.run_training()
+    assert trainer._logged["selection"] == pytest.approx([0.6])
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.method.network import find_lngswr
 from nnunetv2_lngswr.trainers import (
+    nnUNetTrainerAT,
     nnUNetTrainerLNGSWR,
     nnUNetTrainerLNGSWRAT,
     nnUNetTrainerVanilla,
@@ -199,6 +200,18 @@ def test_new_plans_hold_the_new_names(plans):
     saved = written_entry(trainer)
     assert saved["learn_gates"] is False and saved["gate_init"] == 0.5
     assert not OLD.keys() & saved.keys()
+
+
+def test_a_start_that_has_strayed_out_of_adversarial_is_refused(plans):
+    for cls in (nnUNetTrainerAT, nnUNetTrainerLNGSWRAT):
+        with pytest.raises(UserError, match=r'"adversarial": {"start": 0.8}.*got "start": 0.8'):
+            tiny_dataset.make_trainer(cls, plans, entry={**SHORT, "start": 0.8})
+
+
+def test_what_the_entry_says_of_another_trainers_part_is_checked(plans):
+    for cls in (nnUNetTrainerLNGSWR, nnUNetTrainerVanilla):
+        with pytest.raises(UserError, match='"adversarial": epsilon must be'):
+            tiny_dataset.make_trainer(cls, plans, entry={**SHORT, "adversarial": {"epsilon": 99}})
 
 
 @pytest.mark.parametrize("cls", [nnUNetTrainerLNGSWR, nnUNetTrainerVanilla])

@@ -102,6 +102,24 @@ def test_warm_start_computes_vanillas_logits_and_its_gains_still_learn(vanilla, 
     assert all(gate.grad.abs().max() > 0 for gate in find_lngswr(ours).gate_parameters())
 
 
+def test_gates_that_do_not_learn_cannot_start_from_a_vanilla_checkpoint(vanilla):
+    """They would stay at the identity, and the reconstruction would do nothing."""
+    dimension, kind, path = vanilla
+    ours = model_folders.make_network(dimension, kind=kind, seed=7)
+    attach(ours, LNGSWRConfig(learn_gates=False))
+    before = {k: v.clone() for k, v in ours.state_dict().items()}
+    with pytest.raises(UserError, match="learn_gates"):
+        load_warm_start(ours, load_checkpoint(path))
+    assert all(torch.equal(v, before[k]) for k, v in ours.state_dict().items())
+    own = {"network_weights": before}
+    load_warm_start(ours, own)
+    conv = attach(
+        model_folders.make_network(dimension, kind=kind),
+        LNGSWRConfig(learn_gates=False, fusion="conv"),
+    )
+    load_warm_start(conv, load_checkpoint(path))
+
+
 def test_converted_checkpoint_passes_nnunets_pretrained_weights(vanilla, tmp_path):
     dimension, kind, path = vanilla
     out = tmp_path / "warm.pth"
