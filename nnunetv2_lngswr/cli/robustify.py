@@ -3,6 +3,7 @@
 import argparse
 import shlex
 
+from evaluation.groups import add_option as add_groups_option
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say, settings_of
 from nnunetv2_lngswr.experiments.robustify import TRAINERS, Options
 from nnunetv2_lngswr.utils.errors import UserError
@@ -114,6 +115,7 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a seeded choice of N cases (%(default)s)",
     )
+    add_groups_option(command, "as for lngswr evaluate")
     add("--skip-evaluation", action="store_true", help="train only")
     add(
         "--disable_progress_bar",

@@ -27,7 +27,7 @@ class ShareLoader(nnUNetDataLoader):
     """nnU-Net's loader, asked for one share of a batch at a time.
 
     nnU-Net guarantees foreground in the last samples of a batch. Shares that follow one another are
-    the places of a batch in turn, so any m of them hold as much of it as a batch does.
+    the places of a batch in turn, so any m of one process hold as much of it as a batch does.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ DATA = f"nnUNet_preprocessed/{NAME}"
 PREPROCESSED, PLANNED = f"{DATA}/nnUNetPlans_2d", f"{DATA}/nnUNetPlans.json"
 CONFIGURATION = "configurations.2d"
 ENVIRON = {f"nnUNet_{n}": f"ROOT/nnUNet_{n}" for n in ("raw", "preprocessed", "results")}
+VALIDATED = f"{FOLDER}/fold_0/validation/summary.json"
 PREPROCESS = "nnUNetv2_preprocess -d 999 -plans_name nnUNetPlans -c 2d"
 
 
@@ -240,11 +241,17 @@ DATA_ROWS = [
         "splits_final.json",
         "JSON",
     ),
-    data("no splits", spoil.remove(f"{DATA}/splits_final.json"), "splits", "--skip-evaluation"),
+    data("no splits", spoil.remove(f"{DATA}/splits_final.json"), "splits_final.json is missing"),
+    data(
+        "no splits, no record of the validation",
+        spoil.both(spoil.remove(f"{DATA}/splits_final.json"), spoil.remove(VALIDATED)),
+        "splits",
+        "--skip-evaluation",
+    ),
     data("no raw data", spoil.remove("nnUNet_raw"), "nnUNet_raw", "--skip-evaluation"),
     data(
         "validation's summary is damaged",
-        spoil.write(f"{FOLDER}/fold_0/validation/summary.json", '{"metric_per_case": [1]}'),
+        spoil.write(VALIDATED, '{"metric_per_case": [1]}'),
         "metric_per_case",
     ),
 ]

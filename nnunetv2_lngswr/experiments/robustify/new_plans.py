@@ -21,7 +21,8 @@ LEAST_EPOCHS = 5
 """nnU-Net's learning rate decays from epoch to epoch: over fewer it would hardly."""
 VAL_BATCHES = "val_batches"
 CURVE_SHARE = 0.1
-"""Of an epoch's gradients of batches: what its robust curve may add to those of its training."""
+"""Of an epoch's gradients of batches: what its robust curve may add to those of its training; one
+batch it has in any case."""
 # FGSM's gradient and those at the starts of Auto-PGD's three stages (`attacks.apgd`)
 _BESIDE_STEPS = 4
 # those of plain training are too strong on top of attacks: the new trainer has its own

@@ -51,6 +51,8 @@ class Options:
     """As in `lngswr evaluate`."""
     max_cases: int = 20
     """As in `lngswr evaluate`."""
+    groups: str | None = None
+    """As in `lngswr evaluate`."""
     skip_evaluation: bool = False
     """Train only."""
     device: str | None = None
@@ -111,7 +113,12 @@ class Options:
         if self.images is not None and self.labels is not None:
             words += ["-i", str(Path(self.images).absolute())]
             words += ["-l", str(Path(self.labels).absolute())]
-        return words
+        return [*words, *self.grouping]
+
+    @property
+    def grouping(self) -> list[str]:
+        """The option of `lngswr evaluate` and `lngswr compare` that says what belongs together."""
+        return [] if self.groups is None else [f"--groups={self.groups}"]
 
     @property
     def adversarial(self) -> Mapping[str, Any]:

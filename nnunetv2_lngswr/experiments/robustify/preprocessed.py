@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from evaluation.inputs import from_cross_validation
@@ -25,6 +27,7 @@ from nnunetv2_lngswr.utils.model_files import check_plans
 _NEEDED = ("dataset.json", "dataset_fingerprint.json", "gt_segmentations")
 _DATASET = re.compile(r"Dataset(\d{1,9})_.+")
 _SPLITS = "splits_final.json"
+_SEED, _FOLDS = 12345, 5  # nnU-Net's, of splits that it makes
 
 
 def find_preprocessed(model: GivenModel, options: Options) -> Path:
@@ -110,18 +113,26 @@ def _check_data(folder: Path, model: GivenModel) -> None:
         name, differences = next(iter(described.items()))
         raise UserError(
             f"{folder / identifier} was preprocessed by {name}.json, which differs from the "
-            f"model's plans in {', '.join(differences)}: {copied}{command}"
+            f"model's plans in {', '.join(differences)}: {copied}{command}; models that {by}.json "
+            "belongs to lose their data then, so do it in another nnUNet_preprocessed if there are "
+            "any"
         )
     makes = f"{'' if alike else copied}{command}"
     if not (folder / identifier).is_dir() or not alike:
         what = "does not exist" if alike else "is described by no plans there"
         raise UserError(f"{folder / identifier} {what}: {makes} makes it")
-    # nnU-Net writes a case's properties last
-    there = {file.stem for file in (folder / identifier).glob("[!.]*.pkl")}
+    there = _preprocessed_cases(folder, model)
     missing = sorted(_cases(folder, model) - there)
     if missing or not there:
         named = f"case {missing[0]} of {_SPLITS}" if missing else "a single case"
         raise UserError(f"{folder / identifier} lacks {named}: {makes} makes it")
+
+
+def _preprocessed_cases(folder: Path, model: GivenModel) -> set[str]:
+    manager = PlansManager(dict(model.plans))
+    identifier = manager.get_configuration(model.configuration).data_identifier
+    # nnU-Net writes a case's properties last
+    return {file.stem for file in (folder / identifier).glob("[!.]*.pkl")}
 
 
 def _plans_there(folder: Path, configuration: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -158,17 +169,44 @@ def _cases(folder: Path, model: GivenModel) -> set[str]:
 def _check_cases(folder: Path, model: GivenModel) -> None:
     """Refuse splits by which a fold would be judged on cases that it was trained on."""
     file = folder / _SPLITS
-    splits = read_splits(file) if file.is_file() else []
+    splits = read_splits(file) if file.is_file() else None
     for fold in model.folds:
-        if fold == "all" or int(fold) >= len(splits):
-            continue
         place = model.folder / f"fold_{fold}"
         before = validation_cases(place, model.dataset_json["file_ending"])
-        if before is not None and before != set(splits[int(fold)]["val"]):
+        if fold == "all" or before is None:
+            continue
+        if before != validated(int(fold), splits, _preprocessed_cases(folder, model)):
+            by = ":" if splits else " is missing, and by the splits that nnU-Net would make"
             raise UserError(
-                f"{file}: fold {fold} has other validation cases than the model had when it was "
-                f"trained ({place / 'validation'}): put the splits of its training there"
+                f"{file}{by} fold {fold} has other validation cases than the model had when "
+                f"it was trained ({place / 'validation'}): put the splits of its training there"
             )
+
+
+def validated(
+    fold: int, splits: Sequence[Mapping[str, Sequence[str]]] | None, cases: Collection[str]
+) -> set[str]:
+    """Return the validation cases of a fold, as `nnUNetTrainer.do_split` chooses them.
+
+    Parameters
+    ----------
+    fold
+        One beyond the splits is a draw of its own.
+    splits
+        Of splits_final.json; None: there is none yet, and nnU-Net makes it.
+    cases
+        All that are preprocessed.
+    """
+    ordered = sorted(cases)
+    if splits is None and len(ordered) < _FOLDS:
+        return set()  # nnU-Net refuses so few
+    if splits is None:
+        splits = generate_crossval_split(ordered, seed=_SEED, n_splits=_FOLDS)
+    if fold < len(splits):
+        return {str(case) for case in splits[fold]["val"]}
+    draw = np.random.RandomState(_SEED + fold)
+    trained = draw.choice(len(ordered), int(len(ordered) * 0.8), replace=False)
+    return {case for i, case in enumerate(ordered) if i not in trained}
 
 
 def _check_evaluation(model: GivenModel, options: Options) -> None:

@@ -155,6 +155,13 @@ def _check_record(plan: Plan) -> None:
         return
     here = _record(plan)
     there = read_json(marker, needs=("model",))
+    folds = [sorted(of["checkpoint_sha256"]) for of in (there, here) if "checkpoint_sha256" in of]
+    if folds[0] != folds[-1]:
+        its, asked = (" ".join(of) for of in folds)
+        raise UserError(
+            f"{plan.output} is of fold {its} ({MARKER} there), asked for was {asked}: give the "
+            "same folds (-f), or choose another folder with -o"
+        )
     changed = [key for key in here if key in there and there[key] != here[key]]
     # evaluations can be left out, or come later
     if changed == ["evaluation"] and None in (there["evaluation"], here["evaluation"]):
@@ -202,9 +209,10 @@ def _run_steps(plan: Plan, say: Say) -> None:
     if plan.options.skip_evaluation:
         return
     folders = [plan.evaluation(when) for when in (BEFORE, AFTER)]
-    say("$ " + shlex.join(["lngswr", "compare", *map(str, folders), "-o", str(plan.comparison)]))
+    command = ["lngswr", "compare", *map(str, folders), *plan.options.grouping]
+    say("$ " + shlex.join([*command, "-o", str(plan.comparison)]))
     if not plan.options.dry_run:
-        compare(folders, plan.comparison, names=[BEFORE, AFTER])
+        compare(folders, plan.comparison, names=[BEFORE, AFTER], groups=plan.options.groups)
 
 
 def _environment(plan: Plan) -> Mapping[str, str]:

@@ -106,7 +106,7 @@ def steps(plan: Plan) -> Iterator[Step]:
             name=f"train_fold_{fold}",
             command=command,
             done=(folder / "validation" / "summary.json").is_file(),
-            show=r"Epoch time|Pseudo dice|Mean Validation Dice|CATASTROPHIC",
+            show=r"Epoch \d+$|Epoch time|Pseudo dice|Mean Validation Dice|CATASTROPHIC",
         )
     if evaluated:
         yield _evaluate(plan, AFTER, plan.robust, "checkpoint_final.pth")

@@ -78,5 +78,5 @@ def noted(monkeypatch) -> Noted:
     """The commands that were run, none of them for real; the comparison is left out."""
     made = Noted()
     monkeypatch.setattr(run, "run_command", made)
-    monkeypatch.setattr(run, "compare", lambda folders, output, names: None)
+    monkeypatch.setattr(run, "compare", lambda folders, output, names, groups: None)
     return made

@@ -12,6 +12,7 @@ import torch
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.robustify import Options, new_plans, run
 from nnunetv2_lngswr.experiments.robustify.run import MARKER, robustify
+from nnunetv2_lngswr.experiments.robustify.steps import steps
 from nnunetv2_lngswr.method.network import find_lngswr, is_backbone_key
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
@@ -160,7 +161,8 @@ def check_prediction_and_export(robust, root, tmp_path, monkeypatch):
 def test_a_dry_run_says_the_commands_and_writes_nothing(project, tmp_path, capsys):
     _, model = project(folds=(0, 1))
     before = tree(tmp_path)
-    assert cli.main(["robustify", str(model), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
+    words = ["robustify", str(model), "-o", str(tmp_path / "out"), "--groups", "p.", "--dry-run"]
+    assert cli.main(words) == 0
     said = capsys.readouterr().out
     commands = [line.split()[1:] for line in said.splitlines() if line.startswith("$ ")]
     assert [words[:2] for words in commands] == [
@@ -170,8 +172,18 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(project, tmp_path, capsy
         ["lngswr", "compare"],
     ]
     assert [words[3] for words in commands[1:3]] == ["0", "1"]
+    assert ["--groups=p." in words for words in commands] == [True, False, False, True, True]
     assert "20 x 3 iterations: 5 x 1 more with nnUNetTrainerAT" in said
     assert tree(tmp_path) == before
+
+
+def test_a_training_tells_where_it_is(project, tmp_path):
+    _, model = project()
+    options = Options(device="cpu", skip_evaluation=True, dry_run=True)
+    (train,) = steps(robustify(model, tmp_path / "out", options))
+    told = ["Epoch 12", "Epoch time: 3.2 s", "Pseudo dice [0.5]", "Mean Validation Dice:  0.7"]
+    assert all(re.search(train.show, line) for line in told)
+    assert not re.search(train.show, "Current learning rate: 0.00372")
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -237,6 +249,11 @@ def test_a_folder_of_another_call_is_refused(project, noted, tmp_path):
     ]:
         with pytest.raises(UserError, match=said):
             robustify(model, out, Options(device="cpu", **changed))
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    (model / "fold_1" / "validation" / "summary.json").unlink()
+    with pytest.raises(UserError, match=r"is of fold 0 .*, asked for was 0 1: .*\(-f\)"):
+        robustify(model, out, Options(device="cpu"))
+    shutil.rmtree(model / "fold_1")
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
     checkpoint["network_weights"]["decoder.seg_layers.0.bias"] += 1
     torch.save(checkpoint, model / "fold_0" / "checkpoint_final.pth")
