@@ -63,10 +63,13 @@ def write_comparison(
     # all of them are made before the first is written
     texts = {
         "compare.csv": csv_text(columns_of(records), records),
-        "compare.json": json.dumps(content, indent=1),
         "compare.md": _markdown(models, records, notes, groups),
         "report.html": comparison_page(models, records, notes, groups),
+        # last, and gone until then: what is cut off here has none
+        "compare.json": json.dumps(content, indent=1),
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compare.json").unlink(missing_ok=True)
     draw_comparison(folder / "compare.png", [m.name for m in models], records, groups=groups)
     for name, text in texts.items():
         write_file(folder / name, text)

@@ -154,6 +154,7 @@ def write_scores(folder: Path, table: ScoreTable, summary: Mapping[str, Any]) ->
     # texts are made before the first of them is written; the page has the pictures in it
     texts = {"cases.csv": csv_text(table.columns, rows), "report.md": report_text(summary, rows)}
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)  # what is cut off here has none
     draw_scores(folder / "scores.png", summary, rows)
     pictures = ["scores.png"]
     reliability = folder / "reliability.png"

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from evaluation import compare
+from evaluation.comparison import outputs
 from evaluation.comparison.paired_rows import COLUMNS
 from evaluation.report.cases_table import read_cases, write_cases
 from evaluation.rows import with_worst
@@ -39,6 +40,19 @@ def test_differences_are_paired_by_case_whatever_the_order(tmp_path):
     clean = find(records, "B", "clean")
     assert clean["difference"] == 0 and clean["p"] == 1
     assert find(records, "A", "worst_linf", "2/255")["difference"] is None
+
+
+def test_what_is_cut_off_has_no_record_of_an_earlier_comparison(tmp_path, monkeypatch):
+    a, b = write_result(tmp_path / "a"), write_result(tmp_path / "b", trainer="B", gain=0.03)
+    compare.compare([a, b], tmp_path / "out")
+
+    def full(path, text):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(outputs, "write_file", full)
+    with pytest.raises(OSError, match="no space"):
+        compare.compare([a, b], tmp_path / "out")
+    assert not (tmp_path / "out" / "compare.json").exists()
 
 
 def test_folds_add_cases_and_seeds_are_averaged_within_a_case(tmp_path):

@@ -87,6 +87,18 @@ def nnunet_says(root, monkeypatch, labels=LABELS, folder="a"):
     )
 
 
+def test_what_is_cut_off_has_no_summary_of_earlier_scores(world, monkeypatch):
+    score(world, "a")
+
+    def full(path, text):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(run, "write_file", full)
+    with pytest.raises(OSError, match="no space"):
+        score(world, "a")
+    assert not (world / "out" / "summary.json").exists()
+
+
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_clean_part_is_nnunets(tmp_path, monkeypatch, regions):
     write_labels(tmp_path / "labels", ignore=regions)
