@@ -139,12 +139,12 @@ class Options:
         if only_derived or not (self.attacks or {*self.corruptions} - {"none"}):
             raise UserError(
                 "there is nothing to run: give --attacks (worst_linf and worst_l2 are only derived "
-                "from others; the suite in L2 alone is worst-v1_l2; none: clean) or --corruptions"
+                "from others; the suite in L2 alone is worst-v2_l2; none: clean) or --corruptions"
             )
 
     @property
     def suite(self) -> str | None:
-        """The standard suite that is run, such as 'worst-v1'; None where attacks are named alone.
+        """The standard suite that is run, such as 'worst-v2'; None where attacks are named alone.
 
         It decides which reports may be compared.
         """

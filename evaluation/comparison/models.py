@@ -115,7 +115,7 @@ def _refuse_other_suites(models: Sequence[Sequence[ComparedModel]]) -> None:
 
 
 def _suite(model: ComparedModel) -> str | None:
-    """Such as 'worst-v1 in linf, l2'."""
+    """Such as 'worst-v2 in linf, l2'."""
     suite = model.summary.get("suite")
     runs = [r for r in model.rows if r["kind"] == "attack" and r["attack"].startswith(str(suite))]
     norms = dict.fromkeys(r["norm"] for r in runs)

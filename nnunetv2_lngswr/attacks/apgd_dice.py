@@ -21,6 +21,7 @@ from nnunetv2_lngswr.attacks.geometry import project_onto_ball, random_start
 from nnunetv2_lngswr.attacks.losses import (
     SCALE_FREE_TEMPERATURE,
     SegmentationTarget,
+    case_dice_loss,
     soft_dice_loss,
 )
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
@@ -40,6 +41,7 @@ def apgd_dice(
     temperature: float = SCALE_FREE_TEMPERATURE,
     scale_free: bool = True,
     radius_schedule: bool = True,
+    absent_labels: bool = False,
     start: torch.Tensor | None = None,
 ) -> AttackResult:
     """Auto-PGD on soft Dice in the ball's norm.
@@ -55,6 +57,8 @@ def apgd_dice(
         As in `losses.soft_dice_loss`.
     radius_schedule
         False: one stage at epsilon.
+    absent_labels
+        Whether to go after the labels too that a case lacks (`losses.case_dice_loss`).
     start
         (B, C, *spatial), such as another attack's `perturbed`, to go on from; projected into the
         ball. It is a candidate itself, and larger radii first would leave it behind.
@@ -70,7 +74,8 @@ def apgd_dice(
         A temperature, steps or restarts that are not positive, or a start of another shape or with
         values that are not finite.
     """
-    loss = soft_dice_loss(temperature, scale_free=scale_free)
+    make = case_dice_loss if absent_labels else soft_dice_loss
+    loss = make(temperature, scale_free=scale_free)
     start_in = _starts(x, start, generator)
     best = BestIterate(x, target, ball)
     if start is not None and radius_schedule:  # one stage judges its start anyway
@@ -84,6 +89,7 @@ def apgd_dice(
         "loss": "scale_free_dice" if scale_free else "soft_dice",
         "temperature": temperature,
         "start": "random" if start is None else "given",
+        **({"absent_labels": True} if absent_labels else {}),
         **fixed_settings(radius_schedule),
     }
     return best.result("apgd_dice", settings=settings, extras={"step_sizes": sizes})

@@ -1,8 +1,8 @@
 """Runs a suite of attacks (suites.py) as one attack.
 
-Each member is run on the cases that can still fall, those whose Dice is not 0, and the best point
-of all is returned. Points of different members are judged by one loss, the scale-free soft Dice.
-Shapes: x (B, C, *spatial), one ball per case.
+Each member is run on the cases that can still fall, those whose Dice is not 0, or on those of them
+that lack a label, and the best point of all is returned. Points of different members are judged by
+one loss, the scale-free soft Dice. Shapes: x (B, C, *spatial), one ball per case.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss, lacks_a_label
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.registry import run_attack
 from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES, Member
@@ -48,7 +48,10 @@ def ensemble(
     best.evaluate(model, x, judge)
     extras = {}
     for member in SUITES[suite]:
-        can_fall = (best.best_dice != 0).nonzero().flatten()  # an undefined one can
+        asked = best.best_dice != 0  # an undefined one can fall
+        if member.absent_only:
+            asked = asked & lacks_a_label(target).to(asked.device)
+        can_fall = asked.nonzero().flatten()
         if len(can_fall):
             best.evaluate(model, _run(member, model, best, can_fall, generator), judge)
         extras[DICE_AFTER + member.name] = best.best_dice

@@ -5,7 +5,14 @@ import inspect
 import pytest
 import torch
 
-from nnunetv2_lngswr.attacks import BatchModel, Bounds, ThreatModel, get_attack, run_attack
+from nnunetv2_lngswr.attacks import (
+    BatchModel,
+    Bounds,
+    LabelSpace,
+    ThreatModel,
+    get_attack,
+    run_attack,
+)
 from nnunetv2_lngswr.attacks.losses import foreground_dice
 from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of, full_name, suites_among
 from nnunetv2_lngswr.utils.errors import UserError
@@ -36,7 +43,7 @@ def attack(trained, name="worst-v1", *, epsilon=EPSILON, model=None, x=None, see
 
 
 def test_the_newest_version_and_the_names():
-    assert full_name("worst") == "worst-v1" and full_name("pgd_linf") == "pgd_linf"
+    assert full_name("worst") == "worst-v2" and full_name("pgd_linf") == "pgd_linf"
     assert full_name("worst-v1_l2") == "worst-v1_l2" and full_name("worst_linf") == "worst_linf"
     for wrong in ("worst-v0", "worst-v9", "worst-", "worst-v1_l1"):
         with pytest.raises(UserError, match=f"unknown suite '{wrong}'; there are worst-v1"):
@@ -104,3 +111,49 @@ def test_cases_at_zero_leave_the_batch(trained):
     assert len(whole) <= 1 + len(SUITES["worst-v1"]) and rest in model.cases
     assert result.dice_history[1:-1, 0].isnan().any() and result.late_fall[0] == 0
     assert not result.dice_history[:, 1].isnan().all()
+
+
+class Greys(torch.nn.Module):
+    """Label 1 is bright; label 2 an area a little darker than the background, which neither noise
+    nor what harms label 1 makes of it."""
+
+    def forward(self, x):
+        area = torch.nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+        return torch.cat([torch.zeros_like(x), 20 * (x - 0.5), 1 - 40 * (area - 0.2).abs()], 1)
+
+
+def bright_and_grey():
+    """(images, labels): a bright square; the second case has a dark area too."""
+    x = torch.full((2, 1, 16, 16), 0.3)
+    x[:, :, 1:5, 1:5] = 0.9
+    x[0, :, 12, 12] = 0.2
+    x[1, :, 9:] = 0.2
+    return x, Greys()(x).argmax(1)
+
+
+def attack_greys(name, cases, epsilon, model):
+    x, y = (of[:cases] for of in bright_and_grey())
+    ball = ThreatModel(norm="linf", epsilon=epsilon).ball(Bounds.of(x))
+    generator = torch.Generator().manual_seed(0)
+    target = LabelSpace.softmax(3).target(y)
+    return run_attack(name, model, x, target, ball, generator=generator)
+
+
+@pytest.mark.parametrize("name, leaves", [("worst-v1", 1.0), ("worst-v2", 0.5)])
+def test_a_label_that_a_case_lacks_is_gone_after_from_the_second_version_on(name, leaves):
+    assert attack_greys(name, 1, 0.15, BatchModel(Greys())).dice.tolist() == [leaves]
+
+
+def test_on_cases_with_all_labels_the_second_version_is_the_first(trained):
+    first, second = (attack(trained, name) for name in ("worst-v1", "worst-v2"))
+    assert torch.equal(first.perturbed, second.perturbed) and torch.equal(first.dice, second.dice)
+    assert (first.forwards, first.gradients) == (second.forwards, second.gradients)
+    assert torch.equal(second.extras["dice_after_absent"], second.dice)
+
+
+def test_members_for_cases_that_lack_a_label_are_run_on_these_alone():
+    found = attack_greys("worst-v2", 2, 0.15, BatchModel(Greys()))
+    on, absent = (found.extras[f"dice_after_{name}"] for name in ("dice_on", "absent"))
+    assert absent[0] < on[0] and absent[1] == on[1]
+    judged = (~found.dice_history.isnan()).sum(0)
+    assert judged[0] - judged[1] == SUITES["worst-v2"][-1].gradients

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.attacks import LabelSpace, losses
-from nnunetv2_lngswr.attacks.losses import soft_dice_loss
+from nnunetv2_lngswr.attacks.losses import case_dice_loss, soft_dice_loss
 from nnunetv2_lngswr.utils.errors import UserError
 
 SHAPE = (3, 4)
@@ -74,6 +74,45 @@ def test_loss_is_its_formula(space, labels, t, scale_free):
     for case in range(2):
         value = expected(space, z, y, case, t, scale_free)
         assert math.isclose(float(got[case]), value, rel_tol=1e-9), case
+
+
+def near(space, logits, mean_margin):
+    """Of each foreground head: how near one voxel is to it."""
+    if space.regions:
+        return [1 / (1 + math.exp(-v / mean_margin)) for v in logits]
+    over = [v - max(logits[:i] + logits[i + 1 :]) for i, v in enumerate(logits)]
+    return [1 / (1 + math.exp(-v / mean_margin)) for v in over[1:]]
+
+
+@SPACES
+@pytest.mark.parametrize("labels", (4, 2, 1), ids=("all labels", "one absent", "both absent"))
+def test_the_loss_of_a_case_counts_labels_that_it_lacks_by_how_near_they_are(space, labels):
+    z, y = problem(space, labels)
+    got = case_dice_loss(0.4, scale_free=True)(z, space.target(y))
+    for case in range(2):
+        counted = list(voxels(space, z, y, case))
+        unit = sum(margin(space, logits) for logits, _ in counted) / len(counted)
+        lacking = [not any(truth[h] for _, truth in counted) for h in range(2)]
+        nearest = [max(near(space, logits, unit)[h] for logits, _ in counted) for h in range(2)]
+        if all(lacking):
+            value = max(nearest)
+        else:
+            there = 2 - sum(lacking)
+            dice = there * (1 - expected(space, z, y, case, 0.4, scale_free=True))
+            value = 1 - dice / (
+                there + sum(n for n, is_lacking in zip(nearest, lacking) if is_lacking)
+            )
+        assert math.isclose(float(got[case]), value, rel_tol=1e-9), case
+
+
+@SPACES
+def test_where_no_label_lacks_the_loss_of_a_case_is_soft_dice(space):
+    z, y = problem(space)
+    target = space.target(y)
+    assert not losses.lacks_a_label(target).any()
+    assert torch.equal(case_dice_loss(2.5)(z, target), soft_dice_loss(2.5)(z, target))
+    y[1] = y[1] % 2
+    assert losses.lacks_a_label(space.target(y)).tolist() == [False, True]
 
 
 @SPACES

@@ -219,7 +219,7 @@ def test_another_attack_is_swept_in_pgds_place_and_only_one_that_ascends():
     ours, pgds = ([r for r in p.runs() if r.gradients] for p in (by_dice, FAST))
     assert {r.name for r in ours} == {"apgd_dice", "transfer"}
     assert [(r.epsilon, r.options) for r in ours] == [(r.epsilon, r.options) for r in pgds]
-    for wrong in ("square", "ssah", "fgsm", "worst-v1"):
+    for wrong in ("square", "ssah", "fgsm", "worst-v2"):
         with pytest.raises(ValueError, match=f"ascend a loss in steps, got {wrong}"):
             dataclasses.replace(FAST, attack=wrong)
 

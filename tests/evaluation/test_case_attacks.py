@@ -67,7 +67,7 @@ def test_times_of_runs_are_shares_of_what_was_spent(world, tmp_path, monkeypatch
     ((result, started, ended),) = found
     assert len(result.seconds) == 1 + 2 * 4 and min(result.seconds.values()) > 0
     assert sum(result.seconds.values()) <= ended - started
-    assert result.seconds["worst-v1 16/255"] > result.seconds["fgsm 16/255"]
+    assert result.seconds["worst-v2 16/255"] > result.seconds["fgsm 16/255"]
 
 
 def test_features_and_surrogates_are_attacked_alone(world, tmp_path, calls):

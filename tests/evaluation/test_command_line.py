@@ -80,14 +80,14 @@ BAD = {
         ["--attacks", "fgsm", "--steps", "ssah=5"],
         "ssah, which is not among the attacks",
     ),
-    "steps of the suite": (["--steps", "5"], "steps cannot be set: worst-v1 is fixed"),
+    "steps of the suite": (["--steps", "5"], "steps cannot be set: worst-v2 is fixed"),
     "restarts of the suite": (
-        ["--attacks", "worst-v1", "--restarts", "5"],
-        "restarts cannot be set: worst-v1 is fixed",
+        ["--attacks", "worst-v2", "--restarts", "5"],
+        "restarts cannot be set: worst-v2 is fixed",
     ),
     "temperature of the suite": (
         ["--temperature", "0.1"],
-        "temperature cannot be set: worst-v1 is fixed",
+        "temperature cannot be set: worst-v2 is fixed",
     ),
     "temperature that reaches no attack": (
         ["--attacks", "pgd_linf", "apgd", "--temperature", "0.1"],
@@ -98,21 +98,21 @@ BAD = {
         "temperature must be a finite number > 0, got 0.0",
     ),
     "steps of the suite by name": (
-        ["--attacks", "worst", "apgd", "--steps", "worst-v1=5"],
-        "steps of worst-v1 cannot be set",
+        ["--attacks", "worst", "apgd", "--steps", "worst-v2=5"],
+        "steps of worst-v2 cannot be set",
     ),
     "steps of the suite by its short name": (
         ["--attacks", "worst", "apgd", "--steps", "worst=5"],
-        "steps of worst-v1 cannot be set",
+        "steps of worst-v2 cannot be set",
     ),
     "steps that reach no attack": (
         ["--attacks", "worst", "square", "--steps", "5"],
-        "steps cannot be set: worst-v1 is fixed",
+        "steps cannot be set: worst-v2 is fixed",
     ),
-    "what is only derived": (["--attacks", "worst_l2"], "the suite in L2 alone is worst-v1_l2"),
+    "what is only derived": (["--attacks", "worst_l2"], "the suite in L2 alone is worst-v2_l2"),
     "suite of a version that is not there": (
         ["--attacks", "worst-v9"],
-        "unknown suite 'worst-v9'; there are worst-v1",
+        "unknown suite 'worst-v9'; there are worst-v2",
     ),
     "part": (["-num_parts", "2", "-part_id", "2"], "part_id must be in 0..1"),
     "part without number": (["-part_id", "1"], "num_parts must be >= 1"),

@@ -90,7 +90,7 @@ def test_every_name_of_the_report_can_be_asked_for():
 def test_the_newest_suite_is_called_worst_too():
     planned = runs(attacks=["worst"])
     (of_suite,) = find_runs(parse_conditions(["worst@2/255<60"]), planned)
-    assert of_suite[1] == ("attack", "worst-v1", "linf", "2/255", None)
+    assert of_suite[1] == ("attack", "worst-v2", "linf", "2/255", None)
 
 
 def test_checks_are_a_condition():

@@ -63,18 +63,18 @@ def test_the_suite_runs_with_its_control_in_every_norm_that_has_budgets():
         return list(dict.fromkeys((r.name, r.norm) for r in planned.runs if r.kind == "attack"))
 
     control = [("noise", "linf"), ("noise", "l2")]
-    suite = [("worst-v1", "linf"), ("worst-v1_l2", "l2")]
-    assert runs(["worst"]) == runs(["worst-v1"]) == runs(Options().attacks) == control + suite
+    suite = [("worst-v2", "linf"), ("worst-v2_l2", "l2")]
+    assert runs(["worst"]) == runs(["worst-v2"]) == runs(Options().attacks) == control + suite
     assert runs(["worst"], epsilons_l2=[]) == [control[0], suite[0]]
     assert runs(["worst"], epsilons=[]) == [control[1], suite[1]]
     in_hu = {"epsilon_unit": "original", "epsilons": [4]}
     assert runs(["worst"], **in_hu) == [control[0], suite[0]]
-    assert runs(["worst-v1_l2"]) == [suite[1]]
-    assert runs(["worst-v1_linf"]) == [("worst-v1_linf", "linf")]
-    with pytest.raises(ValueError, match="attack worst-v1 has no budgets: give --epsilons or"):
+    assert runs(["worst-v2_l2"]) == [suite[1]]
+    assert runs(["worst-v2_linf"]) == [("worst-v2_linf", "linf")]
+    with pytest.raises(ValueError, match="attack worst-v2 has no budgets: give --epsilons or"):
         runs(["worst"], epsilons=["none"], epsilons_l2="none")
     assert runs(["worst", "apgd", "noise"]) == control + suite + [("apgd", "linf")]
-    assert Options(attacks=["worst"]).suite == Options(attacks=["worst-v1_l2"]).suite == "worst-v1"
+    assert Options(attacks=["worst"]).suite == Options(attacks=["worst-v2_l2"]).suite == "worst-v2"
     assert Options(attacks=["apgd", "worst_linf"]).suite is None
 
 
@@ -85,7 +85,7 @@ def test_a_temperature_reaches_the_attack_that_has_one_in_both_norms():
     planned = protocol.plan_runs(options, ct=False, two_dimensional=True)
     found = {r.name: dict(r.options) for r in planned.runs if r.kind == "attack"}
     assert found["apgd_dice"] == found["apgd_dice_l2"] == {"steps": 3, "temperature": 0.1}
-    assert found["apgd"] == {"steps": 3} and found["worst-v1"] == {} == found["worst-v1_l2"]
+    assert found["apgd"] == {"steps": 3} and found["worst-v2"] == {} == found["worst-v2_l2"]
 
 
 def test_what_does_not_apply_to_a_model_is_refused_by_name():

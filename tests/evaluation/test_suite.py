@@ -36,20 +36,20 @@ def dice_of(rows, attack):
 
 def test_dice_falls_with_the_budget_and_below_noise(evaluated):
     rows = read_cases(evaluated.folder / "cases.csv")
-    noise, suite = dice_of(rows, "noise"), dice_of(rows, "worst-v1")
+    noise, suite = dice_of(rows, "noise"), dice_of(rows, "worst-v2")
     assert len(suite) == 2 and all(len(d) == len(BUDGETS) for d in suite.values())
     for case, dice in suite.items():
         assert dice[0] > dice[-1]
         assert dice[-1] < noise[case][-1] - 0.2
     assert dice_of(rows, "worst_linf") == suite
-    assert all(len(d) == 1 for d in dice_of(rows, "worst-v1_l2").values())
+    assert all(len(d) == 1 for d in dice_of(rows, "worst-v2_l2").values())
 
 
 def test_every_report_says_the_suite_and_what_its_members_add(evaluated):
     summary = json.loads((evaluated.folder / "summary.json").read_text())
-    assert summary["suite"] == "worst-v1" and summary["options"]["attacks"] == ["worst-v1"]
+    assert summary["suite"] == "worst-v2" and summary["options"]["attacks"] == ["worst-v2"]
     report = (evaluated.folder / "report.md").read_text()
-    assert "Suite: **worst-v1**" in report
+    assert "Suite: **worst-v2**" in report
     members = summary["suite_members"]
     assert [(m["norm"], m["epsilon_text"]) for m in members] == [
         *(("linf", budget) for budget in BUDGETS),
@@ -57,9 +57,9 @@ def test_every_report_says_the_suite_and_what_its_members_add(evaluated):
     ]
     for record in members:
         dice = list(record["dice"].values())
-        assert list(record["dice"]) == [m.name for m in SUITES["worst-v1"]]
+        assert list(record["dice"]) == [m.name for m in SUITES["worst-v2"]]
         assert dice == sorted(dice, reverse=True)
-        cells = ("worst-v1", NORM_TITLES[record["norm"]], record["epsilon_text"])
+        cells = ("worst-v2", NORM_TITLES[record["norm"]], record["epsilon_text"])
         assert f"| {' | '.join([*cells, *(f'{100 * d:.1f}' for d in dice)])} |" in report
 
 
@@ -68,7 +68,7 @@ def test_what_a_suite_says_beside_other_attacks_and_where_it_has_not_converged(e
     added = {"attack": "square", "norm": "linf"}
     summary["attacks"] += [{**summary["attacks"][0], **added}]
     said = markdown._suite(summary)
-    assert "worst-v1**, beside square, which count here" in said
+    assert "worst-v2**, beside square, which count here" in said
     rows = read_cases(evaluated.folder / "cases.csv")
     for row in rows:
         row["extras"] = json.dumps({**json.loads(row["extras"] or "{}"), "late_fall": 0.05})
@@ -78,7 +78,7 @@ def test_what_a_suite_says_beside_other_attacks_and_where_it_has_not_converged(e
     assert len(linf) == 3
     assert all("--attacks worst apgd_dice --steps 200." in line for line in linf)
     (l2,) = set(warned) - set(linf)
-    assert "worst-v1_l2 8/255" in l2 and "--attacks worst apgd_dice_l2 --steps 200." in l2
+    assert "worst-v2_l2 8/255" in l2 and "--attacks worst apgd_dice_l2 --steps 200." in l2
     for advice in (linf[0], l2):
         words = advice.split("suite: ")[1].rstrip(".").split()
         given = build_parser().parse_args(["-m", "M", "-o", "O", *words])
@@ -94,13 +94,13 @@ def test_without_a_suite_the_report_says_so(finished):
 
 def test_results_of_two_suites_are_not_compared(tmp_path):
     folders = [write_result(tmp_path / name) for name in ("a", "b", "c")]
-    for folder, suite in zip(folders, ("worst-v1", "worst-v2", "worst-v1")):
+    for folder, suite in zip(folders, ("worst-v2", "worst-v3", "worst-v2")):
         file = folder / "summary.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "suite": suite}))
     read_models([folders[0], folders[2]])
     comparison = compare.compare([folders[0], folders[2]], tmp_path / "compared", names=["a", "c"])
-    assert comparison and "Suite: worst-v1." in (tmp_path / "compared/compare.md").read_text()
-    with pytest.raises(UserError, match="suite: was worst-v1 in .*, is worst-v2 in "):
+    assert comparison and "Suite: worst-v2." in (tmp_path / "compared/compare.md").read_text()
+    with pytest.raises(UserError, match="suite: was worst-v2 in .*, is worst-v3 in "):
         read_models(folders[:2])
 
 
@@ -108,7 +108,7 @@ def test_the_estimate_counts_its_gradients(world):
     folder, images, labels = world
     options = {"images": images, "labels": labels, "device": "cpu", "corruptions": ["none"]}
     found = robust.estimate(folder, epsilons=BUDGETS, epsilons_l2=[], **options)
-    titles = [f"worst-v1 {budget}" for budget in BUDGETS]
+    titles = [f"worst-v2 {budget}" for budget in BUDGETS]
     assert found["runs"] == ["clean", *(f"noise linf {b}" for b in BUDGETS), *titles]
-    gradients = len(BUDGETS) * evaluations_of("worst-v1")[1]
+    gradients = len(BUDGETS) * evaluations_of("worst-v2")[1]
     assert found["seconds_per_case"] > gradients * found["gradient_seconds"]
