@@ -221,10 +221,15 @@ def plan_run(
 
 
 def check_budget(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UserError unless budget and batches are enough for what each arm's settings ask."""
+    """Raise UserError unless budget and batches are enough for what each arm's trainer asks."""
+    from nnunetv2_lngswr import trainers
+
     batch_size = benchmark.preset.batch_size.get(benchmark.dimensions)
     for arm in arms.values():
-        check_entry({**_shared_settings(benchmark), **settings_of(arm)}, batch_size=batch_size)
+        entry = {**_shared_settings(benchmark), **settings_of(arm)}
+        check_entry(entry, batch_size=batch_size)
+        # its own defaults may ask for more: a late phase for enough epochs
+        getattr(trainers, ARMS[arm["arm"]]).read_settings({PLANS_KEY: entry})
 
 
 def _shared_settings(benchmark: Benchmark) -> dict[str, Any]:

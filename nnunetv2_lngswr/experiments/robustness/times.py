@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
-from nnunetv2_lngswr.experiments.robustness.planning import plan_run
+from nnunetv2_lngswr.experiments.robustness.planning import check_budget, plan_run
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -101,6 +101,7 @@ def equal_time_runs(
         fewer = max(1, round(epochs / ratio))
         if ratio <= TIME_TOLERANCE or fewer == epochs:  # nothing to train less
             continue
+        check_budget(benchmark, {arm: {**arms[arm], "num_epochs": fewer}})
         for run in of:
             yield plan_run(
                 benchmark, arm, arms[arm], run.seed, run.fold, epochs=fewer, dry_run=dry_run

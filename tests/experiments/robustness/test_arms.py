@@ -88,3 +88,11 @@ def test_variants_are_arms_with_settings_of_their_own(raw, tmp_path, ran):
 def _entry(output, plans):
     file = output / "nnUNet_preprocessed" / DATASET / f"{plans}.json"
     return json.loads(file.read_text())["configurations"]["2d"]["lngswr"]
+
+
+def test_a_budget_without_a_last_phase_is_refused_before_anything_is_run(raw, tmp_path, capsys):
+    out = tmp_path / "out"
+    call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(out)]
+    call += ["--arms", "LateAT", "--epochs", "3", "--dry-run"]
+    assert cli.main(call) == 2
+    assert "start" in (said := capsys.readouterr().err) and "3" in said and not out.exists()
