@@ -1,8 +1,8 @@
 """Robustness cards in one table: `python -m evaluation.leaderboard CARD [CARD ...] -o FILE`.
 
-CARD is a robustness_card.json, or a folder that has one. FILE is written as its suffix says: .html
-(one page, sortable, loads nothing), .md or .csv. Cards that are not comparable with the others are
-named with what differs.
+CARD is a robustness_card.json, or a folder or an exported zip that has one. FILE is written as its
+suffix says: .html (one page, sortable, loads nothing), .md or .csv. Cards that are not comparable
+with the others are named with what differs.
 
 This module only wires: cards/schema.py reads, ranking.py compares and orders, tables.py writes.
 """
@@ -33,7 +33,7 @@ def leaderboard(cards: Sequence[str | Path], output_file: str | Path) -> Ranking
     Parameters
     ----------
     cards
-        Files of `lngswr card`, or folders that have one.
+        Files of `lngswr card`, or folders or zips that have one.
     output_file
         Its suffix is one of SUFFIXES.
 
@@ -109,7 +109,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         nargs="+",
         type=given_text,
         metavar="CARD",
-        help="robustness_card.json of lngswr card, or a folder that has one",
+        help="robustness_card.json of lngswr card, or a folder or an exported zip that has one",
     )
     add(
         "-o",

@@ -21,6 +21,8 @@ from nnunetv2_lngswr.utils.names import refuse_no_utf8
 
 _FOLD = "fold_"
 _BLOCK = 2**20  # bytes
+MOST_BYTES = 100 * _BLOCK
+"""Of a file that is read from a zip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,28 @@ def find_model(zip_file: Path, model: Mapping[str, Any]) -> ModelInZip:
         with zipfile.ZipFile(zip_file) as archive:
             found = _checkpoints(archive, model["checkpoint"])
             return _matching(zip_file, archive, found, model)
+
+
+def read_file(zip_file: Path, name: str) -> str:
+    """The content of the only file of this name in the model folders of a zip.
+
+    Raises
+    ------
+    UserError
+        There is none, or several (named); it is damaged, too large, or no text.
+    """
+    with blamed_on(f"{zip_file} is damaged or of a kind that cannot be read"):
+        with zipfile.ZipFile(zip_file) as archive:
+            found = {e.filename: e for e in archive.infolist() if e.filename.endswith(f"/{name}")}
+            if len(found) != 1:
+                raise UserError(
+                    f"{zip_file} must hold one {name}, got {', '.join(found) or 'none'}: "
+                    "lngswr card OUT --into ZIP writes it, and OUT holds it, too"
+                )
+            (entry,) = found.values()
+            if entry.file_size > MOST_BYTES:
+                raise UserError(f"{zip_file}: {entry.filename} is too large for a card")
+            return archive.read(entry).decode()
 
 
 def write_files(folder: Path, texts: Mapping[str, str], found: ModelInZip | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from evaluation.cards.archive import read_file
 from evaluation.results_folder import CARD_JSON
 from nnunetv2_lngswr.utils.errors import UserError, shortened
 from nnunetv2_lngswr.utils.files import read_json
@@ -26,7 +28,7 @@ SCHEMA_FILE = Path(__file__).with_name("robustness-card-v1.schema.json")
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card in a file, or in a folder that has one; texts without control characters.
+    """The card in a file, or in a folder or zip that has one; texts without control characters.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def read_card(path: Path) -> dict[str, Any]:
         path = path / CARD_JSON
     if not path.is_file():
         raise UserError(f"{path} does not exist; lngswr card OUT makes it")
-    card = read_json(path)
+    card = _in_zip(path) if zipfile.is_zipfile(path) else read_json(path)
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"{path} is no robustness card; lngswr card OUT makes {CARD_JSON}")
     if card.get("schema_version") != SCHEMA_VERSION:
@@ -51,6 +53,14 @@ def read_card(path: Path) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{path} is no whole robustness card: {wrong}; make it again")
     return printable(card)
+
+
+def _in_zip(path: Path) -> Any:
+    text = read_file(path, CARD_JSON)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its {CARD_JSON} is not readable as JSON ({error})") from None
 
 
 def what_is_wrong(card: Mapping[str, Any]) -> str:

@@ -92,6 +92,12 @@ LEADERBOARDS = [
     bad("no file", ["leaderboard", CARD_A], "-o"),
     bad("card does not exist", ["leaderboard", "ROOT/no", *TABLE_OUT], "ROOT/no"),
     bad("card is an OUT without one", ["leaderboard", A, *TABLE_OUT], A, "lngswr card"),
+    bad(
+        "card is a zip without one",
+        ["leaderboard", f"ROOT/{ZIP}", *TABLE_OUT],
+        "got none",
+        "--into",
+    ),
     bad("card is a table", ["leaderboard", f"{A}/cases.csv", *TABLE_OUT], "JSON"),
     bad(
         "card is a summary", ["leaderboard", f"{A}/summary.json", *TABLE_OUT], "no robustness card"

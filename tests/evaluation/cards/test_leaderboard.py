@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from html.parser import HTMLParser
 
 import pytest
@@ -81,6 +82,29 @@ def test_the_order_is_by_best_known_and_others_are_named_with_the_reason(cards, 
     text = (tmp_path / "x.md").read_text()
     assert re.search(r"\| 2 \| `b` \|.*\| 41\.\d \[[^|]*\| 19\.\d \[", text)
     assert "## Not comparable" in text and "suite: was worst-v1" in text
+
+
+def zipped(card, place="Dataset1_A/T__P__2d"):
+    """The zip of an exported model that this card travels with."""
+    file = card.with_suffix(".zip")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"{place}/plans.json", "{}")
+        archive.write(card / CARD_JSON, f"{place}/{CARD_JSON}")
+    return file
+
+
+def test_a_card_is_read_from_the_zip_that_it_travels_with(cards, tmp_path):
+    by_folder = leaderboard(cards[:3], tmp_path / "x.csv")
+    by_zip = leaderboard([zipped(card) for card in cards[:3]], tmp_path / "y.csv")
+    assert [c.card for c in by_zip.ranked] == [c.card for c in by_folder.ranked]
+    file = zipped(cards[0])
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.write(cards[1] / CARD_JSON, f"Dataset1_A/other/{CARD_JSON}")
+    with pytest.raises(UserError, match=f"must hold one {CARD_JSON}, got Dataset1_A/T__P__2d/"):
+        leaderboard([file], tmp_path / "z.csv")
+    (cards[2] / CARD_JSON).write_text("{")
+    with pytest.raises(UserError, match=rf"c.zip: its {CARD_JSON} is not readable as JSON"):
+        leaderboard([zipped(cards[2])], tmp_path / "z.csv")
 
 
 def test_every_format_has_the_same_figures(cards, tmp_path):
