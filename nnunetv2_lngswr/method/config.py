@@ -81,7 +81,8 @@ class LNGSWRConfig:
     for the band that is high-pass along the i-th axis alone. Directional values above 1, up to 2,
     are experimental: they enhance directional structures."""
     learn_gates: bool = True
-    """Learn per channel and band how far the gain is applied (a gate in [0, 1])."""
+    """Learn per channel and band how far the gain is applied (a gate in [0, 1]). The convolution of
+    `fusion` "conv" is learned in any case."""
     gate_init: float = 1.0
     """Gates at the start: 1 applies the gains in full, 0 is the identity (warm start)."""
     fusion: str = "mix"

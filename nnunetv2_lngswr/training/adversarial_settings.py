@@ -82,7 +82,7 @@ class ATConfig:
     """Share of the last phase's epochs over which epsilon grows from 0, linearly step by step."""
     clean_share: float = 0.0
     """Share of the samples that stay as they are; exact over the steps of an epoch, whatever the
-    batch size."""
+    batch size, but where samples roll, whose first batch is whole."""
     consistency: float = 0.0
     """Weight of KL(clean prediction || attacked prediction) in place of the loss of attacked
     samples (TRADES, Zhang et al. 2019, equation 5, whose 1 / lambda this is; the attack remains
