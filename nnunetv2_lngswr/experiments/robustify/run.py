@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nnunetv2_lngswr.experiments.robustify.options import BUDGET, Options
 from nnunetv2_lngswr.experiments.robustify.preprocessed import find_preprocessed
 from nnunetv2_lngswr.experiments.robustify.start import make_start
 from nnunetv2_lngswr.experiments.robustify.steps import AFTER, BEFORE, Plan, steps
+from nnunetv2_lngswr.experiments.robustness.times import training_seconds
 from nnunetv2_lngswr.installation.register import check_trainers_are_found
 from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY
 from nnunetv2_lngswr.utils.checkpoints import save_checkpoint
@@ -206,6 +208,8 @@ def _run_steps(plan: Plan, say: Say) -> None:
             log = plan.output / "logs" / f"{step.name}.log"
             environment = {"MPLBACKEND": "Agg", **_environment(plan)}
             run_command(step.command, log, environment=environment, say=say, show=step.show)
+    if not plan.options.dry_run:
+        _say_cost(plan, say)
     if plan.options.skip_evaluation:
         return
     folders = [plan.evaluation(when) for when in (BEFORE, AFTER)]
@@ -213,6 +217,23 @@ def _run_steps(plan: Plan, say: Say) -> None:
     say("$ " + shlex.join([*command, "-o", str(plan.comparison)]))
     if not plan.options.dry_run:
         compare(folders, plan.comparison, names=[BEFORE, AFTER], groups=plan.options.groups)
+
+
+def _say_cost(plan: Plan, say: Say) -> None:
+    """What the epochs took, and of the given model's what share, where its logs are there."""
+    for fold in plan.model.folds:
+        own, given = (_minutes(of / f"fold_{fold}") for of in (plan.robust, plan.model.folder))
+        if own is None:
+            continue
+        share = "" if given is None else f", {own / given:.0%} of the given model's {given:.1f}"
+        say(f"fold {fold}: the epochs took {own:.1f} minutes{share}")
+
+
+def _minutes(fold: Path) -> float | None:
+    """Of its epochs; None where logs are missing, as in a zip file and in a copied folder."""
+    with suppress(UserError, OSError):
+        return training_seconds(fold) / 60
+    return None
 
 
 def _environment(plan: Plan) -> Mapping[str, str]:

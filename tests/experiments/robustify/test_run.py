@@ -17,7 +17,7 @@ from nnunetv2_lngswr.method.network import find_lngswr, is_backbone_key
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
 from tests.bad_inputs.harness import tree
-from tests.experiments.robustify.given import CASES, NAME, make_network, zipped
+from tests.experiments.robustify.given import BUDGET, CASES, NAME, make_network, zipped
 from tests.pipeline import commands as nnunet
 
 QUICK = ["--attacks", "noise", "fgsm", "--epsilons", "8/255", "--max-cases", "1", "-device", "cpu"]
@@ -48,11 +48,14 @@ def test_a_vanilla_model_becomes_an_ordinary_robust_one(
 ):
     root, model = project()
     nnunet.use(monkeypatch, root)
+    took = "".join(f"Epoch {e}\nEpoch time: 300.0 s\n" for e in range(BUDGET["num_epochs"]))
+    (model / "fold_0" / "training_log_2026_1_1_00_00_00.txt").write_text(took)
     before, out = tree(root), tmp_path / "out"
     call = ["robustify", str(model), "-o", str(out), *QUICK]
     assert cli.main(call) == 0
     said = capsys.readouterr().out
     assert "| before" in said
+    assert re.search(r"fold 0: the epochs took 0\.\d minutes, 0% of the given model's 100\.0", said)
     check_only_plans_were_added(before, tree(root))
     results = out / "nnUNet_results"
     (robust,) = (results / NAME).iterdir()
