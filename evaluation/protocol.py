@@ -21,7 +21,7 @@ from evaluation.corruption_table import (
     inapplicable_of_mr,
 )
 from evaluation.options import L2, LINF, WORST, Options
-from nnunetv2_lngswr.attacks.suites import SUITES, full_name
+from nnunetv2_lngswr.attacks.suites import SUITES, full_name, seeded_as
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX
 from nnunetv2_lngswr.utils.epsilon import budget_text
 from nnunetv2_lngswr.utils.errors import UserError
@@ -83,7 +83,7 @@ class EvaluationRun:
     def seed(self, seed: int, identifier: str) -> int:
         """For this case and attack: whatever the order of cases and parts, the same for all
         budgets."""
-        return run_seed(seed, identifier, self.kind, self.name, self.norm)
+        return run_seed(seed, identifier, self.kind, seeded_as(self.name), self.norm)
 
 
 class PlannedRuns(NamedTuple):

@@ -54,6 +54,8 @@ class AttackResult:
     """Options as used, for the report."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """Figures of this attack alone, such as the low-frequency distance of ssah."""
+    late_fall_of: tuple[int, int] | None = None
+    """(candidates, evaluations), the first ones, that `late_fall` looks at; None: all."""
 
     @property
     def queries(self) -> int:
@@ -79,10 +81,12 @@ class AttackResult:
         further step lowers it; nan where there were fewer than three candidates, or where Dice is
         undefined.
         """
-        lowest = self.best_dice_history
+        candidates, queries = self.late_fall_of or (len(self.judged_at), self.queries)
+        lowest = self.best_dice_history[:candidates]
         if len(lowest) < 3:
             return torch.where(lowest[-1] == 0, 0.0, float("nan"))
-        before = sum(at <= self.queries - max(round(self.queries / 4), 1) for at in self.judged_at)
+        early = queries - max(round(queries / 4), 1)
+        before = sum(at <= early for at in self.judged_at[:candidates])
         return torch.where(lowest[-1] == 0, 0.0, lowest[max(before, 1) - 1] - lowest[-1])
 
     def named(self, attack: str) -> AttackResult:
@@ -111,6 +115,7 @@ class BestIterate:
         self.dice_history: list[torch.Tensor] = []
         self.judged_at: list[int] = []
         self.forwards = self.gradients = 0
+        self.late_fall_of: tuple[int, int] | None = None
         self.non_finite = torch.zeros(len(x), dtype=torch.long)
         self.best = x.clone()
         self.best_value = torch.full((len(x),), -float("inf"), dtype=torch.float64)
@@ -209,6 +214,7 @@ class BestIterate:
             gradients=self.gradients,
             settings={"norm": self.ball.norm.value, "epsilon": self.ball.epsilon, **settings},
             extras=extras or {},
+            late_fall_of=self.late_fall_of,
         )
 
 

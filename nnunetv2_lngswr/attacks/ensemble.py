@@ -51,6 +51,8 @@ def ensemble(
         asked = best.best_dice != 0  # an undefined one can fall
         if member.absent_only:
             asked = asked & lacks_a_label(target).to(asked.device)
+            # a label that falls in one step says nothing of how far the others have converged
+            best.late_fall_of = (len(best.history), best.forwards + best.gradients)
         can_fall = asked.nonzero().flatten()
         if len(can_fall):
             best.evaluate(model, _run(member, model, best, can_fall, generator), judge)

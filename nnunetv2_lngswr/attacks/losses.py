@@ -279,11 +279,14 @@ def _largest_margins(z: torch.Tensor, target: SegmentationTarget) -> torch.Tenso
     of a region above 0."""
     margin = z
     if not target.regions:
-        first, second = z.topk(2, 1).values.unbind(1)
-        others = torch.where(z == first[:, None], second[:, None], first[:, None])
+        highest = z.topk(2, 1)
+        first, second = highest.values.split(1, 1)
+        heads = torch.arange(z.shape[1], device=z.device).view(-1, *[1] * (z.ndim - 2))
+        # by place, not by value: of two that are equal each is above the other by 0
+        others = torch.where(heads == highest.indices[:, :1], second, first)
         margin = (z - others)[:, 1:]
-    lowest = torch.full_like(margin, torch.finfo(margin.dtype).min)
-    return torch.where(target.mask, margin, lowest).flatten(2).amax(2)
+    margin = margin.masked_fill(~target.mask, torch.finfo(margin.dtype).min)
+    return margin.flatten(2).amax(2)
 
 
 @torch.no_grad()

@@ -54,7 +54,8 @@ class AttackSpec:
     """Whether its steps are none of gradient ascent, so that --steps N without a name is not for
     them: Adam's at a small rate, or queries."""
     evaluations: tuple[int, int] | None = None
-    """(forwards, gradients) of the whole case, at most; None where steps and restarts say it."""
+    """(forwards, gradients) of the whole case at most, a suite's of one that has all labels; None
+    where steps and restarts say it."""
     control: str = ""
     """What the report calls it where it checks that no other attack is weaker; empty for attacks
     that are no control."""

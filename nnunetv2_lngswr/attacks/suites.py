@@ -79,6 +79,19 @@ def full_name(name: str) -> str:
     return name
 
 
+def seeded_as(name: str) -> str:
+    """Whose random numbers an attack draws: all versions of a suite the first one's, so that the
+    same members find the same."""
+    (suite,) = suites_among([name]) or [""]
+    return name.replace(suite, f"{suite.partition('-')[0]}-v1", 1) if suite else name
+
+
+def words_of_before(words: Iterable[str]) -> list[str]:
+    """Words of a command line that was written down when 'worst' was `worst-v1`; later ones have
+    the version."""
+    return ["worst-v1" if word == "worst" else word for word in words]
+
+
 def suites_among(names: Iterable[str]) -> list[str]:
     """Those of the names that are suites, whatever their norm, each once."""
     found = [n.removesuffix("_l2").removesuffix("_linf") for n in names]

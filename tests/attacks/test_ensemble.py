@@ -14,7 +14,14 @@ from nnunetv2_lngswr.attacks import (
     run_attack,
 )
 from nnunetv2_lngswr.attacks.losses import foreground_dice
-from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of, full_name, suites_among
+from nnunetv2_lngswr.attacks.suites import (
+    SUITES,
+    evaluations_of,
+    full_name,
+    seeded_as,
+    suites_among,
+    words_of_before,
+)
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.attacks.problems import SPACE
 
@@ -40,6 +47,12 @@ def attack(trained, name="worst-v1", *, epsilon=EPSILON, model=None, x=None, see
     generator = torch.Generator().manual_seed(seed)
     model = BatchModel(network) if model is None else model
     return run_attack(name, model, x, SPACE.target(y), ball, generator=generator, **options)
+
+
+def test_all_versions_draw_the_first_ones_random_numbers():
+    assert seeded_as("worst-v2") == seeded_as("worst-v1") == "worst-v1"
+    assert seeded_as("worst-v2_l2") == "worst-v1_l2" and seeded_as("apgd_dice") == "apgd_dice"
+    assert words_of_before(["--attacks", "worst", "noise"]) == ["--attacks", "worst-v1", "noise"]
 
 
 def test_the_newest_version_and_the_names():
@@ -157,3 +170,8 @@ def test_members_for_cases_that_lack_a_label_are_run_on_these_alone():
     assert absent[0] < on[0] and absent[1] == on[1]
     judged = (~found.dice_history.isnan()).sum(0)
     assert judged[0] - judged[1] == SUITES["worst-v2"][-1].gradients
+    # the fall of an absent label is none of a case that has not converged
+    assert (
+        found.late_fall.tolist()
+        == attack_greys("worst-v1", 2, 0.15, BatchModel(Greys())).late_fall.tolist()
+    )

@@ -105,6 +105,18 @@ def test_the_loss_of_a_case_counts_labels_that_it_lacks_by_how_near_they_are(spa
         assert math.isclose(float(got[case]), value, rel_tol=1e-9), case
 
 
+def test_of_two_heads_that_are_equal_each_has_a_gradient_towards_being_predicted():
+    for tied in ((1.0, 1.0, 0.0), (1.0, 0.0, 1.0)):
+        z = torch.tensor(tied, dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, *SHAPE).clone()
+        z.requires_grad_()
+        loss = case_dice_loss(0.4, scale_free=True)
+        (gradient,) = torch.autograd.grad(
+            loss(z, SOFTMAX.target(torch.zeros((1, *SHAPE), dtype=torch.long))).sum(), z
+        )
+        head = tied.index(1.0, 1)
+        assert gradient[0, head].max() > 0
+
+
 @SPACES
 def test_where_no_label_lacks_the_loss_of_a_case_is_soft_dice(space):
     z, y = problem(space)

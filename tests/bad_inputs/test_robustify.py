@@ -268,6 +268,7 @@ OPTIONS = [
     robustify("settings end early", ("--settings", "{"), "--settings", "JSON"),
     robustify("settings are null", ("--settings", "null"), "--settings", "null"),
     robustify("settings are a list", ("--settings", "[1]"), "--settings", "[1]"),
+    robustify("settings with a stray start", ("--settings", '{"start": 0.8}'), "adversarial"),
     robustify("settings are unknown", ("--settings", '{"gain": 1}'), "gain", "gains"),
     robustify("settings with a budget", ("--settings", '{"num_epochs": 3}'), "num_epochs"),
     robustify("settings with a start", ("--settings", '{"warm_start": "a"}'), "warm_start"),

@@ -95,7 +95,7 @@ def read_side_by_side(
     size = 0
     for case in (cases[i] for cases in (of_all, others) for i in _evenly(len(cases))):
         size += sum(len(pictures[case]["data"]) for pictures in found if case in pictures)
-        if chosen and size > most:
+        if (chosen or most == 0) and size > most:
             break
         chosen.add(case)
     return [

@@ -7,7 +7,13 @@ from typing import Any
 
 from evaluation.options import Options as EvaluationOptions
 from evaluation.protocol import check_names, plan_runs
-from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, check_entry
+from nnunetv2_lngswr.attacks.suites import full_name
+from nnunetv2_lngswr.training.settings import (
+    ADVERSARIAL_KEY,
+    PLANS_KEY,
+    check_entry,
+    refuse_stray_start,
+)
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.values import is_number, shown
 
@@ -82,6 +88,7 @@ class Options:
             return
         if not isinstance(self.settings, Mapping):
             raise UserError(f"settings must be an object, got {shown(self.settings)} (--settings)")
+        refuse_stray_start({PLANS_KEY: self.settings})
         check_entry(self.settings)
         own = sorted({*BUDGET, WARM_START} & set(self.settings))
         if own:
@@ -107,7 +114,7 @@ class Options:
     @property
     def evaluation(self) -> list[str]:
         """Options of `lngswr evaluate`, but for model, folds and device."""
-        words = ["--attacks", *self.attacks, "--epsilons", *self.epsilons]
+        words = ["--attacks", *map(full_name, self.attacks), "--epsilons", *self.epsilons]
         words += ["--epsilons-l2", *self.epsilons_l2, "--corruptions", "none"]
         words += ["--max-cases", str(self.max_cases), "--disable_tta"]
         if self.images is not None and self.labels is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.compare import compare
+from nnunetv2_lngswr.attacks.suites import words_of_before
 from nnunetv2_lngswr.experiments.devices import default_device
 from nnunetv2_lngswr.experiments.robustify.given_model import opened, read_model
 from nnunetv2_lngswr.experiments.robustify.new_plans import (
@@ -157,6 +158,8 @@ def _check_record(plan: Plan) -> None:
         return
     here = _record(plan)
     there = read_json(marker, needs=("model",))
+    if isinstance(there.get("evaluation"), list):
+        there["evaluation"] = words_of_before(there["evaluation"])
     folds = [sorted(of["checkpoint_sha256"]) for of in (there, here) if "checkpoint_sha256" in of]
     if folds[0] != folds[-1]:
         its, asked = (" ".join(of) for of in folds)
@@ -231,7 +234,7 @@ def _say_cost(plan: Plan, say: Say) -> None:
 
 def _minutes(fold: Path) -> float | None:
     """Of its epochs; None where logs are missing, as in a zip file and in a copied folder."""
-    with suppress(UserError, OSError):
+    with suppress(UserError, OSError, ValueError, TypeError):
         return training_seconds(fold) / 60
     return None
 

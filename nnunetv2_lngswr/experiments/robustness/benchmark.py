@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_lngswr.attacks.suites import words_of_before
 from nnunetv2_lngswr.experiments.robustness.presets import Preset
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import holds_nothing, read_json, write_file
@@ -160,4 +161,5 @@ def _record(benchmark: Benchmark) -> dict[str, Any]:
 
 def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
     options = record.get("evaluation", [])
-    return record | {"evaluation": [RENAMED_OPTIONS.get(o, o) for o in options]}
+    renamed = [RENAMED_OPTIONS.get(o, o) for o in options]
+    return record | {"evaluation": words_of_before(renamed)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from evaluation.command_line import parse, split_steps
 from evaluation.options import Options
 from evaluation.protocol import check_names, needs_l2
+from nnunetv2_lngswr.attacks.suites import full_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ PRESETS = {
         batch_size=SMALL_BATCHES,
         budget=SHORT_BUDGET,
         evaluation=(
-            *("--attacks", "worst"),
+            *("--attacks", full_name("worst")),
             *("--epsilons", "4/255", "8/255", "--epsilons-l2", "none"),
             *("--corruptions", "none"),
             *("--max-cases", "40", "--disable_tta"),
@@ -64,7 +65,7 @@ PRESETS = {
         batch_size=SMALL_BATCHES,
         budget=SHORT_BUDGET,
         evaluation=(
-            *("--attacks", "worst", "ssah_project"),
+            *("--attacks", full_name("worst"), "ssah_project"),
             *("--epsilons", "4/255", "8/255"),
             *("--epsilons-l2", "1/255", "2/255"),
             *("--steps", "ssah_project=30", "--max-cases", "20", "--disable_tta"),
@@ -77,7 +78,7 @@ PRESETS = {
             "num_val_iterations_per_epoch": 50,
         },
         evaluation=(
-            *("--attacks", "worst", "ssah_project"),
+            *("--attacks", full_name("worst"), "ssah_project"),
             *("--epsilons", "1/255", "2/255", "4/255", "8/255"),
             *("--epsilons-l2", "0.25/255", "0.5/255", "1/255", "2/255"),
         ),
@@ -111,7 +112,7 @@ def evaluation_options(
         changed = _without_option(changed, "--steps")
         if needs_l2(attacks):
             changed = _without_option(changed, "--epsilons-l2", "none")
-        changed = _with_option(changed, "--attacks", *attacks)
+        changed = _with_option(changed, "--attacks", *map(full_name, attacks))
     if max_cases is not None:
         changed = _with_option(changed, "--max-cases", str(max_cases))
     return tuple(changed)

@@ -110,7 +110,7 @@ def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str]
         add_to_record(benchmark, runs, arms)
     run_all(commands, runs)
     if options.equal_time and not options.dry_run:
-        again = list(equal_time_runs(benchmark, runs, arms))
+        again = list(equal_time_runs(benchmark, runs, arms, say=say))
         add_to_record(benchmark, again, arms)
         run_all(commands, again)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from nnunetv2_lngswr.experiments.robustness.benchmark import MARKER, Benchmark, 
 from nnunetv2_lngswr.experiments.robustness.commands import cores
 from nnunetv2_lngswr.experiments.robustness.times import epoch_seconds
 from nnunetv2_lngswr.training.settings import PLANS_KEY
+from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
@@ -81,8 +83,14 @@ def _lacking_folds(by_arm: Runs) -> dict[str, list[int]]:
 
 
 def _cost(benchmark: Benchmark, by_arm: Runs) -> dict[str, dict[str, float]]:
-    seconds = {arm: epoch_seconds(benchmark, of) for arm, of in by_arm.items()}
-    baseline = seconds[BASELINE]
+    """Of the arms whose training logs are whole; of none without the baseline's."""
+    seconds = {}
+    for arm, of in by_arm.items():
+        with suppress(UserError, OSError):  # a copied or tidied folder
+            seconds[arm] = epoch_seconds(benchmark, of)
+    baseline = seconds.get(BASELINE)
+    if baseline is None:
+        return {}
     return {arm: {"epoch_seconds": s, "ratio": s / baseline} for arm, s in seconds.items()}
 
 
@@ -170,7 +178,8 @@ def _arms_table(by_arm: Runs, cost: Mapping) -> str:
     rows = []
     for arm, of in by_arm.items():
         trainings = ", ".join(f"{r.seed}/{r.fold}" for r in of)
-        rows.append([arm, of[0].trainer, trainings, f"{cost[arm]['ratio']:.2f}"])
+        ratio = f"{cost[arm]['ratio']:.2f}" if arm in cost else "not known"
+        rows.append([arm, of[0].trainer, trainings, ratio])
     return markdown_table(["arm", "trainer", "seeds and folds", "epoch time / vanilla"], rows)
 
 

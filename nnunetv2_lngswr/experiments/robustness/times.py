@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ def equal_time_runs(
     runs: Sequence[TrainingRun],
     arms: Mapping[str, Mapping[str, Any]],
     *,
+    say: Callable[[str], None] = lambda line: None,
     dry_run: bool = False,
 ) -> Iterator[TrainingRun]:
     """Yield all runs of each arm that is slower than the baseline, with fewer epochs.
@@ -90,6 +91,8 @@ def equal_time_runs(
         Those that were trained with the whole budget.
     arms
         As in `arms.read_arms`.
+    say
+        Receives which arms cannot be trained so short.
     dry_run
         Write no plans.
     """
@@ -101,7 +104,11 @@ def equal_time_runs(
         fewer = max(1, round(epochs / ratio))
         if ratio <= TIME_TOLERANCE or fewer == epochs:  # nothing to train less
             continue
-        check_budget(benchmark, {arm: {**arms[arm], "num_epochs": fewer}})
+        try:
+            check_budget(benchmark, {arm: {**arms[arm], "num_epochs": fewer}})
+        except UserError as error:  # a late phase of no whole epoch
+            say(f"{arm} is left out at equal time, {fewer} epochs: {error}")
+            continue
         for run in of:
             yield plan_run(
                 benchmark, arm, arms[arm], run.seed, run.fold, epochs=fewer, dry_run=dry_run

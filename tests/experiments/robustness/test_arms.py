@@ -95,4 +95,15 @@ def test_a_budget_without_a_last_phase_is_refused_before_anything_is_run(raw, tm
     call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(out)]
     call += ["--arms", "LateAT", "--epochs", "3", "--dry-run"]
     assert cli.main(call) == 2
-    assert "start" in (said := capsys.readouterr().err) and "3" in said and not out.exists()
+    assert "arm LateAT: " in (said := capsys.readouterr().err) and "of 3 in all" in said
+    assert not out.exists()
+
+
+def test_a_start_that_has_strayed_out_of_adversarial_is_refused_before_anything_is_run(
+    raw, tmp_path, capsys
+):
+    file, out = tmp_path / "variants.json", tmp_path / "out"
+    file.write_text('{"late": {"arm": "AT", "start": 0.8}}')
+    call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "-o", str(out)]
+    assert cli.main([*call, "--variants", str(file)]) == 2
+    assert '"adversarial": {"start": 0.8}' in capsys.readouterr().err and not out.exists()

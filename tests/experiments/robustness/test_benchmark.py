@@ -29,12 +29,17 @@ def test_a_folder_of_something_else_or_of_other_settings_is_refused(raw, tmp_pat
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds no benchmark"):
-        benchmark_robustness(DATASET, "2d", tmp_path / "full", preset="tiny")
+        benchmark_robustness(DATASET, "2d", tmp_path / "full", arms=["AT"], preset="tiny")
     with pytest.raises(KeyboardInterrupt):
-        benchmark_robustness(DATASET, "2d", tmp_path / "out", preset="tiny")
+        benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=["AT"], preset="tiny")
     with pytest.raises(ValueError, match=r"other settings \(settings\)"):
         benchmark_robustness(
-            DATASET, "2d", tmp_path / "out", preset="tiny", settings={"noise_sigma_input": 0.1}
+            DATASET,
+            "2d",
+            tmp_path / "out",
+            arms=["AT"],
+            preset="tiny",
+            settings={"noise_sigma_input": 0.1},
         )
 
 

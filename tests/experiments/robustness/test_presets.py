@@ -26,7 +26,7 @@ def test_other_attacks_and_cases_take_the_place_of_the_presets():
     linf = ("--attacks", "worst", "--epsilons-l2", "none", "--disable_tta")
     assert evaluation_options(linf, ["pgd_l2"], None) == ("--attacks", "pgd_l2", "--disable_tta")
     # in a preset of Linf alone they stay in Linf unless one is named in L2
-    kept = ("--attacks", "worst", "pgd_linf", "--epsilons-l2", "none", "--disable_tta")
+    kept = ("--attacks", "worst-v2", "pgd_linf", "--epsilons-l2", "none", "--disable_tta")
     assert evaluation_options(linf, ["worst", "pgd_linf"], None) == kept
     for name in ("pgd_l2_dice_ce", "segpgd_l2", "worst-v2_l2"):
         assert "none" not in evaluation_options(linf, ["worst", name], None)

@@ -116,7 +116,7 @@ def test_a_second_call_at_once_is_refused_and_runs_nothing(raw, ran, tmp_path):
 
     def call():
         try:
-            benchmark_robustness(DATASET, "2d", out, preset="tiny")
+            benchmark_robustness(DATASET, "2d", out, arms=["AT"], preset="tiny")
         except UserError as error:
             refused.append(str(error))
 
@@ -128,6 +128,19 @@ def test_a_second_call_at_once_is_refused_and_runs_nothing(raw, ran, tmp_path):
         assert "is in use by another lngswr benchmark (process" in refused[0]
         assert [p.name for p in out.iterdir()] == [".lock"] and ran == []
         # a dry run writes nothing and is not in the way
-        benchmark_robustness(DATASET, "2d", out, preset="tiny", dry_run=True)
+        benchmark_robustness(DATASET, "2d", out, arms=["AT"], preset="tiny", dry_run=True)
     call()
     assert len(refused) == 1 and ran
+
+
+def test_an_arm_whose_logs_are_gone_has_no_epoch_time(evaluated, tmp_path, monkeypatch):
+    def seconds(benchmark, runs):
+        if runs[0].arm == "AT":
+            raise UserError("the training logs must have the time of each of its 2 epochs")
+        return 2.0
+
+    monkeypatch.setattr(table, "epoch_seconds", seconds)
+    out = tmp_path / "out"
+    benchmark_robustness(DATASET, "2d", out, arms=["AT", "SWR"], device="cpu")
+    assert set(json.loads((out / "robustness.json").read_text())["cost"]) == {"vanilla", "SWR"}
+    assert "| AT | nnUNetTrainerAT | 0/0 | not known |" in (out / "robustness.md").read_text()

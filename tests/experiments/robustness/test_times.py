@@ -63,3 +63,16 @@ def test_an_epoch_takes_the_mean_of_both_kinds_that_late_adversarial_training_ha
         (fold / "training_log_2026_1_1_00_00_00.txt").write_text("\n".join(lines[:9]) + again)
         (fold / "training_log_2026_1_2_00_00_00.txt").write_text("\n".join(lines[9:]))
     assert times.epoch_seconds(its, runs) == pytest.approx(1.14 + 0.1)
+
+
+def test_an_arm_without_a_last_phase_at_equal_time_is_left_out_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        times, "epoch_seconds", lambda _, runs: 1.0 if runs[0].arm == "vanilla" else 3.0
+    )
+    its = make_benchmark(tmp_path, preset=PRESETS["cpu-small"])  # ten epochs
+    arms = {name: {"arm": name} for name in ("vanilla", "LateAT", "AT")}
+    runs = [plan_run(its, arm, arms[arm], 0, 0, dry_run=True) for arm in arms]
+    told = []
+    again = times.equal_time_runs(its, runs, arms, say=told.append, dry_run=True)
+    assert [r.arm for r in again] == ["AT (same time)"]
+    assert len(told) == 1 and "LateAT is left out at equal time, 3 epochs:" in told[0]
