@@ -78,12 +78,5 @@ def score_predictions(
     inputs = find_inputs(predictions, labels, ending=known.ending, names=names, chill=chosen.chill)
     run.check_output(output, inputs, Path(labels))
     patients = groups(list(inputs.labels)) if callable(groups) else groups
-    asked = run.Asked(
-        inputs=inputs,
-        labels=Path(labels),
-        label_set=known,
-        plans=plans,
-        groups=patients,
-        options=chosen,
-    )
+    asked = run.Asked(inputs, Path(labels), known, plans, patients, chosen)
     return run.score_into(output, asked, overwrite=overwrite, progress=progress)

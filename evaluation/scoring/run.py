@@ -32,7 +32,7 @@ from nnunetv2_lngswr.utils.image_files import check_whole
 SUMMARY, COMPARISON = "summary.json", "compare.json"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Asked:
     """What is scored, and how; as `score_predictions` was asked for it."""
 

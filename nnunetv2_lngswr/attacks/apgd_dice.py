@@ -12,16 +12,17 @@ Shapes: x (B, C, *spatial), one ball per case.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from nnunetv2_lngswr.attacks.apgd import ascend_in_stages, fixed_settings
 from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
+from nnunetv2_lngswr.attacks.case_dice import case_dice_loss
 from nnunetv2_lngswr.attacks.geometry import project_onto_ball, random_start
 from nnunetv2_lngswr.attacks.losses import (
     SCALE_FREE_TEMPERATURE,
     SegmentationTarget,
-    case_dice_loss,
     soft_dice_loss,
 )
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
@@ -55,10 +56,8 @@ def apgd_dice(
         point without it; the second from the clean case; the others from random points.
     temperature, scale_free
         As in `losses.soft_dice_loss`.
-    radius_schedule
-        False: one stage at epsilon.
-    absent_labels
-        Whether to go after the labels too that a case lacks (`losses.case_dice_loss`).
+    radius_schedule, absent_labels
+        False: one stage at epsilon. True: go after labels too that a case lacks (`case_dice`).
     start
         (B, C, *spatial), such as another attack's `perturbed`, to go on from; projected into the
         ball. It is a candidate itself, and larger radii first would leave it behind.
@@ -74,8 +73,7 @@ def apgd_dice(
         A temperature, steps or restarts that are not positive, or a start of another shape or with
         values that are not finite.
     """
-    make = case_dice_loss if absent_labels else soft_dice_loss
-    loss = make(temperature, scale_free=scale_free)
+    loss = (case_dice_loss if absent_labels else soft_dice_loss)(temperature, scale_free=scale_free)
     start_in = _starts(x, start, generator)
     best = BestIterate(x, target, ball)
     if start is not None and radius_schedule:  # one stage judges its start anyway
@@ -88,11 +86,17 @@ def apgd_dice(
         **budget,
         "loss": "scale_free_dice" if scale_free else "soft_dice",
         "temperature": temperature,
-        "start": "random" if start is None else "given",
-        **({"absent_labels": True} if absent_labels else {}),
-        **fixed_settings(radius_schedule),
+        **_settings(radius_schedule, absent_labels, given=start is not None),
     }
     return best.result("apgd_dice", settings=settings, extras={"step_sizes": sizes})
+
+
+def _settings(radius_schedule: bool, absent_labels: bool, *, given: bool) -> dict[str, Any]:
+    return {
+        "start": "given" if given else "random",
+        **fixed_settings(radius_schedule),
+        **({"absent_labels": True} if absent_labels else {}),
+    }
 
 
 def _starts(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 
 from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss, lacks_a_label
+from nnunetv2_lngswr.attacks.case_dice import lacks_a_label
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, get_loss
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.registry import run_attack
 from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES, Member

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nnunetv2_lngswr.attacks import LabelSpace, losses
-from nnunetv2_lngswr.attacks.losses import case_dice_loss, soft_dice_loss
+from nnunetv2_lngswr.attacks.case_dice import case_dice_loss, lacks_a_label
+from nnunetv2_lngswr.attacks.losses import soft_dice_loss
 from nnunetv2_lngswr.utils.errors import UserError
 
 SHAPE = (3, 4)
@@ -121,10 +122,10 @@ def test_of_two_heads_that_are_equal_each_has_a_gradient_towards_being_predicted
 def test_where_no_label_lacks_the_loss_of_a_case_is_soft_dice(space):
     z, y = problem(space)
     target = space.target(y)
-    assert not losses.lacks_a_label(target).any()
+    assert not lacks_a_label(target).any()
     assert torch.equal(case_dice_loss(2.5)(z, target), soft_dice_loss(2.5)(z, target))
     y[1] = y[1] % 2
-    assert losses.lacks_a_label(space.target(y)).tolist() == [False, True]
+    assert lacks_a_label(space.target(y)).tolist() == [False, True]
 
 
 @SPACES

@@ -112,7 +112,7 @@ BAD = {
     "what is only derived": (["--attacks", "worst_l2"], "the suite in L2 alone is worst-v2_l2"),
     "suite of a version that is not there": (
         ["--attacks", "worst-v9"],
-        "unknown suite 'worst-v9'; there are worst-v2",
+        "unknown suite 'worst-v9'; there are worst-v1, worst-v2",
     ),
     "part": (["-num_parts", "2", "-part_id", "2"], "part_id must be in 0..1"),
     "part without number": (["-part_id", "1"], "num_parts must be >= 1"),

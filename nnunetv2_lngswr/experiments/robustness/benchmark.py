@@ -160,6 +160,6 @@ def _record(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _with_new_names(record: dict[str, Any]) -> dict[str, Any]:
-    options = record.get("evaluation", [])
+    options: list[str] = record.get("evaluation", [])
     renamed = [RENAMED_OPTIONS.get(o, o) for o in options]
     return record | {"evaluation": words_of_before(renamed)}

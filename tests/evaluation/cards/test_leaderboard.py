@@ -77,11 +77,11 @@ def test_the_order_is_by_best_known_and_others_are_named_with_the_reason(cards, 
     assert main([*map(str, cards), "-o", str(tmp_path / "x.md")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(" (")[0] for line in said[1:4]] == ["1. a", "2. b", "3. c"]
-    assert said[0].startswith(f"not comparable: {cards[3]} (alone): against a: suite: was worst-v1")
+    assert said[0].startswith(f"not comparable: {cards[3]} (alone): against a: suite: was worst-v2")
     assert "steps" not in said[0]
     text = (tmp_path / "x.md").read_text()
     assert re.search(r"\| 2 \| `b` \|.*\| 41\.\d \[[^|]*\| 19\.\d \[", text)
-    assert "## Not comparable" in text and "suite: was worst-v1" in text
+    assert "## Not comparable" in text and "suite: was worst-v2" in text
 
 
 def zipped(card, place="Dataset1_A/T__P__2d"):
@@ -135,7 +135,7 @@ def test_every_format_has_the_same_figures(cards, tmp_path):
         assert row["checkpoint_sha256"].startswith(at["checkpoint"])
         assert row["checkpoint_sha256"] == sha(card.name)
     assert [row["rank"] for row in rows] == ["1", "2", "3", ""]
-    assert "suite: was worst-v1" in rows[3]["not_comparable"] and rows[3]["clean_dice"] == ""
+    assert "suite: was worst-v2" in rows[3]["not_comparable"] and rows[3]["clean_dice"] == ""
 
 
 def test_the_reference_is_what_most_are_comparable_with(cards, tmp_path):
@@ -148,7 +148,7 @@ def test_the_reference_is_what_most_are_comparable_with(cards, tmp_path):
 
 
 REASONS = {
-    "suite": ({"protocol": {"suite": "worst-v2"}}, "suite: was worst-v1, is worst-v2"),
+    "suite": ({"protocol": {"suite": "worst-v3"}}, "suite: was worst-v2, is worst-v3"),
     "seed": ({"protocol": {"seed": 5}}, "seed: was 0, is 5"),
     "unit": ({"protocol": {"epsilon_unit": "original"}}, "epsilon_unit: was range, is original"),
     "precision": ({"protocol": {"autocast": True}}, "autocast: was false, is true"),

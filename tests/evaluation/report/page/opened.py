@@ -9,7 +9,7 @@ class Page:
     def __init__(self, browser, path, *, pictures=True):
         self.browser = browser
         browser.get(path.as_uri())
-        assert self.js("return document.documentElement.dataset.ready") == "true"
+        self.wait("return document.documentElement.dataset.ready === 'true'")
         if pictures:
             self.wait("return document.querySelectorAll('#pictures canvas').length > 0")
 
