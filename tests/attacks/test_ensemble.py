@@ -1,5 +1,6 @@
 """A standard suite, run as one attack."""
 
+import dataclasses
 import inspect
 
 import pytest
@@ -170,8 +171,12 @@ def test_members_for_cases_that_lack_a_label_are_run_on_these_alone():
     assert absent[0] < on[0] and absent[1] == on[1]
     judged = (~found.dice_history.isnan()).sum(0)
     assert judged[0] - judged[1] == SUITES["worst-v2"][-1].gradients
-    # the fall of an absent label is none of a case that has not converged
-    assert (
-        found.late_fall.tolist()
-        == attack_greys("worst-v1", 2, 0.15, BatchModel(Greys())).late_fall.tolist()
-    )
+
+
+def test_a_label_that_falls_late_says_nothing_of_how_far_the_others_have_converged():
+    found = attack_greys("worst-v2", 1, 0.15, BatchModel(Greys()))
+    falls_at_the_end = found.dice_history.clone()
+    falls_at_the_end[-1] = 0.1
+    late = dataclasses.replace(found, dice_history=falls_at_the_end)
+    assert late.late_fall.tolist() == [0.0]
+    assert dataclasses.replace(late, late_fall_of=None).late_fall.item() > 0.3
