@@ -76,9 +76,7 @@ class PlansEntryTrainer(nnUNetTrainer):
         # before nnU-Net makes any folder: a mistake in the plans must leave nothing behind
         plans = deepcopy(plans)
         resolved = PlansManager(plans).get_configuration(configuration).configuration
-        self.settings = self.read_settings(resolved)
-        if self.adversarial is not None:
-            refuse_stray_start(resolved)
+        self.settings = self.settings_to_train_with(resolved)
         warn_of_old_keys(resolved)
         # written out, so that settings travel with the model folder
         entry = self._written_entry(resolved)
@@ -102,6 +100,13 @@ class PlansEntryTrainer(nnUNetTrainer):
         return read_settings(
             configuration, method=cls.method, adversarial=cls.adversarial, epochs=cls.epochs
         )
+
+    @classmethod
+    def settings_to_train_with(cls, configuration: Mapping[str, Any]) -> TrainerSettings:
+        """`read_settings`, and refuse what only a model that is trained already may have."""
+        if cls.adversarial is not None:
+            refuse_stray_start(configuration)
+        return cls.read_settings(configuration)
 
     def _written_entry(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """The given entry, under the names of this version.

@@ -111,6 +111,12 @@ def test_logs_that_lack_an_epoch_are_refused(tmp_path):
         training_seconds(fold)
 
 
+def test_a_budget_that_is_no_number_is_refused(tmp_path):
+    fold = write_fold(tmp_path / "fold_0", [1.0, 2.0], epochs="many")
+    with pytest.raises(UserError, match="debug.json: num_epochs must be a number, got"):
+        training_seconds(fold)
+
+
 def test_cost_is_the_median_of_what_each_seed_cost():
     found = cost({GIVEN: [10.0, 10, 40], FROM_SCRATCH: [20.0, 16, 80], "share 0.1": [2.0, 2, 2]})
     assert found == {

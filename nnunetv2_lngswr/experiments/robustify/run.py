@@ -160,12 +160,11 @@ def _check_record(plan: Plan) -> None:
     there = read_json(marker, needs=("model",))
     if isinstance(there.get("evaluation"), list):
         there["evaluation"] = words_of_before(there["evaluation"])
-    folds = [sorted(of["checkpoint_sha256"]) for of in (there, here) if "checkpoint_sha256" in of]
-    if folds[0] != folds[-1]:
-        its, asked = (" ".join(of) for of in folds)
+    asked, its = here["checkpoint_sha256"], there.get("checkpoint_sha256")
+    if isinstance(its, dict) and its.keys() != asked.keys():
         raise UserError(
-            f"{plan.output} is of fold {its} ({MARKER} there), asked for was {asked}: give the "
-            "same folds (-f), or choose another folder with -o"
+            f"{plan.output} is of fold {' '.join(its)} ({MARKER} there), asked for was "
+            f"{' '.join(asked)}: give the same folds (-f), or choose another folder with -o"
         )
     changed = [key for key in here if key in there and there[key] != here[key]]
     # evaluations can be left out, or come later
@@ -234,7 +233,7 @@ def _say_cost(plan: Plan, say: Say) -> None:
 
 def _minutes(fold: Path) -> float | None:
     """Of its epochs; None where logs are missing, as in a zip file and in a copied folder."""
-    with suppress(UserError, OSError, ValueError, TypeError):
+    with suppress(UserError, OSError):
         return training_seconds(fold) / 60
     return None
 

@@ -15,7 +15,7 @@ from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, Training
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.presets import as_evaluate_reads
 from nnunetv2_lngswr.experiments.splits import read_splits
-from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry, refuse_stray_start
+from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -231,9 +231,7 @@ def check_budget(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) ->
         try:
             check_entry(entry, batch_size=batch_size)
             # its own defaults may ask for more: a late phase for enough epochs
-            trainer.read_settings({PLANS_KEY: entry})
-            if trainer.adversarial is not None:
-                refuse_stray_start({PLANS_KEY: entry})
+            trainer.settings_to_train_with({PLANS_KEY: entry})
         except UserError as error:
             raise UserError(f"arm {name}: {error}") from None
 

@@ -11,6 +11,7 @@ from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, Training
 from nnunetv2_lngswr.experiments.robustness.planning import check_budget, plan_run
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.values import shown
 
 # an arm within this of the baseline's epoch time has had the same time
 TIME_TOLERANCE = 1.05
@@ -42,7 +43,7 @@ def training_seconds(fold: Path) -> float:
     Raises
     ------
     UserError
-        The logs lack an epoch.
+        The logs lack an epoch, or debug.json does not say how many there are.
     """
     return sum(_seconds_of_epochs(fold))
 
@@ -56,7 +57,10 @@ def _seconds_of_epochs(fold: Path) -> list[float]:
                 epoch = int(begun)
             elif epoch is not None:
                 seconds[epoch] = float(took)
-    count = int(read_json(fold / "debug.json", needs=("num_epochs",))["num_epochs"])
+    said = read_json(fold / "debug.json", needs=("num_epochs",))["num_epochs"]
+    if not re.fullmatch("[1-9][0-9]{0,8}", str(said)):
+        raise UserError(f"{fold / 'debug.json'}: num_epochs must be a number, got {shown(said)}")
+    count = int(said)
     missing = [epoch for epoch in range(count) if epoch not in seconds]
     if missing:
         raise UserError(
