@@ -1,11 +1,13 @@
 """A model that exists made robust, beside robust training from the first step, seed by seed.
 
     python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [-tr NAME] -o OUT.json
+        [--earlier JSON]
 
 OUT.json gets the Dice of each seed, what a share keeps of AT's robustness ("kept"), and what it
 costs: the time of its epochs in units of vanilla's and of AT's, the median over the seeds ("cost").
 
-BENCHMARK is the folder of a `lngswr benchmark robustness` with the arm AT. Each of its vanilla
+BENCHMARK is the folder of a `lngswr benchmark robustness`, with the arm AT unless an `--earlier`
+OUT.json of the same trainings has it, which the same Dice of vanilla says. Each of its vanilla
 models is given to `lngswr robustify` once per share of its budget; the results are evaluated as
 BENCHMARK evaluates, on the same cases, and compared with its vanilla and AT by `lngswr compare`,
 whose files go to WORK/comparison. "kept" is the part of AT's reduction of the drop that a share
@@ -23,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.saving import command_line, first_paragraph, write_json
+from benchmarks.saving import command_line, first_paragraph, rounded, write_json
 from evaluation.compare import compare
 from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
 from nnunetv2_lngswr.experiments.robustness.table import dice_of
@@ -107,23 +109,25 @@ class Measured:
     """That the epochs of its trainings took."""
 
 
-def measure(work: Work, shares: list[float], given: Mapping[str, str]) -> Measured:
-    """Robustify, with further options, and evaluate."""
+def measure(
+    work: Work, shares: list[float], given: Mapping[str, str], *, joined: bool = False
+) -> Measured:
+    """Robustify, with further options, and evaluate; what is `joined` to others may lack AT."""
     trained = work.trained
     vanilla, beside = trained.runs(GIVEN), trained.runs(FROM_SCRATCH)
-    if not vanilla or set(vanilla) != set(beside):
+    if not vanilla or set(vanilla) != set(beside or (vanilla if joined else ())):
         raise UserError(
             f"{trained.folder} must have {GIVEN} and {FROM_SCRATCH} of the same seeds on fold 0, "
             f"got seeds {sorted(vanilla)} and {sorted(beside)}"
         )
     find_raw(trained.settings["dataset"])  # before hours of work
+    arms = {arm: runs for arm, runs in ((GIVEN, vanilla), (FROM_SCRATCH, beside)) if runs}
     folders = {
-        arm: [trained.evaluation(runs[seed]) for seed in sorted(runs)]
-        for arm, runs in ((GIVEN, vanilla), (FROM_SCRATCH, beside))
+        arm: [trained.evaluation(runs[seed]) for seed in sorted(runs)] for arm, runs in arms.items()
     }
     seconds = {
         arm: [training_seconds(trained.model(runs[seed]) / "fold_0") for seed in sorted(runs)]
-        for arm, runs in ((GIVEN, vanilla), (FROM_SCRATCH, beside))
+        for arm, runs in arms.items()
     }
     for share in shares:
         arm = f"share {share:g}"
@@ -134,6 +138,25 @@ def measure(work: Work, shares: list[float], given: Mapping[str, str]) -> Measur
             seconds[arm].append(training_seconds(model / "fold_0"))
             folders[arm].append(work.evaluate(name, model))
     return Measured(folders, seconds)
+
+
+def with_earlier(
+    dice: Mapping[str, list[dict[str, float]]], earlier: Path
+) -> dict[str, list[dict[str, float]]]:
+    """The Dice of both; of an arm that both have, these.
+
+    Raises
+    ------
+    UserError
+        The vanilla models of `earlier` have another Dice, or it has no AT.
+    """
+    found = read_json(earlier, needs=("dice",))["dice"]
+    known, these = found.get(GIVEN), rounded(dice[GIVEN])
+    if known != these:
+        raise UserError(f"{earlier} is of other trainings: {GIVEN} has {known}, here {these}")
+    if FROM_SCRATCH not in {**found, **dice}:
+        raise UserError(f"{earlier} has no {FROM_SCRATCH}, and the benchmark neither")
+    return found | dict(dice)
 
 
 def kept(
@@ -169,7 +192,7 @@ def cost(seconds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
         arm: {
             of: median(its / unit for its, unit in zip(seconds[arm], seconds[of], strict=True))
             for of in (GIVEN, FROM_SCRATCH)
-            if of != arm
+            if of != arm and of in seconds
         }
         for arm in seconds
         if arm != GIVEN
@@ -185,16 +208,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-tr", metavar="TRAINER", help="as for lngswr robustify")
     parser.add_argument("--settings", metavar="JSON", help="as for lngswr robustify")
     parser.add_argument("--groups", metavar="PATTERN | CSV", help="as for lngswr compare")
+    parser.add_argument("--earlier", type=Path, metavar="JSON", help="an OUT.json to be joined")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
     args = parser.parse_args(argv)
     work = Work(args.work.resolve(), Trained(args.benchmark.resolve()))
     given = {"-tr": args.tr, "--settings": args.settings}
     given = {option: value for option, value in given.items() if value is not None}
-    measured = measure(work, args.shares, given)
+    measured = measure(work, args.shares, given, joined=args.earlier is not None)
     folders = measured.evaluations
     comparison = work.folder / "comparison"
     compare([*folders.values()], comparison, names=[*folders], groups=args.groups)
     dice = {arm: [dice_of(folder) for folder in of] for arm, of in folders.items()}
+    if args.earlier:
+        dice = with_earlier(dice, args.earlier)
     written = {
         "date": date.today().isoformat(),
         "command": command_line("robustify", argv),

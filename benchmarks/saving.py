@@ -28,7 +28,7 @@ def first_paragraph(text: str | None) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Numbers to seven digits, what float32 holds; nan as null."""
-    write_file(path, json.dumps(_rounded(content), indent=1, allow_nan=False) + "\n")
+    write_file(path, json.dumps(rounded(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_picture(path: Path, figure: Figure) -> None:
@@ -37,11 +37,12 @@ def write_picture(path: Path, figure: Figure) -> None:
     write_file(path, picture.getvalue())
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """As `write_json` writes it."""
     if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
+        return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(v) for v in value]
+        return [rounded(v) for v in value]
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None
     return value

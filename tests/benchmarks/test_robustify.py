@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks import robustify
-from benchmarks.robustify import FROM_SCRATCH, GIVEN, Trained, Work, cost, kept, main, measure
+from benchmarks.robustify import (
+    FROM_SCRATCH,
+    GIVEN,
+    Trained,
+    Work,
+    cost,
+    kept,
+    main,
+    measure,
+    with_earlier,
+)
 from nnunetv2_lngswr.experiments.robustness.times import training_seconds
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -74,6 +84,30 @@ def test_without_the_raw_data_nothing_is_begun(raw, says, tmp_path, monkeypatch)
         with pytest.raises(UserError, match=rf"no data set Dataset611_X in nnUNet_raw \(.*{says}"):
             begin()
     assert not work.folder.exists()
+
+
+def test_earlier_arms_are_joined_where_they_are_of_the_same_trainings(tmp_path):
+    earlier, now = tmp_path / "earlier.json", {GIVEN: [dice(0.8, 0.123456789)]}
+    arms = {GIVEN: [dice(0.8, 0.1234568)], FROM_SCRATCH: [dice(0.8, 0.6)], "share 0.1": []}
+    earlier.write_text(json.dumps({"dice": arms}))
+    found = with_earlier(now | {"share 0.1": [dice(0.7, 0.5)]}, earlier)
+    assert found == arms | now | {"share 0.1": [dice(0.7, 0.5)]}
+    with pytest.raises(UserError, match="is of other trainings: vanilla has .*0.1234568.*0.3"):
+        with_earlier({GIVEN: [dice(0.8, 0.3)]}, earlier)
+    earlier.write_text(json.dumps({"dice": {GIVEN: arms[GIVEN]}}))
+    with pytest.raises(UserError, match="has no AT, and the benchmark neither"):
+        with_earlier(now, earlier)
+
+
+def test_what_is_joined_to_others_may_lack_at(tmp_path, monkeypatch):
+    trained = finished(tmp_path, seeds={GIVEN: (0,)})
+    write_fold(trained.model("t__p__2d") / "fold_0", [1.0, 2.0])
+    monkeypatch.setattr(robustify, "find_raw", lambda _: tmp_path)
+    work = Work(tmp_path / "work", trained)
+    assert measure(work, [], {}, joined=True).seconds == {GIVEN: [3.0]}
+    assert cost({GIVEN: [3.0], "share 0.1": [0.6]}) == {"share 0.1": {GIVEN: pytest.approx(0.2)}}
+    with pytest.raises(UserError, match=r"got seeds \[0\] and \[\]"):
+        measure(work, [], {})
 
 
 STAMP = "2026-09-30 22:01:29.123456: "
