@@ -103,7 +103,7 @@ def covered_by_groups(values: np.ndarray, *, seed: int = 0, resamples: int = 100
         "cases": (significance.resample(groups.size, seed=seed, resamples=resamples), ALPHA),
         "groups": (
             significance.resample(groups.size, seed=seed, resamples=resamples, groups=groups),
-            1 - significance.coverage_of_groups(patients),
+            1 - significance.coverage_of(patients),
         ),
     }
     covered = {}

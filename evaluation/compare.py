@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.groups import add_option as add_groups_option
 from evaluation.options import LIMITS
+from evaluation.rows import never_there
 from nnunetv2_lngswr.utils.command_line import run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.option_types import given_text
@@ -84,7 +85,8 @@ def compare(
     elif not isinstance(groups, Groups):
         groups = parse_groups(groups, cases)
     records = paired_rows(models, seed=seed, groups=groups)
-    write_comparison(output, models, records, notes, groups)
+    phantoms = never_there([row for m in models for row in m.rows])
+    write_comparison(output, models, records, [*notes, *filter(None, [phantoms])], groups)
     return records
 
 
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     def work() -> int:
         folders = [_folders_of(word) for word in arguments.folders]
         compare(folders, output, seed=arguments.seed, groups=arguments.groups)
-        print((output / "compare.md").read_text().rstrip())
+        print((output / "compare.md").read_text(encoding="utf-8").rstrip())
         print(f"\nwritten to {output}: {', '.join(OUTPUTS)}")
         return 0
 

@@ -195,7 +195,7 @@ def _run(
         return 0
     from evaluation.results_folder import OUTPUTS
 
-    print((done.folder / "report.md").read_text().split("\n## ", 1)[0].rstrip())
+    print((done.folder / "report.md").read_text(encoding="utf-8").split("\n## ", 1)[0].rstrip())
     written = ", ".join(n for n in OUTPUTS if (done.folder / n).is_file())
     print(f"\nwritten to {done.folder}: {written}")
     for line in done.failures:

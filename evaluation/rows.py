@@ -31,6 +31,24 @@ def part_key(row: Row) -> str:
     return f"{case}.fold{fold.replace('+', '-')}" if fold else case
 
 
+def never_there(rows: Sequence[Row]) -> str:
+    """What must be said of labels that are in no ground truth, and yet predicted; empty of none."""
+    there: dict[str, int] = {}
+    found: dict[str, str] = {}
+    for row in (r for r in rows if r["label"] != MEAN_LABEL):
+        there[row["label"]] = there.get(row["label"], 0) + (row["reference_voxels"] or 0)
+        if row["predicted_voxels"]:
+            found[row["label"]] = row["label_name"]
+    names = [f"{name} ({label})" for label, name in found.items() if not there[label]]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)}: in no ground truth of these cases, but predicted; its Dice is then 0 "
+        "and, as in nnU-Net's mean, counts as a whole label in the foreground means where it was "
+        "predicted, and in their differences and drops"
+    )
+
+
 def is_noise(row: Row) -> bool:
     """Whether the row is of the noise control, which is no attack."""
     return row["attack"] in ("noise", "noise_linf", "noise_l2")

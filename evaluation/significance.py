@@ -64,23 +64,22 @@ def resample(
     return draws if groups is None else draws[:, groups]
 
 
-def method(over: str, *, grouped: bool) -> str:
+def method(over: str) -> str:
     """How intervals were taken, in a report's words."""
-    kind = "expanded percentile" if grouped else "percentile"
-    return f"95% {kind} bootstrap over {over}, {RESAMPLES} resamples"
+    return f"95% expanded percentile bootstrap over {over}, {RESAMPLES} resamples"
 
 
-def coverage_of_groups(groups: int) -> float:
-    """Between which percentiles 95% lie where so many groups were drawn.
+def coverage_of(drawn: int) -> float:
+    """Between which percentiles 95% lie where so many cases, or groups of them, were drawn.
 
     Hesterberg's expanded percentiles (2015, The American Statistician 69, 371): as far out as
-    Student's t lies beyond the normal, and the spread of the draws below that of the groups.
+    Student's t lies beyond the normal, and the spread of the draws below that of what is drawn.
     Measured, the plain percentiles cover 89% at 10 groups and these 94%
     (benchmarks/interval_coverage.py).
     """
-    if groups < 2:
+    if drawn < 2:
         return 1.0
-    quantile = stats.t.ppf((1 + COVERAGE) / 2, groups - 1) * np.sqrt(groups / (groups - 1))
+    quantile = stats.t.ppf((1 + COVERAGE) / 2, drawn - 1) * np.sqrt(drawn / (drawn - 1))
     return float(2 * stats.norm.cdf(quantile) - 1)
 
 
@@ -96,7 +95,7 @@ def interval(
     draws
         Of `resample`.
     coverage
-        Between which percentiles; of draws of groups, `coverage_of_groups`.
+        Between which percentiles, `coverage_of`.
 
     Returns
     -------

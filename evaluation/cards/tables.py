@@ -94,7 +94,7 @@ def as_csv(ranking: Ranking) -> str:
     rows = [_csv_row(ranking, c, {"rank": i}) for i, c in enumerate(ranking.ranked, 1)]
     columns = list(dict.fromkeys(key for row in rows for key in row)) + ["not_comparable"]
     rows += [_identity(c) | {"not_comparable": reason} for c, reason in ranking.left_out]
-    return csv_text(columns, [{k: _no_formula(v) for k, v in row.items()} for row in rows])
+    return csv_text(columns, rows)
 
 
 FORMATS = {".html": as_html, ".md": as_markdown, ".csv": as_csv}
@@ -176,13 +176,6 @@ def _csv_row(ranking: Ranking, card: NamedCard, first: Mapping[str, Any]) -> dic
         for end in ("", "_low", "_high"):
             row[f"{name}_ece{end}"] = None if figures is None else figures[f"ece{end}"]
     return {**row, "checks": doubts_text(card.card)}
-
-
-def _no_formula(value: Any) -> Any:
-    """A text that a spreadsheet does not run: those begin so that OWASP advises a quote."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@"):
-        return f"'{value}"
-    return value
 
 
 def _protocol(ranking: Ranking, shown: Callable[[str], str] = str) -> str:

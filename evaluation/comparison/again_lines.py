@@ -9,7 +9,7 @@ from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.replicates import paired_by_seed
 from evaluation.groups import Groups
 from evaluation.report.formats import interval_text, percent_text, share_text
-from evaluation.report.intervals import few_groups_said, over
+from evaluation.report.intervals import few_said, over
 from evaluation.report.records import MEAN_TITLES
 from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
 
@@ -24,10 +24,10 @@ HOW = (
 Record = Mapping[str, Any]
 
 
-def few_groups_lines(groups: Groups | None, cases: Sequence[str]) -> list[str]:
-    """What must be said of few groups."""
-    count = None if groups is None else groups.count(cases)
-    said = "" if count is None else few_groups_said(count, tested=True)
+def few_lines(groups: Groups | None, cases: Sequence[str]) -> list[str]:
+    """What must be said of few groups or cases."""
+    count, what = (len(cases), "cases") if groups is None else (groups.count(cases), "groups")
+    said = few_said(count, what, tested=True)
     return [said, ""] if said else []
 
 

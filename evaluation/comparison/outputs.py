@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison.again_lines import few_groups_lines, run_title, trained_again_lines
+from evaluation.comparison.again_lines import few_lines, run_title, trained_again_lines
 from evaluation.comparison.attack_checks import check_lines, checks_of, checks_said
 from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.page import comparison_page
@@ -93,7 +93,7 @@ def _markdown(
         "",
         _introduction(baseline, groups),
         "",
-        *few_groups_lines(groups, baseline.summary["cases"]),
+        *few_lines(groups, baseline.summary["cases"]),
         f"Suite: {baseline.summary.get('suite') or 'none, the attacks were named one by one'}.",
         "",
         *checks_said(models),

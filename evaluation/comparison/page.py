@@ -59,9 +59,10 @@ def comparison_page(
         "kind": "comparison",
         "panels": comparison_panels(by_model),
         "table": case_table({m.name: m.rows for m in models}),
-        **shared_data(summary),
+        **shared_data(summary, [r for m in models for r in m.rows]),
     }
-    found = {"groups": groups and groups.record(summary["cases"])}
+    cases = summary["cases"]
+    found = {"groups": groups and groups.record(cases), "cases": cases}
     content = {
         "title": f"Robustness of {len(models)} models on {summary['model'].get('dataset')}",
         "models": [{"name": m.name, "place": m.place} for m in models],

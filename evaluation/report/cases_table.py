@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import CALIBRATION, METRICS
-from evaluation.report.formats import csv_text
+from evaluation.report.formats import csv_text, csv_value
 from evaluation.rows import Row
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
@@ -160,4 +160,4 @@ def _parsed(column: str, text: str) -> Any:
         return float(text) if text else None
     if column in _INTEGERS:
         return int(text) if text else None
-    return text
+    return csv_value(text)

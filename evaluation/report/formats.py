@@ -14,7 +14,8 @@ import numpy as np
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """A table with fixed formatting, so that equal rows give equal bytes.
 
-    Floats have nine significant digits; None, and what a row lacks, is an empty field.
+    Floats have nine significant digits; None, and what a row lacks, is an empty field. A text that
+    a spreadsheet would run has a quote before it, as OWASP advises.
     """
     lines = [_csv_line(columns)]
     lines += [_csv_line([_csv_field(row.get(c)) for c in columns]) for row in rows]
@@ -34,7 +35,17 @@ def _csv_field(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return format(value + 0.0, ".9g")  # + 0.0: no '-0'
-    return str(value)
+    return f"'{value}" if isinstance(value, str) and _is_run(value) else str(value)
+
+
+def csv_value(field: str) -> str:
+    """The text that `csv_text` made this field of."""
+    return field[1:] if field.startswith("'") and _is_run(field) else field
+
+
+def _is_run(text: str) -> bool:
+    """Whether a spreadsheet takes it for a formula, but for quotes before it."""
+    return text.lstrip("'").lstrip()[:1] in ("=", "+", "-", "@")
 
 
 def json_ready(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FEW_GROUPS = 8
+FEW = 8
 """Of fewer, percentiles of draws cover less than 93% (benchmarks/interval_coverage.py)."""
 OVER_CASES = (
     "Dice in percent, mean over cases [95% bootstrap interval over cases, which takes them as "
@@ -17,10 +17,10 @@ _OVER_GROUPS = "Dice in percent, mean over cases [95% bootstrap interval over gr
 def intervals_said(summary: Mapping[str, Any]) -> str:
     """What stands in brackets, in the words of a report."""
     groups = summary.get("groups")
-    if not groups:
-        return OVER_CASES
-    few = few_groups_said(groups["count"])
-    return f"{_OVER_GROUPS} {few}".rstrip()
+    if groups:
+        return f"{_OVER_GROUPS} {few_said(groups['count'])}".rstrip()
+    cases = summary.get("cases")  # cards have none
+    return f"{OVER_CASES} {few_said(len(cases), 'cases') if cases else ''}".rstrip()
 
 
 def over(groups: object) -> str:
@@ -34,9 +34,10 @@ def of_groups(summary: Mapping[str, Any]) -> str:
     return f" of {groups['count']} groups ({groups['found']})" if groups else ""
 
 
-def few_groups_said(count: int, *, tested: bool = False) -> str:
-    """What must be said of few groups, and of tests over them; empty where there are enough."""
-    if count >= FEW_GROUPS:
+def few_said(count: int, what: str = "groups", *, tested: bool = False) -> str:
+    """What must be said of few groups or cases, and of tests over them; empty of enough."""
+    if count >= FEW:
         return ""
-    said = f"**{count} groups are few**: intervals over them cover less than 95%."
+    are = f"{count} {what} are" if count != 1 else f"1 {what.removesuffix('s')} is"
+    said = f"**{are} few**: intervals over them cover less than 95%."
     return f"{said} Their p cannot fall below {2 / 2**count:.2g}." if tested else said

@@ -205,9 +205,7 @@ class Drawn:
 
     @classmethod
     def of_numbers(cls, cases: int, groups: np.ndarray | None, seed: int) -> Drawn:
-        coverage = significance.COVERAGE
-        if groups is not None:
-            coverage = significance.coverage_of_groups(int(groups.max()) + 1)
+        coverage = significance.coverage_of(cases if groups is None else int(groups.max()) + 1)
         draws = significance.resample(cases, seed=seed, groups=groups)
         return cls(groups=groups, draws=draws, coverage=coverage)
 

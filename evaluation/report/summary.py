@@ -18,6 +18,7 @@ from evaluation.report.calibration import METHOD, is_calibrated, not_in_all
 from evaluation.report.checks import checks
 from evaluation.report.intervals import over
 from evaluation.report.members import dice_after_members
+from evaluation.rows import never_there
 from evaluation.session import BEST_ITERATE, BEST_ITERATE_BEFORE, Session
 
 Part = Mapping[str, Any]
@@ -69,7 +70,10 @@ def build_summary(
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}
             for n in corruptions
         },
-        "notes": [*_notes(session, parts, environments), *filter(None, [not_in_all(rows)])],
+        "notes": [
+            *_notes(session, parts, environments),
+            *filter(None, [not_in_all(rows), never_there(rows)]),
+        ],
         "cost": _cost(planned.runs, parts),
         "environment": environments[0],
         "environments": environments,
@@ -123,7 +127,7 @@ def _metrics(session: Session) -> dict[str, Any]:
         "surface_unit": session.model.surface_unit,
         "empty_mask_rule": EMPTY_MASK_RULE,
         "mean": "per label over cases where defined, then over labels (nnU-Net's)",
-        "intervals": significance.method(over(session.groups), grouped=session.groups is not None),
+        "intervals": significance.method(over(session.groups)),
     }
 
 

@@ -36,9 +36,9 @@ class Units:
     """What lengths and volumes of all cases are in."""
 
     length: str
-    """mm, or pixels."""
+    """mm, or pixels or voxels of files without a spacing."""
     volume: str
-    """ml; of 2D files mm2, or pixels."""
+    """ml; of 2D files mm2; or likewise."""
 
 
 def measure_names(*, probabilities: bool) -> tuple[str, ...]:

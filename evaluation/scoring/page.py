@@ -14,7 +14,7 @@ from evaluation.calibration import BINS, MARGIN
 from evaluation.metrics import EMPTY_MASK_RULE, METRICS
 from evaluation.report.figures import DPI
 from evaluation.report.formats import interval_text, json_ready, number_text, percent_text
-from evaluation.report.intervals import few_groups_said
+from evaluation.report.intervals import few_said
 from evaluation.report.page.render import page_text
 from evaluation.rows import MEAN_LABEL
 from evaluation.scoring.figures import MOST_LABELS
@@ -64,6 +64,7 @@ def score_page(summary: Summary, rows: Sequence[Record], pictures: Mapping[str, 
         "differences": _differences(found) if found.others else None,
         "tested": sum(_is_defined(r.get("p")) for r in summary["results"]),
         "labels": _labels(summary, found),
+        "scored_labels": len(summary["labels"]["scored"]),
         "calibration": _calibration(summary, found),
         "reliability": _reliability(summary),
         "pictures": {name: _picture(png) for name, png in pictures.items()},
@@ -183,8 +184,7 @@ def _bars(summary: Summary, found: Found, model: str) -> list[dict[str, Any]]:
 
 
 def _notes(summary: Summary, found: Found) -> list[str]:
-    patients = summary["patients"]
-    few = "" if patients is None else few_groups_said(patients, tested=bool(found.others))
+    few = few_said(summary["patients"] or summary["cases"], found.over, tested=bool(found.others))
     return [*([few.replace("**", "")] if few else []), *summary["notes"]]  # Markdown's stars
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.calibration import BINS, MARGIN
 from evaluation.metrics import EMPTY_MASK_RULE, METRICS
 from evaluation.report.formats import interval_text, number_text, percent_text
-from evaluation.report.intervals import few_groups_said
+from evaluation.report.intervals import few_said
 from evaluation.rows import MEAN_LABEL
 from evaluation.scoring.measures import (
     CALIBRATION,
@@ -76,7 +76,7 @@ def _title(summary: Summary) -> str:
         f"Mean [95% bootstrap interval over {_unit_of_draws(summary)}]. Pictures: {pictures}; "
         "every figure per case: cases.csv.",
     ]
-    few = "" if patients is None else few_groups_said(patients, tested=bool(others))
+    few = few_said(patients or cases, _unit_of_draws(summary), tested=bool(others))
     lines += ["", few] if few else []
     return "\n".join(lines)
 

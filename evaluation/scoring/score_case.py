@@ -24,7 +24,7 @@ from evaluation.model import readers
 from evaluation.model.readers import FileImage
 from evaluation.scoring.label_set import LabelSet
 from evaluation.scoring.lesions import match_lesions
-from evaluation.scoring.measures import Units
+from evaluation.scoring.measures import COUNTS, Units
 from evaluation.scoring.options import ScoreOptions
 from evaluation.scoring.probabilities import read_probabilities
 from nnunetv2_lngswr.utils.errors import UserError
@@ -177,7 +177,7 @@ class CaseScorer:
 
 
 def voxel_size(image: FileImage) -> tuple[float, Units]:
-    """(volume of a voxel, units): ml in 3D; in 2D mm2, or pixels of files without a spacing."""
+    """(volume of a voxel, units): ml in 3D, mm2 in 2D; voxels, pixels of files without spacing."""
     properties = image.properties
     spacing = [float(s) for s in properties["spacing"]]
     if "sitk_stuff" in properties and len(properties["sitk_stuff"]["spacing"]) == 2:
@@ -185,12 +185,16 @@ def voxel_size(image: FileImage) -> tuple[float, Units]:
     # nnU-Net's reader of pictures, which makes this spacing up
     if len(properties) == 1 and spacing == [999, 1, 1]:
         return 1.0, Units(length="pixels", volume="pixels")
+    # and its reader of TIFF stacks, which does so with a tuple; from a file it is a list
+    if len(properties) == 1 and properties["spacing"] == (1, 1, 1):
+        return 1.0, Units(length="voxels", volume="voxels")
     return math.prod(spacing) / _MM3_PER_ML, Units(length="mm", volume="ml")
 
 
 def nothing_measured(columns: Mapping[str, Any]) -> Measured:
-    """Of a label that neither prediction nor ground truth has: nan, and counts of 0."""
-    return {name: 0 if isinstance(value, int) else math.nan for name, value in columns.items()}
+    """Of a label that neither prediction nor ground truth has: 0 in counts, else nan."""
+    none = {name: 0 if isinstance(value, int) else math.nan for name, value in columns.items()}
+    return none | {name: type(columns[name])() for name in COUNTS}
 
 
 def _measured(

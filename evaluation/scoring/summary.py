@@ -31,7 +31,7 @@ from evaluation.calibration import (
 from evaluation.environment import SCORING, versions
 from evaluation.metrics import EMPTY_MASK_RULE, Label
 from evaluation.report.records import Drawn
-from evaluation.rows import MEAN_LABEL
+from evaluation.rows import MEAN_LABEL, never_there
 from evaluation.scoring.label_set import LabelSet
 from evaluation.scoring.options import ScoreOptions
 from evaluation.scoring.predictions import Inputs
@@ -92,7 +92,7 @@ def build_summary(
             "volume_unit": table.units.volume,
             "empty_mask_rule": EMPTY_MASK_RULE,
             "mean": "per label over cases where defined, then over labels (nnU-Net's)",
-            "intervals": significance.method("patients" if grouped else "cases", grouped=grouped),
+            "intervals": significance.method("patients" if grouped else "cases"),
             **({"p": _tests_said(grouped)} if len(inputs.models) > 1 else {}),
         },
         "results": _results(table, drawn, options.seed),
@@ -283,7 +283,7 @@ def _notes(table: ScoreTable, patients: int, grouped: bool) -> list[str]:
             f"{said} is in no label and no prediction, and leaves the foreground means; "
             "nnU-Net's foreground mean is nan then"
         )
-    return notes
+    return [*notes, *filter(None, [never_there(table.rows())])]
 
 
 def _is_absent(table: ScoreTable, label: Label) -> bool:

@@ -95,10 +95,11 @@ def score_table(
     cases = [r.identifier for r in results]
     units = {r.units for r in results}
     if len(units) > 1:
-        other = next(r.identifier for r in results if r.units != results[0].units)
+        other = next(r for r in results if r.units != results[0].units)
         raise UserError(
-            f"{cases[0]} and {other} are not alike: one is 2D, the other 3D, so that their volumes "
-            "have no mean; score them apart"
+            f"{cases[0]} and {other.identifier} are not alike: volumes are in "
+            f"{results[0].units.volume} and in {other.units.volume} (2D and 3D, or a spacing that "
+            "one lacks), and have no mean; score them apart"
         )
     without = sorted(set(cases) - set(groups)) if groups is not None else []
     if without:

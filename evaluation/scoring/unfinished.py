@@ -201,5 +201,8 @@ def _by_label(items: list[list[Any]]) -> dict[Any, Any]:
 
 def _states(files: CaseFiles) -> list[Any]:
     """Of every file its path and state; None for the state of one that is missing."""
-    paths = (files.label, *files.predictions, *files.probabilities)
+    maps = (files.label, *files.predictions)
+    # where nnU-Net's reader of TIFF stacks looks for their spacing
+    spacings = [p.with_suffix(".json") for p in maps if p.suffix.lower() in (".tif", ".tiff")]
+    paths = (*maps, *files.probabilities, *spacings)
     return [[str(p.absolute()), file_state(p) if p.is_file() else None] for p in paths]

@@ -205,7 +205,7 @@ def _robustness(arguments: argparse.Namespace) -> int:
         **options,
     )
     if not arguments.dry_run:
-        print((output / "robustness.md").read_text().rstrip())
+        print((output / "robustness.md").read_text(encoding="utf-8").rstrip())
         written = ", ".join(("robustness.md", "robustness.json", *OUTPUTS))
         print(f"\nwritten to {output}: {written}")
     return 0

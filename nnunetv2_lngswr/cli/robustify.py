@@ -140,7 +140,7 @@ def _robustify(arguments: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     if not options.skip_evaluation:
-        print((done.comparison / "compare.md").read_text().rstrip())
+        print((done.comparison / "compare.md").read_text(encoding="utf-8").rstrip())
         print(f"\nwritten to {done.comparison}: {', '.join(OUTPUTS)}")
     print(f"robust model: {done.robust}")
     print(f"nnUNet_results={shlex.quote(str(done.results))} {shlex.join(done.prediction)}")

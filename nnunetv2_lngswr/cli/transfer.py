@@ -138,6 +138,6 @@ def _transfer(arguments: argparse.Namespace) -> int:
 
     folder = benchmark_transfer(models, data_sets, output, options, say=say)
     if not options.dry_run:
-        print((folder / "transfer.md").read_text().rstrip())
+        print((folder / "transfer.md").read_text(encoding="utf-8").rstrip())
         print(f"\nwritten to {folder}: {', '.join(OUTPUTS)}")
     return 0

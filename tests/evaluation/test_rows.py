@@ -1,6 +1,6 @@
-"""Laws of the worst rows: they are the lowest of their norm and budget."""
+"""Laws of rows: the worst is the lowest of its norm and budget, phantoms are said."""
 
-from evaluation.rows import MEAN_LABEL, run_key, with_worst
+from evaluation.rows import MEAN_LABEL, never_there, run_key, with_worst
 from tests.evaluation.report.rows import row, rows_of
 
 
@@ -46,3 +46,15 @@ def test_nothing_there_and_nothing_found_is_no_success():
 def test_the_noise_control_alone_is_no_worst_attack():
     rows = with_worst([r for r in rows_of("a") if r["kind"] == "clean" or r["attack"] == "noise"])
     assert not [r for r in rows if r["kind"] == "worst"]
+
+
+def test_labels_that_are_predicted_and_never_there_are_said():
+    def found(label, there, predicted):
+        more = {"reference_voxels": there, "predicted_voxels": predicted, "label": label}
+        return row("a", "clean", "clean", 0.5, **more)
+
+    rows = [found("1", 0, 4), found("1", 3, 0), found("2", 0, 0), found(MEAN_LABEL, 0, 9)]
+    assert never_there(rows) == ""
+    said = never_there([*rows, found("2", 0, 1)])
+    assert said.startswith("name 2 (2): in no ground truth of these cases, but predicted; its Dice")
+    assert "name 1" not in said

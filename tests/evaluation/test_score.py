@@ -8,13 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
+from evaluation.rows import MEAN_LABEL
 from evaluation.score import score_predictions
 from evaluation.scoring import run
 from evaluation.scoring.label_set import labels_of
+from evaluation.significance import interval, resample
 from nnunetv2_lngswr.cli.main import main
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.scoring.files import (
@@ -177,14 +180,19 @@ def test_intervals_are_over_patients(world):
     assert not any("--groups" in note for note in grouped["notes"])
 
 
-def test_few_patients_are_said_and_their_intervals_are_wider(world):
-    alone = find(score(world, "a", out="alone"), "dice")
+def test_few_patients_or_cases_are_said_and_their_intervals_are_wider(world):
+    alone = score(world, "a", out="alone")
     own = score(world, "a", out="own", groups={case: case for case in CASES})
     few = find(own, "dice")
-    assert few["mean_low"] < alone["mean_low"] and few["mean_high"] > alone["mean_high"]
+    # of a patient each it is the same
+    assert few == find(alone, "dice")
+    draws = resample(len(CASES), seed=0)
+    dice = [float(r["dice"]) for r in rows(world, "alone") if r["label"] == MEAN_LABEL]
+    low, high = interval(np.array(dice)[:, None], draws)
+    assert few["mean_low"] < low and few["mean_high"] > high
     assert "expanded percentile" in own["metrics"]["intervals"]
-    assert f"**{len(CASES)} groups are few**" in (world / "own/report.md").read_text()
-    assert "are few" not in (world / "alone/report.md").read_text()
+    for out, what in (("own", "patients"), ("alone", "cases")):
+        assert f"**{len(CASES)} {what} are few**" in (world / out / "report.md").read_text()
 
 
 def test_pooled_lesions_and_calibration_are_resampled_by_patients_too(world):
@@ -295,6 +303,57 @@ def test_pictures_have_pixels(tmp_path):
     assert found["metrics"]["length_unit"] == found["metrics"]["volume_unit"] == "pixels"
     assert rows(tmp_path)[0]["reference_volume"] == "200"
     assert "HD95 (pixels)" in (tmp_path / "out" / "report.md").read_text()
+
+
+def write_stack(path, spacing=None):
+    tifffile.imwrite(path, np.pad(np.ones((4, 6, 8), np.uint8), 3), compression="zlib")
+    if spacing:
+        path.with_suffix(".json").write_text(json.dumps({"spacing": spacing}))
+
+
+def test_stacks_without_a_spacing_have_voxels(tmp_path):
+    for folder in ("labels", "a"):
+        (tmp_path / folder).mkdir()
+        write_stack(tmp_path / folder / "x.tif")
+    found = score(tmp_path, "a")
+    assert found["metrics"]["length_unit"] == found["metrics"]["volume_unit"] == "voxels"
+    assert rows(tmp_path)[0]["reference_volume"] == "192"
+    for folder in ("labels", "a"):
+        write_stack(tmp_path / folder / "x.tif", [1, 1, 1])
+    assert score(tmp_path, "a")["metrics"]["volume_unit"] == "ml"
+    assert rows(tmp_path)[0]["reference_volume"] == "0.192"
+
+
+def test_without_a_dataset_json_a_label_that_a_case_lacks_has_no_volume(tmp_path):
+    write_labels(tmp_path / "labels", cases=CASES[:2])
+    write_model(tmp_path / "a", cases=CASES[:2])
+    for folder in ("labels", "a"):
+        write_image(tmp_path / folder / f"{CASES[1]}.nii.gz", truth(1).clip(0, 1))
+    score(tmp_path, "a")
+    by_label = {r["label"]: r for r in rows(tmp_path) if r["case"] == CASES[1]}
+    assert by_label["2"]["reference_volume"] == by_label["2"]["predicted_volume"] == "0"
+    for volume in ("reference_volume", "predicted_volume"):
+        assert float(by_label[MEAN_LABEL][volume]) == float(by_label["1"][volume]) > 0
+
+
+def test_a_label_that_is_in_no_ground_truth_is_said(tmp_path):
+    write_labels(tmp_path / "labels", cases=CASES[:2])
+    write_model(tmp_path / "a", cases=CASES[:2])
+    write_model(tmp_path / "b", cases=CASES[:2])
+    assert not any("in no ground truth" in note for note in score(tmp_path, "a", "b")["notes"])
+    one = truth(0)
+    one[0, 0, 0] = 3
+    write_image(tmp_path / "b" / f"{CASES[0]}.nii.gz", one)
+    found = score(tmp_path, "a", "b", overwrite=True)
+    (note,) = (n for n in found["notes"] if "in no ground truth" in n)
+    assert note.startswith("3 (3): in no ground truth of these cases, but predicted")
+
+
+def test_no_name_is_run_by_a_spreadsheet(tmp_path):
+    write_labels(tmp_path / "labels", cases=("=HYPERLINK_1", "b_2"))
+    write_model(tmp_path / "a", cases=("=HYPERLINK_1", "b_2"))
+    score(tmp_path, "a")
+    assert {r["case"] for r in rows(tmp_path)} == {"'=HYPERLINK_1", "b_2"}
 
 
 def test_cases_that_not_all_have_are_left_out_on_request_and_named(world):

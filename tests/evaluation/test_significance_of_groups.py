@@ -70,7 +70,7 @@ def test_copies_of_a_case_make_no_interval_narrower():
     once = rng.normal(0, 1, (12, 1))
     copied = np.repeat(once, 5, axis=0)
     groups = np.repeat(np.arange(12), 5)
-    coverage = significance.coverage_of_groups(12)
+    coverage = significance.coverage_of(12)
     alone = significance.interval(once, significance.resample(12, seed=1), coverage=coverage)
     draws = significance.resample(60, seed=1, groups=groups)
     assert significance.interval(copied, draws, coverage=coverage) == pytest.approx(alone)
@@ -81,14 +81,12 @@ def test_percentiles_lie_as_far_out_as_students_t():
     for count in (10, 40):
         sample = np.random.default_rng(count).normal(size=(count, 1))
         draws = significance.resample(count, seed=0, resamples=40_000, groups=np.arange(count))
-        low, high = significance.interval(
-            sample, draws, coverage=significance.coverage_of_groups(count)
-        )
+        low, high = significance.interval(sample, draws, coverage=significance.coverage_of(count))
         half = stats.t.ppf(0.975, count - 1) * stats.sem(sample[:, 0])
         assert (high - low) / 2 == pytest.approx(half, rel=0.05)
-    wide = [significance.coverage_of_groups(n) for n in (2, 3, 10, 40, 10**6)]
+    wide = [significance.coverage_of(n) for n in (2, 3, 10, 40, 10**6)]
     assert wide == sorted(wide, reverse=True) and wide[-1] == pytest.approx(0.95, abs=1e-5)
-    assert significance.coverage_of_groups(1) == 1
+    assert significance.coverage_of(1) == 1
 
 
 def test_the_benchmark_takes_the_intervals_of_the_reports():

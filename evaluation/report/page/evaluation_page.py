@@ -17,7 +17,7 @@ from evaluation.report.page.cases import case_table
 from evaluation.report.page.charts import NORMS, evaluation_panels
 from evaluation.report.page.pictures import Picture, fill, read_as_jpeg, read_pictures
 from evaluation.report.page.render import page_text
-from evaluation.rows import Row
+from evaluation.rows import MEAN_LABEL, Row
 
 Summary = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def evaluation_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> str:
         "kind": "evaluation",
         "panels": evaluation_panels(summary["results"]),
         "table": case_table({name: rows}),
-        **shared_data(summary),
+        **shared_data(summary, rows),
     }
 
     def page_with(pictures: list[Picture]) -> str:
@@ -50,10 +50,11 @@ def evaluation_page(folder: Path, summary: Summary, rows: Sequence[Row]) -> str:
     return fill(page_with, lambda most: read_pictures([folder], rows, most=most))
 
 
-def shared_data(summary: Summary) -> dict[str, Any]:
-    """What the scripts need to know of units."""
+def shared_data(summary: Summary, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the scripts need to know of units and labels."""
     metrics = summary.get("metrics") or {}
     return {
+        "label_names": {r["label"]: r["label_name"] for r in rows if r["label"] != MEAN_LABEL},
         "surface_unit": metrics.get("surface_unit", "mm"),
         "nsd_tolerance": metrics.get("nsd_tolerance"),
     }
@@ -71,6 +72,7 @@ def shared_content(data: Mapping[str, Any], intervals: str, over: str) -> dict[s
         "cases": len(data["table"]["cases"]),
         "pictures": len(pictures),
         "labels": data["table"]["labels"],
+        "label_names": data["label_names"],
         "all_labels": data["table"]["all_labels"],
         "surface_unit": data["surface_unit"],
         "nsd_tolerance": data["nsd_tolerance"],

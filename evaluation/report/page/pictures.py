@@ -10,7 +10,7 @@ import base64
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from evaluation.case_result import EXAMPLE_ARRAYS, STACK
-from evaluation.picture_stack import stack_of_example
+from evaluation.picture_stack import FIXED, stack_of_example
 from evaluation.report.examples import rank_of
-from evaluation.rows import Row, part_key
+from evaluation.rows import MEAN_LABEL, Row, part_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -108,10 +108,13 @@ def read_side_by_side(
 
 def _of_model(model: int, folders: Sequence[Path], rows: Iterable[Row]) -> dict[str, Picture]:
     """{case: its pictures}, those of the first folder that has any."""
+    rows = list(rows)
+    # a comparison leaves out what not every model has
+    runs = {_run(r) for r in rows}
     pictures: dict[str, Picture] = {}
     for case, key in dict.fromkeys((r["case"], part_key(r)) for r in rows):
         for folder in folders:
-            found = _read(folder / "parts", key)
+            found = _read(folder / "parts", key, runs)
             if found is not None and case not in pictures:
                 pictures[case] = {"case": case, "model": model, **found}
     return pictures
@@ -133,7 +136,13 @@ def read_as_jpeg(path: Path, *, most: int = MOST_BYTES_BESIDE) -> str:
     return ""
 
 
-def _read(parts: Path, key: str) -> Picture | None:
+def _run(row: Row) -> tuple[str, ...]:
+    """What names an attack, in rows and beside pictures."""
+    return tuple(row[k] or "" for k in ("attack", "norm", "epsilon_text"))
+
+
+def _read(parts: Path, key: str, runs: Collection[tuple[str, ...]]) -> Picture | None:
+    """The pictures of a case under those of `runs` that are shown; None where there are none."""
     try:
         part = read_json(parts / f"{key}.json")
         with np.load(parts / f"{key}.npz") as file:
@@ -149,7 +158,25 @@ def _read(parts: Path, key: str) -> Picture | None:
         stack, shown = stack_of_example(example | arrays)
     else:
         return None
+    stack, attacks = _of_runs(stack, shown["attacks"], runs)
+    # of this very training, where a model has several
+    means = [r for r in part.get("rows") or () if r["label"] == MEAN_LABEL]
+    dice = {_run(r): r["dice"] for r in means if r["kind"] == "attack"}
+    shown = {
+        **shown,
+        "dice": next((r["dice"] for r in means if r["kind"] == "clean"), None),
+        "attacks": [{**a, "dice": dice.get(_run(a))} for a in attacks],
+    }
     return encoded(stack, shown, example)
+
+
+def _of_runs(
+    stack: np.ndarray, attacks: Sequence[Mapping[str, Any]], runs: Collection[tuple[str, ...]]
+) -> tuple[np.ndarray, list[Mapping[str, Any]]]:
+    """The planes and attacks that are of `runs`."""
+    kept = [i for i, attack in enumerate(attacks) if _run(attack) in runs]
+    planes = [len(FIXED) + 2 * i + of for i in kept for of in (0, 1)]
+    return stack[[*range(len(FIXED)), *planes]], [attacks[i] for i in kept]
 
 
 def encoded(stack: np.ndarray, shown: Mapping[str, Any], example: Mapping[str, Any]) -> Picture:

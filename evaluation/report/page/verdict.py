@@ -113,7 +113,9 @@ def not_tried(
         said.append(f"Corruptions left out: {named}.")
     most = summary["options"].get("max_cases")
     if most and len(summary["cases"]) >= most:
-        said.append(f"More than {most} cases (--max-cases).")
+        # of joined folders it is the bound of each
+        of = "" if len(summary["cases"]) == most else " of a folder"
+        said.append(f"More than {most} cases{of} (--max-cases).")
     return [*said, NEVER_TRIED]
 
 

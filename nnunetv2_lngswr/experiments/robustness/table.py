@@ -72,7 +72,7 @@ def _compare(benchmark: Benchmark, by_arm: Runs) -> tuple[dict[str, Any], str]:
     folders = [[benchmark.evaluation_folder(r) for r in of] for of in by_arm.values()]
     compare(folders, benchmark.output, names=list(by_arm), groups=benchmark.groups)
     compared = read_json(benchmark.output / "compare.json", needs=("results",))
-    return compared, (benchmark.output / "compare.md").read_text()
+    return compared, (benchmark.output / "compare.md").read_text(encoding="utf-8")
 
 
 def _lacking_folds(by_arm: Runs) -> dict[str, list[int]]:

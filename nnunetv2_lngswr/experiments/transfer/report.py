@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluation.comparison.again_lines import run_title
 from evaluation.report.formats import interval_text, json_ready, percent_text, share_text
-from evaluation.report.intervals import FEW_GROUPS
+from evaluation.report.intervals import FEW
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.transfer.cells import Cell
 from nnunetv2_lngswr.experiments.transfer.figures import (
@@ -178,7 +178,7 @@ def _few_groups_lines(figures: Figures) -> list[str]:
     few = [
         f"{count} of {data_set}"
         for (_, data_set), pair in figures.pairs.items()
-        if pair.groups is not None and (count := pair.groups.count(pair.cases)) < FEW_GROUPS
+        if pair.groups is not None and (count := pair.groups.count(pair.cases)) < FEW
     ]
     if not few:
         return []

@@ -54,7 +54,22 @@ def attacked(folders):
     return values
 
 
-def test_groups_widen_intervals_and_are_named(tmp_path):
+def test_a_label_that_is_never_there_is_said(tmp_path):
+    folders = [result(tmp_path / name) for name in "ab"]
+    for lacking, said in (("2", 0), ("1", 1)):
+        for folder in folders:
+            rows = read_cases(folder / "cases.csv")
+            for r in rows:
+                # of the other label only one case lacks it
+                if r["label"] == "1" and (lacking == "1" or r["case"] == CASES[0]):
+                    r["reference_voxels"] = 0
+            write_cases(folder / "cases.csv", rows)
+        compare.compare(folders, tmp_path / "out", names=["x", "y"])
+        text = (tmp_path / "out" / "compare.md").read_text()
+        assert text.count("name 1 (1): in no ground truth") == said
+
+
+def test_whole_groups_are_drawn_and_named(tmp_path):
     a = result(tmp_path / "a")
     b = result(tmp_path / "b", trainer="B", shift=0.05, spread=0.08)
     plain = compare.compare([a, b], tmp_path / "plain")
@@ -63,8 +78,15 @@ def test_groups_widen_intervals_and_are_named(tmp_path):
     assert [one[k] for k in ("dice", "difference", "reduction")] == pytest.approx(
         [other[k] for k in ("dice", "difference", "reduction")]
     )
-    width = [r["difference_high"] - r["difference_low"] for r in (one, other)]
-    assert width[1] > 1.2 * width[0]
+    # of three the interval goes from one patient's mean to another's
+    difference = attacked([b])[0] - attacked([a])[0]
+    of_patients = [
+        np.mean([d for case, d in zip(CASES, difference) if case[1] == patient])
+        for patient in "012"
+    ]
+    ends = [other["difference_low"], other["difference_high"]]
+    assert ends == pytest.approx([min(of_patients), max(of_patients)])
+    assert ends != [one["difference_low"], one["difference_high"]]
     # three patients: no p below 2 / 8
     assert other["p"] >= 0.25 > one["p"] and other["groups"] == 3 and "groups" not in one
     text = (tmp_path / "grouped" / "compare.md").read_text()

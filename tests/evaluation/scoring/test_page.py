@@ -107,7 +107,9 @@ def test_a_single_model_without_probabilities_has_less_on_it(tmp_path):
 
 def test_few_patients_are_said_without_markdown(tmp_path):
     text = text_of(write_page(tmp_path))
-    assert "5 groups are few: intervals over them cover less than 95%" in text and "**" not in text
+    assert (
+        "5 patients are few: intervals over them cover less than 95%" in text and "**" not in text
+    )
 
 
 def test_labels_that_are_too_many_for_a_page_are_left_to_cases_csv(tmp_path, monkeypatch):

@@ -75,13 +75,5 @@ Report.cases = (() => {
     columnsChanged();
   }
 
-  // Dice of a case under one attack, for the pictures
-  function dice(name, model, attack) {
-    const at = table.cases.indexOf(name);
-    const run = table.runs.findIndex((r) => (attack === null ? r.kind === "clean"
-      : r.kind === "attack" && r.attack === attack.attack && (r.norm ?? "") === attack.norm && (r.epsilon_text ?? "") === attack.epsilon_text));
-    return run < 0 ? null : table.values[model][run][0][0][at];
-  }
-
-  return { start, mark, dice };
+  return { start, mark };
 })();

@@ -31,10 +31,13 @@ Report.charts = (() => {
   const roles = Object.fromEntries(data.panels.flatMap((p) => p.series.map((s) => [s.name, s.role])));
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
+  const labelTitle = (key) => data.label_names[key] ?? key;
+
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const isDark = () => dark.matches && !state.printing;
 
   const isOn = (series) => !state.off.has(series.name) && !state.off.has(`a:${series.attack}`);
+  const metricTitle = () => METRICS[state.metric].title + (state.label === "mean" ? "" : `, ${labelTitle(state.label)}`);
   const seriesTitle = (s) => (s.attack && s.attack !== attackNames[0] ? `${s.name}, ${s.attack}` : s.name);
 
   // of a comparison: colours and symbols tell models apart, dashes attacks
@@ -159,7 +162,7 @@ Report.charts = (() => {
 
   function numbers(panel, place) {
     const table = element("table");
-    table.append(element("caption", `${panel.title}: ${METRICS[state.metric].title}`));
+    table.append(element("caption", `${panel.title}: ${metricTitle()}`));
     const head = element("tr");
     head.append(element("th", panel.x_title || ""), ...panel.x.map((x) => element("th", shownName(panel, x), { scope: "col" })));
     table.createTHead().append(head);
@@ -206,11 +209,18 @@ Report.charts = (() => {
     document.querySelectorAll("#attacks svg").forEach((svg) => svg.replaceWith(swatchOfAttack(svg.dataset.name)));
   }
 
-  // which attacks are drawn, where it is not the worst of all alone
+  function chooseLabel(key) {
+    state.label = key;
+    const select = document.getElementById("curve-label");
+    if (select) select.value = key;
+  }
+
+  // which attacks are drawn, where it is not the worst of all alone, and which label
   function titleOf(panel) {
     const on = (panel.attacks ?? []).map(([name]) => name).filter((name) => !state.off.has(`a:${name}`));
     const usual = !panel.attacks || (on.length === 1 && on[0] === attackNames[0]);
-    return usual ? panel.title : `${panel.title_of_others}: ${on.join(", ") || "none is chosen"}`;
+    const title = usual ? panel.title : `${panel.title_of_others}: ${on.join(", ") || "none is chosen"}`;
+    return state.label === "mean" ? title : `${title}: ${labelTitle(state.label)}`;
   }
 
   const swatchOfSeries = (name) => swatch(name, style(name, attackNames[0]));
@@ -233,14 +243,17 @@ Report.charts = (() => {
   function controls() {
     const metrics = document.getElementById("metrics");
     for (const [key, { title }] of Object.entries(METRICS)) {
-      metrics.append(Report.choice("radio", "metric", key, title, key === state.metric, () => { state.metric = key; draw(); }));
+      metrics.append(Report.choice("radio", "metric", key, title, key === state.metric, () => {
+        state.metric = key;
+        if (key !== "dice") chooseLabel("mean"); // labels have Dice alone
+        draw();
+      }));
     }
     const select = document.getElementById("curve-label");
     if (select) {
       const labels = Object.keys(data.panels[0]?.series[0]?.labels ?? {});
-      const title = Object.fromEntries(data.table.labels);
       Report.option(select, "mean", "foreground mean");
-      labels.forEach((key) => Report.option(select, key, `${title[key] ?? key} (Dice)`));
+      labels.forEach((key) => Report.option(select, key, `${labelTitle(key)} (Dice)`));
       select.parentElement.hidden = !labels.length;
       select.addEventListener("change", () => {
         state.label = select.value;

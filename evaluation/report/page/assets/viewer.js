@@ -105,7 +105,7 @@ Report.viewer = (() => {
     const [before, after] = [plane(picture, 2), attack ? plane(picture, at + 1) : plane(picture, 2)];
     const t = (i) => (steps ? (steps[i] - LEVELS) / LEVELS : 0);
     const attacked = (i) => Math.min(255, Math.max(0, grey[i] + t(i) * (attack ? attack.grey_values : 0)));
-    const dice = [null, attack].map((a) => text("dice", Report.cases.dice(picture.case, picture.model, a)));
+    const dice = [picture, attack ?? picture].map((of) => text("dice", of.dice));
     const name = attack ? attackTitle(attack) : "no attack";
     const image = canvas(picture, (i) => [grey[i], grey[i], grey[i]], `Image of ${picture.case}, with the ground truth`);
     const noise = canvas(picture, (i) => diverging(t(i)), attack ? `Perturbation by ${attack.attack}, ${name}` : "No perturbation");

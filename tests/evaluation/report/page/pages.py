@@ -66,7 +66,8 @@ def make_out(
         dice = {(r["attack"], r["epsilon_text"]): r["dice"] for r in rows if is_mean(r, case)}
         example = make_example(seed=i, dice=dice, label=label)
         files = CaseFiles(identifier=case, folds=None, images=(), label=Path())
-        out.save(files, CaseResult(example=example), {}, {})
+        own = [r for r in rows if r["case"] == case]
+        out.save(files, CaseResult(rows=own, example=example), {}, {})
     return folder
 
 

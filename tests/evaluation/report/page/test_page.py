@@ -110,12 +110,16 @@ def test_undefined_values_are_null_and_seeds_are_averaged():
     assert cases.case_table({"m": rows})["values"][0][0][0][0] == [0.5, None]
 
 
-def test_labels_that_are_too_many_for_a_page_are_left_to_cases_csv(monkeypatch):
+def test_labels_that_are_too_many_for_a_page_are_left_to_cases_csv(monkeypatch, tmp_path):
     whole = cases.case_table({"m": all_rows()})
     assert whole["all_labels"] and len(whole["labels"]) == 3
     monkeypatch.setattr(cases, "MOST_NUMBERS", 100)
     small = cases.case_table({"m": all_rows()})
     assert not small["all_labels"] and len(small["labels"]) == 1
+    # the curves have them all the same
+    page = evaluation_page(tmp_path, summary_of(all_rows()), all_rows())
+    assert 'id="curve-label"' in page and 'id="case-label"' not in page
+    assert data_of(page)["label_names"] == {"1": "name 1", "2": "name 2"}
     assert [v[0] for v in whole["values"][0]] == [v[0] for v in small["values"][0]]
 
 
@@ -217,6 +221,38 @@ def test_models_side_by_side_show_the_cases_that_the_baselines_ranks_choose(tmp_
     assert {p["model"] for p in alone} == {1} and alone[0]["case"] == "case8"
 
 
+def test_a_comparison_shows_no_attack_that_it_leaves_out(tmp_path):
+    out = make_out(tmp_path / "out", cases=("a",))
+    rows = read_cases(out / "cases.csv")
+    (every,) = pictures.read_pictures([out], rows)
+    left = [r for r in rows if (r["attack"], r["epsilon_text"]) != ("pgd_linf", "2/255")]
+    (some,) = pictures.read_pictures([out], left)
+    assert [a["attack"] for a in some["attacks"]].count("pgd_linf") == 1
+    kept = [i for i, a in enumerate(every["attacks"]) if a in some["attacks"]]
+    assert len(kept) == len(every["attacks"]) - 1
+    expected = planes_of(every)[[0, 1, 2, *(3 + 2 * i + of for i in kept for of in (0, 1))]]
+    np.testing.assert_array_equal(planes_of(some), expected)
+
+
+def test_the_dice_beside_a_picture_is_of_the_training_it_is_of(tmp_path):
+    first, again = (make_out(tmp_path / n, cases=("a",), gain=g) for n, g in (("a", 0), ("b", 0.1)))
+    rows = [r for out in (first, again) for r in read_cases(out / "cases.csv")]
+    (found,) = pictures.read_pictures([first, again], rows)
+    own = {
+        (r["attack"], r["epsilon_text"]): r["dice"]
+        for r in read_cases(first / "cases.csv")
+        if r["label"] == MEAN_LABEL
+    }
+    assert found["dice"] == pytest.approx(own["clean", ""])
+    shown = {(a["attack"], a["epsilon_text"]): a["dice"] for a in found["attacks"]}
+    assert shown == pytest.approx({key: own[key] for key in shown})
+
+
+def planes_of(picture):
+    raw = zlib.decompress(base64.b64decode(picture["data"]))
+    return np.frombuffer(raw, np.uint8).reshape(-1, *picture["shape"])
+
+
 def test_pictures_come_back(tmp_path):
     out = make_out(tmp_path / "out", cases=("a",))
     (found,) = pictures.read_pictures([out], read_cases(out / "cases.csv"))
@@ -282,7 +318,9 @@ def test_what_was_not_tried_follows_from_what_was_run():
     only_linf = [r for r in rows if r["norm"] == "linf" or r["kind"] == "clean"]
     assert "L2 (RMS) attacks: none was run." in said(only_linf)
     assert "Image corruptions: none was run." in said(only_linf)
-    assert any("--max-cases" in line for line in said(rows, max_cases=3))
+    assert "More than 3 cases (--max-cases)." in said(rows, max_cases=3)
+    # folds that are joined have it each
+    assert "More than 2 cases of a folder (--max-cases)." in said(rows, max_cases=2)
     renamed = [{**r, "attack": r["attack"].replace("pgd_linf", "square")} for r in rows]
     assert not any("(square)" in line for line in said(renamed))
     clean = [r for r in rows if r["kind"] == "clean"]
