@@ -69,6 +69,8 @@ class CaseAttacks:
 
     def _attack(self, run: EvaluationRun, window: DifferentiableModel) -> AttackResult:
         arguments = dict(run.options)
+        if isinstance(self.window, SlidingWindow) and run.function.startswith("ssah"):
+            arguments["axes"] = len(self.window.patch_size)  # of a volume's slices: not across them
         if self.surrogate is not None and run.function == "transfer":
             arguments["surrogate"] = self.surrogate
         threat = ThreatModel(

@@ -89,14 +89,12 @@ CORRUPTIONS: dict[str, Corruption] = _table(
         strengths=(10, 20, 40, 70, 100),
         unit="HU, up or down",
         needs="ct",
-        affine=True,
     ),
     Corruption(
         name="hu_scale",
         strengths=(0.02, 0.04, 0.07, 0.11, 0.16),
         unit="relative, up or down",
         needs="ct",
-        affine=True,
     ),
     Corruption(
         name="occlusion", strengths=(0.1, 0.15, 0.2, 0.3, 0.4), unit="of each axis, one dark box"

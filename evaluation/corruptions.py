@@ -273,14 +273,20 @@ def _jpeg(image, quality, rng, hu):
 def _hu_offset(image, offset, rng, hu: Hounsfield):
     """A scanner whose scale is shifted: HU + offset."""
     per_hu, _ = hu
-    return image + _up_or_down(offset, rng) * per_hu
+    return _inside_window(image + _up_or_down(offset, rng) * per_hu, image)
 
 
 @_corruption
 def _hu_scale(image, change, rng, hu: Hounsfield):
     """A scanner whose scale is stretched around water: HU * (1 + change)."""
     _, zero = hu
-    return zero + (image - zero) * (1 + _up_or_down(change, rng))
+    return _inside_window(zero + (image - zero) * (1 + _up_or_down(change, rng)), image)
+
+
+def _inside_window(changed, image):
+    """What nnU-Net's CT normalisation has clipped stays where it is: air at -1000 HU does not come
+    into the window by tens of HU. Wrong only of what lies less than that beyond it."""
+    return torch.where((image > 0) & (image < 1), changed, image)
 
 
 @_corruption

@@ -11,7 +11,7 @@ import torch
 from evaluation.case_attacks import cases_at_once
 from evaluation.run_case import sliding_window
 from evaluation.session import Session
-from nnunetv2_lngswr.attacks.losses import cross_entropy
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy, foreground_dice
 from nnunetv2_lngswr.utils.memory import peak_memory
 
 
@@ -28,7 +28,7 @@ def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
     window = sliding_window(model, session.options)
     x, target = case.batch.to(model.device), case.target(model.label_space).to(model.device)
     started = time.perf_counter()
-    window.value_and_gradient(x, lambda z: cross_entropy(z, target))[1].cpu()
+    window.value_and_gradient(x, lambda z: _judged(z, target))[1].cpu()
     gradient = time.perf_counter() - started
     together = cases_at_once(window, x)
     if together > 1:  # for the peak of memory
@@ -51,6 +51,12 @@ def estimate_cost(session: Session, finished: Sequence[str]) -> dict[str, Any]:
         "peak_memory_bytes": _peak_memory(model.device),
         "device": str(model.device),
     }
+
+
+def _judged(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
+    """A loss, and beside it the Dice that every attack takes of its points, (1,)."""
+    foreground_dice(z, target)
+    return cross_entropy(z, target)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -56,6 +56,10 @@ class Case:
     """(image_channels,), see `file_scale`."""
     resampled: bool
     """Whether preprocessing changed the grid."""
+    outside: torch.Tensor | None = None
+    """(image_channels, *spatial) bool, what nnU-Net sets to 0 whatever is there: voxels beyond the
+    nonzero mask, of channels that are normalised within it. None where there are no such channels.
+    """
 
     @property
     def batch(self) -> torch.Tensor:
@@ -200,11 +204,11 @@ class CasePreprocessor:
         """
         read = self.read(image_files, label_file, previous_stage_file)
         image, previous = read.image, _array(read.previous_stage)
-        x, previous_labels, properties = self._run(image, previous)
+        x, labels, properties = self._run(image, previous)
         before_resampling = properties["shape_after_cropping_and_before_resampling"]
         if previous is not None:
             foreground = self.label_manager.foreground_labels
-            one_hot = convert_labelmap_to_one_hot(previous_labels[0], foreground, x.dtype)
+            one_hot = convert_labelmap_to_one_hot(labels[0], foreground, x.dtype)
             x = np.vstack((x, one_hot))
         affine = file_affine(image.array, previous, self.plans, self.configuration_manager)
         scale, offset = (None, None) if affine is None else affine
@@ -220,7 +224,15 @@ class CasePreprocessor:
             file_scale=_double(scale),
             file_offset=_double(offset),
             resampled=tuple(before_resampling) != tuple(x.shape[1:]),
+            outside=self._outside(labels),
         )
+
+    def _outside(self, labels: np.ndarray) -> torch.Tensor | None:
+        """Of `Case`; nnU-Net's labels are -1 there."""
+        masked = list(self.configuration_manager.use_mask_for_norm[: self.image_channels])
+        if not any(masked):
+            return None
+        return torch.from_numpy(np.stack([(labels[0] < 0) & bool(m) for m in masked]))
 
     def signature(self) -> dict[str, Any]:
         """What two models must agree in for one's preprocessed case to be the other's."""

@@ -281,6 +281,8 @@ def _refuse_probabilities(z: torch.Tensor, space: LabelSpace) -> None:
 def _modules_of(network: Any) -> list[nn.Module]:
     if isinstance(network, SlidingWindow):
         return list(network.networks)
+    if isinstance(network, BatchModel):
+        network = network.network
     return [network] if isinstance(network, nn.Module) else []
 
 

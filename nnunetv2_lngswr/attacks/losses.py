@@ -40,6 +40,9 @@ class LabelSpace:
     """Whether the heads overlap and are sigmoids."""
     ignore_label: int | None = None
     """Voxels of this label are not counted."""
+    class_order: tuple[int, ...] | None = None
+    """Of regions: the label that each head writes, later ones over earlier ones (nnU-Net's
+    regions_class_order); None: every head is its own segmentation."""
 
     @classmethod
     def from_label_manager(cls, label_manager: LabelManager) -> LabelSpace:
@@ -50,6 +53,7 @@ class LabelSpace:
             heads=tuple(_values_of(m) for m in members),
             regions=regions,
             ignore_label=label_manager.ignore_label,
+            class_order=_values_of(label_manager.regions_class_order) if regions else None,
         )
 
     @classmethod
@@ -85,7 +89,19 @@ class LabelSpace:
                 f"labels {unknown} belong to no output of the network; "
                 f"it knows {[h[0] for h in self.heads]}"
             )
-        return SegmentationTarget(one_hot=one_hot, mask=mask[:, None], regions=self.regions)
+        return SegmentationTarget(
+            one_hot=one_hot, mask=mask[:, None], regions=self.regions, written_by=self.written_by
+        )
+
+    @property
+    def written_by(self) -> tuple[tuple[int, ...], ...] | None:
+        """For each region the heads whose label belongs to it; None without a class order."""
+        if self.class_order is None:
+            return None
+        return tuple(
+            tuple(i for i, label in enumerate(self.class_order) if label in members)
+            for members in self.heads
+        )
 
 
 def _values_of(member: int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
@@ -103,6 +119,8 @@ class SegmentationTarget:
     mask: torch.Tensor
     """(B, 1, *spatial) bool, counted voxels."""
     regions: bool
+    """As in LabelSpace."""
+    written_by: tuple[tuple[int, ...], ...] | None = None
     """As in LabelSpace."""
 
     @property
@@ -122,9 +140,7 @@ class SegmentationTarget:
 
     def to(self, device: torch.device | str) -> SegmentationTarget:
         """The same on a device."""
-        return SegmentationTarget(
-            one_hot=self.one_hot.to(device), mask=self.mask.to(device), regions=self.regions
-        )
+        return replace(self, one_hot=self.one_hot.to(device), mask=self.mask.to(device))
 
 
 Loss = Callable[[torch.Tensor, SegmentationTarget], torch.Tensor]
@@ -330,12 +346,26 @@ def foreground_dice(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor
     The mean over the foreground heads that are in the ground truth or the prediction; nan where no
     head is.
     """
-    if target.regions:
-        predicted = z > 0
-    else:
-        predicted = torch.stack([z.argmax(1) == k for k in range(1, z.shape[1])], 1)
-    predicted = predicted & target.mask
+    predicted = predicted_heads(z, target) & target.mask
     truth = target.foreground_heads & target.mask
     overlap = (predicted & truth).flatten(2).sum(2).cpu().double()  # MPS has no float64
     size = (predicted.flatten(2).sum(2) + truth.flatten(2).sum(2)).cpu().double()
     return torch.nanmean(2 * overlap / size, 1)
+
+
+@torch.no_grad()
+def predicted_heads(z: torch.Tensor, target: SegmentationTarget) -> torch.Tensor:
+    """(B, foreground heads, *spatial) bool: what each stands for in the exported segmentation.
+
+    Regions are those of nnU-Net's label map, where a later head writes over an earlier one: of
+    heads that contradict each other only the last is seen.
+    """
+    if not target.regions:
+        labels = z.argmax(1)  # once, it costs as much as a gradient where labels are many
+        return torch.stack([labels == k for k in range(1, z.shape[1])], 1)
+    if target.written_by is None:
+        return z > 0
+    number = torch.arange(1, z.shape[1] + 1, device=z.device).reshape(-1, *[1] * (z.ndim - 2))
+    last = ((z > 0) * number).amax(1)  # 0: no head wrote
+    written = [number.flatten()[list(heads)] for heads in target.written_by]
+    return torch.stack([torch.isin(last, numbers) for numbers in written], 1)

@@ -29,6 +29,11 @@ from nnunetv2_lngswr.utils.names import lookup
 IGNORED = -100  # torch's cross_entropy leaves this label out
 
 
+RELATIVE_STEP = 2.5
+"""All steps together, in units of epsilon, as our PGD's: alpha is that over the steps, at most
+epsilon."""
+
+
 def torchattacks_attack(
     model: DifferentiableModel,
     x: torch.Tensor,
@@ -48,7 +53,7 @@ def torchattacks_attack(
     attack
         A class of torchattacks, such as PGD.
     options
-        Of its constructor.
+        Of its constructor; "alpha", where it has one, is by default 2.5 epsilon / steps.
 
     Raises
     ------
@@ -134,6 +139,10 @@ def _constructor_options(
         if ("L2" in theirs) != in_l2:
             norm = Norm.L2 if "L2" in theirs else Norm.LINF
             raise UserError(f"{name} works in {norm.value}, got {ball.norm.value}")
+        if "alpha" in parameters:
+            # theirs is absolute, and leaves a large ball unused, or jumps over a small one
+            steps = options.get("steps", getattr(parameters.get("steps"), "default", 1))
+            options.setdefault("alpha", RELATIVE_STEP / max(steps, RELATIVE_STEP) * options["eps"])
     return options
 
 

@@ -118,6 +118,7 @@ def batch_target(target: Tensor, space: LabelSpace) -> SegmentationTarget:
         one_hot=target[:, : len(space.heads)].bool(),
         mask=counted_voxels(target, space),
         regions=True,
+        written_by=space.written_by,
     )
 
 
@@ -135,9 +136,7 @@ def counted_voxels(target: Tensor, space: LabelSpace) -> Tensor:
 
 def select(target: SegmentationTarget, samples: Tensor) -> SegmentationTarget:
     """The target of some samples, (n,) indices."""
-    return SegmentationTarget(
-        one_hot=target.one_hot[samples], mask=target.mask[samples], regions=target.regions
-    )
+    return target.cases(samples)
 
 
 def attacked_samples(

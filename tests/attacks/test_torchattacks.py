@@ -95,6 +95,28 @@ def test_adapter_runs_2d_attacks_of_a_five_axis_case(name, norm, problem):
     assert results[0].norms["linf_range" if norm == "linf" else "rms_range"] <= 0.03 * (1 + 1e-5)
 
 
+@pytest.mark.parametrize(("name", "norm"), [("PGD", "linf"), ("PGDL2", "l2")])
+@pytest.mark.parametrize("epsilon", [1 / 255, 0.2])
+def test_adapter_uses_the_ball_up(name, norm, epsilon, problem):
+    network, x, y = problem
+    ball = ThreatModel(norm=norm, epsilon=epsilon).ball(Bounds.of(x))
+
+    def found(attack, **options):
+        generator = torch.Generator().manual_seed(0)
+        model = BatchModel(network)
+        return run_attack(
+            attack, model, x, SPACE.target(y), ball, generator=generator, steps=10, **options
+        )
+
+    theirs = found(f"torchattacks:{name}")
+    radius = epsilon * (x[0].numel() ** 0.5 if norm == "l2" else 1)
+    assert theirs.settings["alpha"] == pytest.approx(0.25 * radius)
+    ours = found(f"pgd_{norm}")
+    size = "linf_range" if norm == "linf" else "rms_range"
+    assert (theirs.norms[size] > 0.8 * ours.norms[size]).all()
+    assert found(f"torchattacks:{name}", alpha=0.01).settings["alpha"] == 0.01
+
+
 def test_adapter_names_what_it_cannot_do(problem):
     network, x, y = problem
     model, target = BatchModel(network), SPACE.target(y)

@@ -5,12 +5,14 @@ import time
 import pytest
 import torch
 
-from evaluation import run_case
+from evaluation import case_attacks, run_case
 from evaluation.model import sliding_window
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.graph_memory import bytes_of_graph
 from evaluation.model.sliding_window import SlidingWindow
+from nnunetv2_lngswr.attacks import run_attack
 from tests.evaluation.tiny import run
+from tests.model_folders import make_case, make_model_folder
 
 # each with its own length: noise leaves first, the suite runs the longest
 ATTACKS = {
@@ -87,3 +89,21 @@ def test_only_as_many_as_memory_holds_whatever_is_spent_on_graphs(world, monkeyp
             assert window.cases_per_call(x) == expected
     mirrored = SegmentationModel.from_folder(world[0], device="cpu", use_mirroring=True)
     assert mirrored.sliding_window().cases_per_call(x) == 2
+
+
+def test_a_2d_model_of_volumes_has_low_frequencies_in_its_planes(tmp_path, monkeypatch):
+    seen = []
+
+    def attacked(name, *of, **arguments):
+        seen.append(arguments.get("axes"))
+        return run_attack(name, *of, **arguments)
+
+    monkeypatch.setattr(case_attacks, "run_attack", attacked)
+    for dimension in (2, 3):
+        root = tmp_path / str(dimension)
+        folder = make_model_folder(root, dimension=dimension)
+        make_case(root / "images", shape=(6, 20, 18))
+        world = (folder, root / "images", root / "images" / "labels")
+        run(world, root / "out", attacks=["ssah", "noise"], steps=1, corruptions=["none"])
+        assert seen.count(dimension) == 1 and None in seen
+        seen.clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 
 from evaluation import corruption_table, corruptions, mr_corruptions
 from evaluation.corruption_table import inapplicable_of_mr, is_mr
@@ -122,6 +123,32 @@ def test_hu_scale_keeps_water():
     assert abs(float(y[0, 0, 2, 2]) + 2) == pytest.approx(2 * 1.16, rel=1e-4) or abs(
         float(y[0, 0, 2, 2]) + 2
     ) == pytest.approx(2 * 0.84, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hu_offset", "hu_scale"])
+@pytest.mark.parametrize("severity", [1, 3, 5])
+def test_hu_that_is_clipped_stays_clipped(name, severity):
+    """As nnU-Net's own normalisation of the changed file, but near the ends of its window."""
+    rng = np.random.default_rng(0)
+    file = np.concatenate([np.full(400, -1000.0), rng.uniform(-1, 190, 400), np.full(200, 900.0)])
+    window = {"mean": 90.0, "std": 40.0, "percentile_00_5": -17.0, "percentile_99_5": 201.0}
+
+    def normalised(values):
+        scheme = CTNormalization(intensityproperties=window)
+        return scheme.run(values.astype(np.float32).reshape(1, 25, 40), None)
+
+    x = torch.from_numpy(normalised(file))[None]
+    scale = {"file_scale": [1 / 40], "file_offset": [-90 / 40]}
+    for seed in range(4):  # up and down
+        y = corruptions.apply_corruption(name, x, severity=severity, seed=seed, **scale)
+        moved = ((y - x) * 40)[(y > x.min()) & (y < x.max()) & (y != x)].double().numpy()
+        hu = (x[(y > x.min()) & (y < x.max()) & (y != x)] * 40 + 90).double().numpy()
+        if name == "hu_offset":
+            changed = file + np.median(moved)
+        else:
+            changed = file * (1 + np.median(moved / hu))
+        expected = torch.from_numpy(normalised(changed))[None]
+        assert float((y - expected).abs().max()) * 40 < 0.01
 
 
 def test_which_corruptions_apply():

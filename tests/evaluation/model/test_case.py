@@ -7,6 +7,7 @@ import torch
 from evaluation.model.folder import SegmentationModel
 from nnunetv2_lngswr.attacks import ThreatModel, run_attack
 from tests import model_folders
+from tests.evaluation.tiny import run
 from tests.model_folders import make_case, make_model_folder, write_image
 
 
@@ -20,6 +21,34 @@ def test_the_label_does_not_touch_the_image(tmp_path):
     label_file = write_image(tmp_path / "a.nii.gz", label)
     model = SegmentationModel.from_folder(make_model_folder(tmp_path, use_mask=True))
     assert torch.equal(model.preprocess(files).x, model.preprocess(files, label_file).x)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_nnunet_sets_to_nothing_stays_so_under_corruptions(masked, tmp_path, monkeypatch):
+    image, label = model_folders.ball((20, 24))
+    image[:10, 12:] = 0
+    write_image(tmp_path / "images" / "a_0000.nii.gz", image)
+    write_image(tmp_path / "labels" / "a.nii.gz", label)
+    folder = make_model_folder(tmp_path, use_mask=masked)
+    model = SegmentationModel.from_folder(folder)
+    case = model.preprocess([tmp_path / "images" / "a_0000.nii.gz"])
+    if masked:
+        assert torch.equal(case.outside, case.x == 0) and case.outside.sum() == 10 * 12
+    else:
+        assert case.outside is None
+    seen, prediction = [], SegmentationModel.prediction
+
+    def predicted(self, case, x=None):
+        seen.append(x)
+        return prediction(self, case, x)
+
+    monkeypatch.setattr(SegmentationModel, "prediction", predicted)
+    world = (folder, tmp_path / "images", tmp_path / "labels")
+    run(world, tmp_path / "out", attacks=["noise"], steps=None, corruptions=["brightness"])
+    assert len(seen) == 1 + 2 + 5
+    for severity in seen[-5:]:
+        moved = (severity != case.x).squeeze()
+        assert moved[10:].any() and bool(moved[:10, 12:].any()) != masked
 
 
 def test_previous_stage_of_a_cascade_is_appended_and_never_attacked(tmp_path):

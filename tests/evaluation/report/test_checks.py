@@ -14,6 +14,18 @@ def test_checks_name_the_attack_that_is_weaker_than_noise():
     assert failed[0].startswith("Check failed: pgd_linf 1/255 (99.0 against 88.0)")
 
 
+def test_controls_of_l2_are_checked_though_they_are_called_after_it():
+    for control in ("noise", "transfer"):
+        renamed = [
+            {**r, "attack": f"{control}_l2", "norm": "l2", "dice": 0.5}
+            for r in all_rows()
+            if r["attack"] == "noise"
+        ]
+        others = [r for r in all_rows() if r["attack"] != "noise"]
+        found = checks.checks(records.summarise([*others, *renamed], seed=0))
+        assert found[0].startswith("Check failed: pgd_l2 1/255 (7"), control
+
+
 def test_checks_name_an_attack_that_returned_every_case_as_it_was():
     def found(cases):
         rows = [
