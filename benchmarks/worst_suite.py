@@ -35,7 +35,8 @@ from evaluation.model.sliding_window import SlidingWindow
 from nnunetv2_lngswr.attacks import Bounds, ThreatModel, run_attack
 from nnunetv2_lngswr.attacks.best_iterate import AttackResult
 from nnunetv2_lngswr.attacks.geometry import like_channels, project_onto_ball
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget, foreground_dice
+from nnunetv2_lngswr.attacks.hard_dice import foreground_dice
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget
 from nnunetv2_lngswr.attacks.threat_model import Ball
 from nnunetv2_lngswr.utils.epsilon import parse_budget
 

@@ -11,7 +11,8 @@ import torch
 from evaluation.case_attacks import cases_at_once
 from evaluation.run_case import sliding_window
 from evaluation.session import Session
-from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy, foreground_dice
+from nnunetv2_lngswr.attacks.hard_dice import foreground_dice
+from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.utils.memory import peak_memory
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from nnunetv2_lngswr.attacks.geometry import like_cases, perturbation_norms
-from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, foreground_dice, per_case
+from nnunetv2_lngswr.attacks.hard_dice import foreground_dice
+from nnunetv2_lngswr.attacks.losses import Loss, SegmentationTarget, per_case
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
 from nnunetv2_lngswr.attacks.threat_model import Ball
 from nnunetv2_lngswr.utils.errors import UserError

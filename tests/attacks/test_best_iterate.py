@@ -15,6 +15,7 @@ from nnunetv2_lngswr.attacks import (
     torchattacks_adapter,
 )
 from nnunetv2_lngswr.attacks.best_iterate import BestIterate
+from nnunetv2_lngswr.attacks.hard_dice import foreground_dice
 from tests.attacks.problems import SPACE, options, run
 
 TRUTH = torch.tensor([[0, 0, 1, 1]])
@@ -162,7 +163,7 @@ def test_a_nan_is_counted_never_returned_and_the_attack_goes_on(name, trained):
     assert result.perturbed.isfinite().all()
     with torch.no_grad():
         z = network(result.perturbed)
-    dice = attacks.losses.foreground_dice(z, SPACE.target(trained[2][2]))
+    dice = foreground_dice(z, SPACE.target(trained[2][2]))
     assert torch.equal(dice, result.dice)
     if name != "fgsm":  # whose second look is at the clean case again: it had no gradient
         assert (result.dice < 0.95).any()

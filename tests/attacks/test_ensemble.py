@@ -14,7 +14,7 @@ from nnunetv2_lngswr.attacks import (
     get_attack,
     run_attack,
 )
-from nnunetv2_lngswr.attacks.losses import foreground_dice
+from nnunetv2_lngswr.attacks.hard_dice import foreground_dice
 from nnunetv2_lngswr.attacks.suites import (
     SUITES,
     evaluations_of,

@@ -11,9 +11,7 @@ from torch import nn
 from evaluation import ArrayCase, evaluate_network
 from evaluation.compare import compare
 from evaluation.model.folder import SegmentationModel
-from evaluation.model.given import GivenModel, device_of, label_manager
 from evaluation.model.tiling import flips_of, gaussian_weights, tile
-from nnunetv2_lngswr.attacks import BatchModel
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.tiny import FAST, cases_csv, installed
 from tests.model_folders import ball
@@ -225,17 +223,6 @@ def test_a_killed_call_goes_on_unless_the_network_is_another(restless, tmp_path)
         restless.layers[3].bias[0] += 1
     with pytest.raises(UserError, match="results of other settings .*first_case_logits"):
         run(lambda x: restless(x), None)
-
-
-def test_a_model_with_gradients_of_its_own_is_found_and_hashed(restless):
-    assert device_of(BatchModel(restless)) == torch.device("cpu")
-    manager = label_manager({"background": 0, "ball": 1}, None)
-    parts = {"labels": manager, "name": "n", "dataset": "d", "device": torch.device("cpu")}
-    alone, wrapped = (
-        GivenModel(network, None, **parts).describe()
-        for network in (restless, BatchModel(restless))
-    )
-    assert wrapped["checkpoint_sha256"] == alone["checkpoint_sha256"] != {}
 
 
 def test_one_channel_is_a_sigmoid(restless, tmp_path):

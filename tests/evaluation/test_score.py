@@ -1,6 +1,5 @@
 """Laws of `lngswr score`: nnU-Net's numbers, intervals over patients, paired differences."""
 
-import csv
 import json
 import math
 from multiprocessing.pool import ThreadPool
@@ -8,13 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tifffile
 from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from evaluation.rows import MEAN_LABEL
-from evaluation.score import score_predictions
 from evaluation.scoring import run
 from evaluation.scoring.label_set import labels_of
 from evaluation.significance import interval, resample
@@ -25,6 +22,9 @@ from tests.evaluation.scoring.files import (
     LABELS,
     PATTERN,
     REGIONS,
+    find,
+    rows,
+    score,
     truth,
     write_description,
     write_image,
@@ -50,26 +50,6 @@ def world(tmp_path):
     write_model(tmp_path / "b", noise=1.9, offset=50, npz=True)
     write_description(tmp_path / "dataset.json", LABELS)
     return tmp_path
-
-
-def score(root, *models, out="out", labels="labels", **options):
-    """summary.json; with dataset.json where there is one."""
-    described = root / "dataset.json"
-    options.setdefault("dataset_json", described if described.exists() else None)
-    folders = [root / m if isinstance(m, str) else [root / f for f in m] for m in models]
-    return score_predictions(folders, root / labels, root / out, processes=1, **options)
-
-
-def find(summary, measure, *, model="a", label="mean"):
-    return next(
-        r
-        for r in summary["results"]
-        if (r["model"], r["label"], r["measure"]) == (model, label, measure)
-    )
-
-
-def rows(root, out="out"):
-    return [*csv.DictReader((root / out / "cases.csv").open(newline=""))]
 
 
 def nnunet_says(root, monkeypatch, labels=LABELS, folder="a"):
@@ -303,57 +283,6 @@ def test_pictures_have_pixels(tmp_path):
     assert found["metrics"]["length_unit"] == found["metrics"]["volume_unit"] == "pixels"
     assert rows(tmp_path)[0]["reference_volume"] == "200"
     assert "HD95 (pixels)" in (tmp_path / "out" / "report.md").read_text()
-
-
-def write_stack(path, spacing=None):
-    tifffile.imwrite(path, np.pad(np.ones((4, 6, 8), np.uint8), 3), compression="zlib")
-    if spacing:
-        path.with_suffix(".json").write_text(json.dumps({"spacing": spacing}))
-
-
-def test_stacks_without_a_spacing_have_voxels(tmp_path):
-    for folder in ("labels", "a"):
-        (tmp_path / folder).mkdir()
-        write_stack(tmp_path / folder / "x.tif")
-    found = score(tmp_path, "a")
-    assert found["metrics"]["length_unit"] == found["metrics"]["volume_unit"] == "voxels"
-    assert rows(tmp_path)[0]["reference_volume"] == "192"
-    for folder in ("labels", "a"):
-        write_stack(tmp_path / folder / "x.tif", [1, 1, 1])
-    assert score(tmp_path, "a")["metrics"]["volume_unit"] == "ml"
-    assert rows(tmp_path)[0]["reference_volume"] == "0.192"
-
-
-def test_without_a_dataset_json_a_label_that_a_case_lacks_has_no_volume(tmp_path):
-    write_labels(tmp_path / "labels", cases=CASES[:2])
-    write_model(tmp_path / "a", cases=CASES[:2])
-    for folder in ("labels", "a"):
-        write_image(tmp_path / folder / f"{CASES[1]}.nii.gz", truth(1).clip(0, 1))
-    score(tmp_path, "a")
-    by_label = {r["label"]: r for r in rows(tmp_path) if r["case"] == CASES[1]}
-    assert by_label["2"]["reference_volume"] == by_label["2"]["predicted_volume"] == "0"
-    for volume in ("reference_volume", "predicted_volume"):
-        assert float(by_label[MEAN_LABEL][volume]) == float(by_label["1"][volume]) > 0
-
-
-def test_a_label_that_is_in_no_ground_truth_is_said(tmp_path):
-    write_labels(tmp_path / "labels", cases=CASES[:2])
-    write_model(tmp_path / "a", cases=CASES[:2])
-    write_model(tmp_path / "b", cases=CASES[:2])
-    assert not any("in no ground truth" in note for note in score(tmp_path, "a", "b")["notes"])
-    one = truth(0)
-    one[0, 0, 0] = 3
-    write_image(tmp_path / "b" / f"{CASES[0]}.nii.gz", one)
-    found = score(tmp_path, "a", "b", overwrite=True)
-    (note,) = (n for n in found["notes"] if "in no ground truth" in n)
-    assert note.startswith("3 (3): in no ground truth of these cases, but predicted")
-
-
-def test_no_name_is_run_by_a_spreadsheet(tmp_path):
-    write_labels(tmp_path / "labels", cases=("=HYPERLINK_1", "b_2"))
-    write_model(tmp_path / "a", cases=("=HYPERLINK_1", "b_2"))
-    score(tmp_path, "a")
-    assert {r["case"] for r in rows(tmp_path)} == {"'=HYPERLINK_1", "b_2"}
 
 
 def test_cases_that_not_all_have_are_left_out_on_request_and_named(world):

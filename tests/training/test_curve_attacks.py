@@ -8,7 +8,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_lngswr.attacks import BatchModel, LabelSpace, run_attack
-from nnunetv2_lngswr.attacks.losses import foreground_dice
+from nnunetv2_lngswr.attacks.hard_dice import foreground_dice
 from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNGSWRAT
 from nnunetv2_lngswr.training import robust_curve
 from nnunetv2_lngswr.training.history import LOGGED

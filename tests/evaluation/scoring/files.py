@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy.special import expit, softmax
+
+from evaluation.score import score_predictions
 
 SHAPE = (10, 14, 12)
 GEOMETRY = {"spacing": (1.0, 1.5, 2.0), "origin": (3.0, -4.0, 5.0)}
@@ -89,3 +92,23 @@ def write_labels(folder: Path, *, cases: Sequence[str] = CASES, ignore: bool = F
     for case in cases:
         write_image(folder / f"{case}.nii.gz", truth(int(case.split("_")[1]), ignore=ignore))
     return folder
+
+
+def score(root, *models, out="out", labels="labels", **options):
+    """summary.json; with dataset.json where there is one."""
+    described = root / "dataset.json"
+    options.setdefault("dataset_json", described if described.exists() else None)
+    folders = [root / m if isinstance(m, str) else [root / f for f in m] for m in models]
+    return score_predictions(folders, root / labels, root / out, processes=1, **options)
+
+
+def find(summary, measure, *, model="a", label="mean"):
+    return next(
+        r
+        for r in summary["results"]
+        if (r["model"], r["label"], r["measure"]) == (model, label, measure)
+    )
+
+
+def rows(root, out="out"):
+    return [*csv.DictReader((root / out / "cases.csv").open(newline=""))]
