@@ -113,7 +113,8 @@ def read_model(folder: Path, options: Options) -> GivenModel:
     Raises
     ------
     UserError
-        As `SegmentationModel.from_folder`; a cascade, whose data need another model's predictions.
+        As `SegmentationModel.from_folder`; another configuration than was asked for; a cascade,
+        whose data need another model's predictions.
     """
     folds = find_folds(folder, options.folds, options.checkpoint)
     hashes, budgets = {}, []
@@ -124,6 +125,11 @@ def read_model(folder: Path, options: Options) -> GivenModel:
             checkpoint=options.checkpoint,
             trust_checkpoint=options.trust_checkpoint,
         )
+        if options.configuration not in (None, model.configuration):
+            raise UserError(
+                f"{folder} is of configuration {model.configuration}, asked for was "
+                f"{options.configuration}: give that model's folder, or leave -c out"
+            )
         if model.is_cascade:
             raise UserError(
                 f"{folder} is the second stage of a cascade, which trains on the predictions of "
