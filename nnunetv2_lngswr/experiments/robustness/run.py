@@ -15,8 +15,6 @@ from nnunetv2_lngswr.experiments.robustness.planning import (
     check_budget,
     check_configuration,
     check_evaluation,
-    check_folds,
-    check_groups,
     plan_run,
     prepare,
 )
@@ -26,6 +24,7 @@ from nnunetv2_lngswr.experiments.robustness.record import (
     check_record,
     read_record,
 )
+from nnunetv2_lngswr.experiments.robustness.splits import check_folds, check_groups, check_splits
 from nnunetv2_lngswr.experiments.robustness.table import write_table
 from nnunetv2_lngswr.experiments.robustness.times import equal_time_runs
 from nnunetv2_lngswr.utils.errors import UserError
@@ -65,8 +64,8 @@ def benchmark_robustness(
     ------
     UserError
         Unknown arms, a missing data set, folds or a configuration that it does not have, what
-        `lngswr evaluate` refuses of its options, an `output` of other settings, or in use by
-        another call.
+        `lngswr evaluate` refuses of its options, an `output` of other settings or splits, or in
+        use by another call.
     CommandError
         A command failed.
     """
@@ -93,6 +92,7 @@ def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     check_configuration(benchmark)
     check_evaluation(benchmark)
     check_folds(benchmark, options.folds)
+    check_splits(benchmark)
     check_groups(benchmark, options.folds)
     check_record(benchmark, arms)
 
