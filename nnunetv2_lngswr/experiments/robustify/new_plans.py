@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr import trainers
+from nnunetv2_lngswr.experiments.plans import drop_next_stage
 from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
 from nnunetv2_lngswr.experiments.robustify.options import BUDGET, TRAINERS, WARM_START, Options
 from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY, ATConfig
@@ -115,6 +116,7 @@ def make_plans(
     }
     plans = json.loads(json.dumps(model.plans))
     plans["configurations"][model.configuration][PLANS_KEY] = entry
+    drop_next_stage(plans["configurations"], model.configuration)
     # no two trainings may share a name: nnU-Net's results folder is called by it
     digest = hashlib.sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
     plans["plans_name"] = f"{model.plans['plans_name']}_robust_{digest[:8]}"

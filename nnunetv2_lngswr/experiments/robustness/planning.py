@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.protocol import plan_runs
+from nnunetv2_lngswr.experiments.plans import drop_next_stage
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
@@ -210,6 +211,7 @@ def _write_plans(
     _check_is_planned(benchmark, configurations)
     configuration = configurations[benchmark.configuration]
     configuration[PLANS_KEY] = entry
+    drop_next_stage(configurations, benchmark.configuration)
     if benchmark.preset.batch_size:
         configuration["batch_size"] = benchmark.preset.batch_size[benchmark.dimensions]
     text = json.dumps(plans, indent=1)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel
 from nnunetv2_lngswr.experiments.robustify.given_model import read_model
@@ -142,6 +143,15 @@ def test_the_plans_are_the_models_own_but_for_name_and_entry(project, tmp_path):
     assert made == {key: value for key, value in model.plans.items() if key != "plans_name"}
     names = {make_plans(model, place, Options())["plans_name"] for place in (tmp_path, folder)}
     assert len(names) == 2  # two folders of results never share one
+
+
+def test_the_new_training_hands_nothing_on_to_a_next_stage(project, tmp_path):
+    _, folder = project()
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["next_stage"] = "3d_cascade_fullres"
+    (folder / "plans.json").write_text(json.dumps(plans))
+    made = make_plans(read_model(folder, Options()), tmp_path, Options())
+    assert PlansManager(made).get_configuration("2d").next_stage_names is None
 
 
 def test_the_budget_is_a_share_of_the_models_own(project):

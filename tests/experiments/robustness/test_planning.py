@@ -1,13 +1,16 @@
 """The data of a benchmark: their resolution, and what evaluations are asked of them."""
 
 import dataclasses
+import json
 
 import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.experiments.robustness import PRESETS, evaluation_options
 from nnunetv2_lngswr.experiments.robustness.planning import (
     check_evaluation,
     low_resolution_spacing,
+    plan_run,
 )
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.experiments.robustness.settings import make_benchmark
@@ -42,3 +45,18 @@ def test_what_presets_ask_of_the_evaluation_is_taken(raw, tmp_path, preset, conf
         check_evaluation(
             dataclasses.replace(its, preset=dataclasses.replace(its.preset, evaluation=other))
         )
+
+
+@pytest.mark.parametrize("configuration", ["3d_lowres", "mine"])
+def test_a_low_resolution_hands_nothing_on_to_a_stage_that_nobody_trains(tmp_path, configuration):
+    preset = dataclasses.replace(PRESETS["gpu"], batch_size={})
+    its = make_benchmark(tmp_path, configuration=configuration, preset=preset)
+    lowres = {"architecture": {}, "next_stage": "3d_cascade_fullres"}
+    planned = {"3d_lowres": lowres, "mine": {"inherits_from": "3d_lowres"}}
+    its.preprocessed.mkdir(parents=True)
+    its.plans_file(its.base_plans).write_text(json.dumps({"configurations": planned}))
+    run = plan_run(its, "LNG", {"arm": "LNG"}, 0, 0)
+    plans = json.loads(its.plans_file(run.plans).read_text())
+    assert PlansManager(plans).get_configuration(configuration).next_stage_names is None
+    of_nnunet = json.loads(its.plans_file(its.base_plans).read_text())
+    assert of_nnunet == {"configurations": planned}
