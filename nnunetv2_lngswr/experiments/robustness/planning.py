@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.protocol import plan_runs
-from nnunetv2_lngswr.experiments.plans import drop_next_stage
+from nnunetv2_lngswr.experiments.plans import drop_next_stage, resolved
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
@@ -75,8 +75,8 @@ def _are_pictures(benchmark: Benchmark) -> bool:
     return header.GetDimension() == 2 or 1 in header.GetSize()[2:]
 
 
-def prepare(commands: Commands) -> None:
-    """Plan and preprocess the data, as far as that is not done yet.
+def plan_data(commands: Commands) -> None:
+    """Take the data's fingerprint and plan by it, as far as that is not done yet.
 
     Raises
     ------
@@ -96,11 +96,22 @@ def prepare(commands: Commands) -> None:
             # the planner's threads, which may not be 0
             {"nnUNet_n_proc_DA": commands.processes},
         )
+
+
+def preprocess(commands: Commands) -> None:
+    """Hand the splits to nnU-Net and preprocess the data, as far as that is not done yet.
+
+    Raises
+    ------
+    CommandError
+        nnU-Net's command failed.
+    """
+    its = commands.benchmark
     write_splits(commands)
     done = its.preprocessed / f"{its.base_plans}_{its.configuration}.done"
     if not done.is_file():
-        what = ("-plans_name", its.base_plans, "-c", its.configuration)
-        commands.run("preprocess", ["nnUNetv2_preprocess", *number, *what, *processes])
+        what = ("-d", its.dataset_id, "-plans_name", its.base_plans, "-c", its.configuration)
+        commands.run("preprocess", ["nnUNetv2_preprocess", *what, "-np", commands.processes])
         if not commands.dry_run:
             done.touch()
 
@@ -182,20 +193,41 @@ def plan_run(
     return TrainingRun(shown, seed, fold, plans, ARMS[arm["arm"]])
 
 
-def check_budget(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UserError unless budget and batches are enough for what each arm's trainer asks."""
+def check_arms(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError for what an arm's trainer would refuse of its settings.
+
+    Budget and batches must be enough for it; patch and network are known once there are plans.
+    """
     from nnunetv2_lngswr import trainers
 
     batch_size = benchmark.preset.batch_size.get(benchmark.dimensions)
+    planned = _planned(benchmark)
     for name, arm in arms.items():
         entry = {**_shared_settings(benchmark), **settings_of(arm)}
         trainer = getattr(trainers, ARMS[arm["arm"]])
         try:
             check_entry(entry, batch_size=batch_size)
             # its own defaults may ask for more: a late phase for enough epochs
-            trainer.settings_to_train_with({PLANS_KEY: entry})
+            trainer.settings_to_train_with({**planned, PLANS_KEY: entry})
         except UserError as error:
             raise UserError(f"arm {name}: {error}") from None
+
+
+def _planned(benchmark: Benchmark) -> dict[str, Any]:
+    """The configuration as it is trained, but for its "lngswr" entry; empty as long as there is
+    none."""
+    file = benchmark.plans_file(benchmark.base_plans)
+    if not file.is_file():
+        return {}
+    configurations = read_json(file, needs=("configurations",))["configurations"]
+    if benchmark.configuration not in configurations:
+        return {}
+    return resolved(configurations, benchmark.configuration) | _batch(benchmark)
+
+
+def _batch(benchmark: Benchmark) -> dict[str, int]:
+    sizes = benchmark.preset.batch_size
+    return {"batch_size": sizes[benchmark.dimensions]} if sizes else {}
 
 
 def _shared_settings(benchmark: Benchmark) -> dict[str, Any]:
@@ -209,11 +241,8 @@ def _write_plans(
     plans["plans_name"] = name
     configurations = plans["configurations"]
     _check_is_planned(benchmark, configurations)
-    configuration = configurations[benchmark.configuration]
-    configuration[PLANS_KEY] = entry
+    configurations[benchmark.configuration] |= {PLANS_KEY: entry, **_batch(benchmark)}
     drop_next_stage(configurations, benchmark.configuration)
-    if benchmark.preset.batch_size:
-        configuration["batch_size"] = benchmark.preset.batch_size[benchmark.dimensions]
     text = json.dumps(plans, indent=1)
     file = benchmark.plans_file(name)
     if variant and file.is_file() and file.read_text() != text:

@@ -12,11 +12,12 @@ from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.execution import run_all
 from nnunetv2_lngswr.experiments.robustness.options import Options
 from nnunetv2_lngswr.experiments.robustness.planning import (
-    check_budget,
+    check_arms,
     check_configuration,
     check_evaluation,
+    plan_data,
     plan_run,
-    prepare,
+    preprocess,
 )
 from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, evaluation_options
 from nnunetv2_lngswr.experiments.robustness.record import (
@@ -88,7 +89,7 @@ def benchmark_robustness(
 def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     """Refuse what the folder or the data cannot take, as far as it can be told by now."""
     claim(benchmark, write=False)
-    check_budget(benchmark, arms)
+    check_arms(benchmark, arms)
     check_configuration(benchmark)
     check_evaluation(benchmark)
     check_folds(benchmark, options.folds)
@@ -99,7 +100,9 @@ def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
 
 def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str], None]) -> None:
     commands = Commands(benchmark, say, options.dry_run)
-    prepare(commands)
+    plan_data(commands)
+    check_arms(benchmark, arms)  # again: patch, batch and network are known now
+    preprocess(commands)
     runs = [
         plan_run(benchmark, name, arm, seed, fold, dry_run=options.dry_run)
         for seed in options.seeds

@@ -6,14 +6,18 @@ import json
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_lngswr.experiments.robustness import PRESETS, evaluation_options
+from nnunetv2_lngswr.experiments.robustness import (
+    PRESETS,
+    benchmark_robustness,
+    evaluation_options,
+)
 from nnunetv2_lngswr.experiments.robustness.planning import (
     check_evaluation,
     low_resolution_spacing,
     plan_run,
 )
 from nnunetv2_lngswr.utils.errors import UserError
-from tests.experiments.robustness.settings import make_benchmark
+from tests.experiments.robustness.settings import DATASET, TINY, make_benchmark
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,30 @@ def test_what_presets_ask_of_the_evaluation_is_taken(raw, tmp_path, preset, conf
         check_evaluation(
             dataclasses.replace(its, preset=dataclasses.replace(its.preset, evaluation=other))
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gains": [0.3, 0.2, 0.1, 0.05]}, r"gains must have .* per transformed axis \(2 here\)"),
+        ({"noise_max_stride": 128}, "noise_max_stride must be at most 64"),
+        (
+            {"adversarial": {"scheme": "free", "rolling": True, "replays": 5}},
+            "replays must divide the batch .* got 5 and a batch of 12",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_plans_are_refused_before_anything_is_trained(
+    raw, tmp_path, ran, monkeypatch, settings, said
+):
+    monkeypatch.setitem(PRESETS, "native", dataclasses.replace(TINY, batch_size={}))
+    variants = {"odd": {"arm": "LNGSWRAT", **settings}}
+    call = {"arms": [], "preset": "native", "variants": variants}
+    for _ in range(2):  # once they are known, before anything runs
+        with pytest.raises(UserError, match=f"^arm odd: .*{said}"):
+            benchmark_robustness(DATASET, "2d", tmp_path / "out", **call)
+        commands = [command[0] for command, _ in ran]
+        assert commands == ["nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment"]
 
 
 @pytest.mark.parametrize("configuration", ["3d_lowres", "mine"])
