@@ -28,6 +28,7 @@ from nnunetv2_lngswr.experiments.robustness.record import (
 from nnunetv2_lngswr.experiments.robustness.splits import check_folds, check_groups, check_splits
 from nnunetv2_lngswr.experiments.robustness.table import write_table
 from nnunetv2_lngswr.experiments.robustness.times import equal_time_runs
+from nnunetv2_lngswr.installation.register import check_trainers_are_found
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.locks import hold
 from nnunetv2_lngswr.utils.output_folder import output_folder
@@ -66,11 +67,12 @@ def benchmark_robustness(
     UserError
         Unknown arms, a missing data set, folds or a configuration that it does not have, what
         `lngswr evaluate` refuses of its options, an `output` of other settings or splits, or in
-        use by another call.
+        use by another call; nnU-Net does not find the trainers.
     CommandError
         A command failed.
     """
     given = Options(**options)
+    check_trainers_are_found()
     arms = read_arms(given.arms, given.variants or {}, given.settings or {})
     benchmark = _benchmark(dataset, configuration, output_folder(output), given)
     # before the folder is made, too

@@ -7,6 +7,7 @@ from nnunetv2_lngswr.datasets.phantom import write_phantom
 from nnunetv2_lngswr.experiments.robustness import PRESETS
 from nnunetv2_lngswr.experiments.robustness import commands as benchmark_commands
 from nnunetv2_lngswr.experiments.robustness import run as benchmark_run
+from nnunetv2_lngswr.installation import register
 from tests.experiments.robustness.settings import DATASET, TINY
 
 PLANNED = {
@@ -19,7 +20,8 @@ FINGERPRINT = {"spacings": [[999.0, 1.0, 1.0]], "shapes_after_crop": [[1, 64, 96
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    """A phantom data set in nnUNet_raw."""
+    """A phantom data set in nnUNet_raw, and trainers that nnU-Net finds."""
+    monkeypatch.setattr(register, "trainers_are_found", lambda: True)
     folder = tmp_path / "nnUNet_raw"
     write_phantom("2d", folder)
     monkeypatch.setenv("nnUNet_raw", str(folder))
