@@ -218,7 +218,8 @@ def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:
     found: Any = configuration
     for key in ("architecture", "arch_kwargs", "strides"):
         found = found.get(key) if isinstance(found, Mapping) else None
-    axes = len(configuration.get("patch_size", ()))
+    patch = configuration.get("patch_size")
+    axes = len(patch) if isinstance(patch, (list, tuple)) else 0
     strides = found if isinstance(found, (list, tuple)) else []
     per_axis = [[s] * axes if is_int(s) else s for s in strides]
     fits = all(isinstance(s, (list, tuple)) and all(map(is_int, s)) for s in per_axis)

@@ -97,7 +97,7 @@ def test_strides_are_read_as_the_network_takes_them(strides):
 @pytest.mark.parametrize("architecture", [None, {}, {"arch_kwargs": {"strides": [["a"], 2]}}])
 def test_a_network_that_cannot_be_read_is_not_the_settings_fault(architecture):
     gains = {"gains": [0.1, 0.2, 0.3, 0.4, 0.5]}
-    read_settings({"architecture": architecture, "lngswr": gains})
+    read_settings({"patch_size": 8, "architecture": architecture, "lngswr": gains})
 
 
 def test_unknown_keys_are_named_with_the_nearest():
