@@ -8,9 +8,10 @@ nnUNetPlannerLNGSWRResEncXL    nnUNetPlannerResEncXL
 =============================  ====================================
 
 ``nnUNetv2_plan_experiment -pl NAME`` takes them. Patches or batches become smaller, so that a
-training needs the GPU memory that the plain planner's would need without LNG-SWR. The data are
-those of the plain planner: nothing is preprocessed again. How large the difference is:
-benchmarks/planner_memory.py.
+training needs the GPU memory that the plain planner's would need without LNG-SWR. Plans are named
+as the plain planner's, with LNGSWR behind. 2d and 3d_fullres use the data of the default plans;
+3d_lowres, and what is planned with another spacing, is preprocessed by ``nnUNetv2_preprocess
+-plans_name``. How large the difference is: benchmarks/planner_memory.py.
 """
 
 from __future__ import annotations

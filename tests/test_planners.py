@@ -4,6 +4,7 @@ Against the tensors that autograd really saves, and in nnU-Net's own planning.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +108,19 @@ def test_plans_stay_within_the_memory_that_the_plain_planner_has_without(
         999, planner, overwrite_target_spacing=(2.0, 2.0, 2.0), overwrite_plans_name="Coarse"
     )
     assert coarse["configurations"]["3d_fullres"]["data_identifier"] == "Coarse_3d_fullres"
+
+
+def test_the_manual_names_the_plans_and_what_is_preprocessed_for_them():
+    page = (Path(__file__).parents[1] / "docs" / "trainers.md").read_text()
+    said = " ".join(page[page.index("## Memory") : page.index("## Settings")].split())
+    for name in ("nnUNetPlannerLNGSWR", "nnUNetPlannerLNGSWRResEncM"):
+        planner = getattr(planners, name).__new__(getattr(planners, name))
+        plans = planner.plans_identifier = planner._plain_name + planners.SUFFIX
+        assert f"-pl {name}`" in said and f"-p {plans}`" in said
+        planner.overwrite_target_spacing = None
+        identifiers = {c: planner.generate_data_identifier(c) for c in ("2d", "3d_lowres")}
+        assert identifiers == {"2d": "nnUNetPlans_2d", "3d_lowres": f"{plans}_3d_lowres"}
+    assert "-plans_name nnUNetPlansLNGSWR -c 3d_lowres`" in said
 
 
 def write_large_data_set(root) -> None:

@@ -54,7 +54,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         dest="configuration",
         type=given_text,
         metavar="CONFIGURATION",
-        help="which model of a zip file that holds several",
+        help="which model of a zip file that holds several; a folder must be of it",
     )
     add(
         "-chk",

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_lngswr.method.axes import reconstructs, wavelet_axes
 from nnunetv2_lngswr.method.bands import subbands
 from nnunetv2_lngswr.method.branch import Branch
 from nnunetv2_lngswr.method.config import LNGSWRConfig
@@ -123,10 +124,10 @@ class LNGSWR(nn.Module):
         self.config = config
         on_image, *on_stages = _noise_scales(config.noise_max_stride, strides, patch_size)
         rank = len(strides[0])
-        axes = [tuple(a for a, stride in enumerate(s) if stride > 1) for s in strides]
+        of_image, *of_stages = wavelet_axes(strides)
         self.image = Branch(
             image_channels,
-            axes[min(1, len(axes) - 1)],
+            of_image,
             rank,
             config,
             sigma=config.noise_sigma_input,
@@ -137,11 +138,11 @@ class LNGSWR(nn.Module):
         self.stages = nn.ModuleList(
             Branch(
                 channels,
-                axes[min(s + 1, last)],
+                of_stages[s],
                 rank,
                 config,
                 sigma=config.noise_sigma_stages,
-                reconstruct=_reconstructs(config, s, last),
+                reconstruct=reconstructs(config, s, last),
                 fuse=config.bottleneck_fusion and s == last,
                 scales=on_stages[s],
             )
@@ -261,14 +262,6 @@ def _noise_scales(
         extent = [-(-length // s) for length, s in zip(extent, stride)]
         scales.append(scales_up_to(max_stride, ratio, extent))
     return scales
-
-
-def _reconstructs(config: LNGSWRConfig, stage: int, last: int) -> bool:
-    if not config.reconstruction:
-        return False
-    if stage == last:
-        return config.reconstruct_bottleneck
-    return config.reconstruct_stages and stage >= config.reconstruct_from_stage
 
 
 def _keep_statistics_per_rank(network: nn.Module) -> None:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nnunetv2_lngswr.method.checks import require, require_count
+from nnunetv2_lngswr.method.axes import check_gains
+from nnunetv2_lngswr.method.checks import is_int, require, require_count
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.scales import check_max_stride
 from nnunetv2_lngswr.training.adversarial_settings import ATConfig, check_shares
@@ -91,7 +92,8 @@ def read_settings(
     Parameters
     ----------
     configuration
-        Of the plans; its "lngswr" entry is read.
+        Of the plans; its "lngswr" entry is read, and held against patch, batch and network where
+        it has these.
     method, adversarial
         The trainer's defaults; None: what the entry says of it is checked, and is none of this
         trainer's business.
@@ -102,18 +104,20 @@ def read_settings(
     ------
     UserError
         An unknown key, with the nearest known ones, a value that its field does not allow, an
-        adversarial training that would start in the last epoch or later, or batches that cannot
-        roll; the text names the key in the plans.
+        adversarial training that would start in the last epoch or later, batches that cannot roll,
+        noise of larger blocks than the patch, or gains for other axes than the network pools; the
+        text names the key in the plans.
     """
     entry = current_entry(configuration)
     where = f'plans: "{PLANS_KEY}"'
     # checked even where the trainer has no LNG-SWR, and below, where it does not attack
     overridden = _replaced(method or LNGSWRConfig(), entry, where)
-    if "patch_size" in configuration:
-        try:
+    with _told_as_the_users(where):
+        if "patch_size" in configuration:
             check_max_stride(overridden.noise_max_stride, configuration["patch_size"])
-        except ValueError as error:
-            raise UserError(f"{where}: {error}") from None
+        strides = _strides(configuration)
+        if strides:
+            check_gains(overridden, strides)
     if method is not None:
         method = overridden
     given = entry.get(ADVERSARIAL_KEY, {})
@@ -206,6 +210,20 @@ def refuse_stray_start(configuration: Mapping[str, Any]) -> None:
             f'late adversarial training, "{ADVERSARIAL_KEY}": {{"start": {value}}}; got '
             f'"start": {value}'
         )
+
+
+def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:
+    """Of the encoder's stages, a number for each axis; none where the plans do not tell, which is
+    the network's to refuse."""
+    found: Any = configuration
+    for key in ("architecture", "arch_kwargs", "strides"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    patch = configuration.get("patch_size")
+    axes = len(patch) if isinstance(patch, (list, tuple)) else 0
+    strides = found if isinstance(found, (list, tuple)) else []
+    per_axis = [[s] * axes if is_int(s) else s for s in strides]
+    fits = all(isinstance(s, (list, tuple)) and all(map(is_int, s)) for s in per_axis)
+    return per_axis if fits else []
 
 
 def _replaced(defaults: T, entry: Mapping[str, Any], where: str) -> T:

@@ -143,6 +143,13 @@ MODELS = [
             spoil.change_checkpoint(CHECKPOINT, {"network_weights": with_previous_stage}),
         ),
     ),
+    given(
+        "is of another configuration",
+        FOLDER,
+        "is of configuration 2d, asked for was 3d_fullres",
+        "-c",
+        words=("-c", "3d_fullres"),
+    ),
     given("is an empty zip file", "model.zip", "holds no", change=repacked(lambda m: {})),
     given(
         "is a zip file of something else",

@@ -64,6 +64,42 @@ def test_a_stride_that_the_patch_does_not_hold_is_refused_by_every_trainer(defau
     read_settings(plans, **defaults)
 
 
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_gains_for_other_axes_are_refused_by_every_trainer(defaults):
+    network = {"arch_kwargs": {"strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}}
+    plans = {"architecture": network, "lngswr": {"gains": [0.1, 0.2, 0.3, 0.05]}}
+    with pytest.raises(
+        UserError,
+        match=r'^plans: "lngswr": gains must have one directional value per transformed axis '
+        r"\(2 here\)",
+    ):
+        read_settings(plans, **defaults)
+    # a feature map that is not reconstructed needs none
+    without = {"reconstruct_input": False, "reconstruct_from_stage": 1}
+    read_settings({**plans, "lngswr": {**plans["lngswr"], **without}}, **defaults)
+    for gains in ([0.1, 0.1, 0.05], [0.1, 0.05], "prior"):
+        read_settings({**plans, "lngswr": {"gains": gains}}, **defaults)
+
+
+@pytest.mark.parametrize("strides", [[1, 2, 2], [[1, 1], [2, 2]]])
+def test_strides_are_read_as_the_network_takes_them(strides):
+    plans = {
+        "patch_size": [16, 16],
+        "architecture": {"arch_kwargs": {"strides": strides}},
+        "lngswr": {"gains": [0.1, 0.2, 0.05]},
+    }
+    read_settings(plans)
+    plans["lngswr"]["gains"].append(0.05)
+    with pytest.raises(UserError, match=r"\(2 here\)"):
+        read_settings(plans)
+
+
+@pytest.mark.parametrize("architecture", [None, {}, {"arch_kwargs": {"strides": [["a"], 2]}}])
+def test_a_network_that_cannot_be_read_is_not_the_settings_fault(architecture):
+    gains = {"gains": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    read_settings({"patch_size": 8, "architecture": architecture, "lngswr": gains})
+
+
 def test_unknown_keys_are_named_with_the_nearest():
     with pytest.raises(UserError, match='unknown key "wavlet" in "lngswr"; did you mean wavelet'):
         read_settings({"lngswr": {"wavlet": "haar"}})

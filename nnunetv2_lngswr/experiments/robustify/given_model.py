@@ -16,7 +16,8 @@ from typing import Any
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.folds import Fold, find_folds
 from nnunetv2_lngswr.experiments.robustify.options import BUDGET, Options
-from nnunetv2_lngswr.method.network import is_backbone_key
+from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.network import find_lngswr, is_backbone_key
 from nnunetv2_lngswr.training.settings import current_entry
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError
@@ -54,6 +55,8 @@ class GivenModel:
     """The "lngswr" entry of its configuration; empty where it has none."""
     has_lngswr: bool
     """Whether its network has LNG-SWR's parts."""
+    method: LNGSWRConfig | None
+    """What these were made by, the defaults of its trainer included."""
     budget: Mapping[str, int]
     """What it was trained with, by the names of the plans' entry."""
 
@@ -110,7 +113,8 @@ def read_model(folder: Path, options: Options) -> GivenModel:
     Raises
     ------
     UserError
-        As `SegmentationModel.from_folder`; a cascade, whose data need another model's predictions.
+        As `SegmentationModel.from_folder`; another configuration than was asked for; a cascade,
+        whose data need another model's predictions.
     """
     folds = find_folds(folder, options.folds, options.checkpoint)
     hashes, budgets = {}, []
@@ -121,6 +125,11 @@ def read_model(folder: Path, options: Options) -> GivenModel:
             checkpoint=options.checkpoint,
             trust_checkpoint=options.trust_checkpoint,
         )
+        if options.configuration not in (None, model.configuration):
+            raise UserError(
+                f"{folder} is of configuration {model.configuration}, asked for was "
+                f"{options.configuration}: give that model's folder, or leave -c out"
+            )
         if model.is_cascade:
             raise UserError(
                 f"{folder} is the second stage of a cascade, which trains on the predictions of "
@@ -130,6 +139,7 @@ def read_model(folder: Path, options: Options) -> GivenModel:
         entry = current_entry(model.configuration_manager.configuration)
         budgets.append(_budget(folder / f"fold_{fold}", entry, options))
     weights = model.networks[0].state_dict()
+    lngswr = find_lngswr(model.networks[0])
     return GivenModel(
         folder=folder,
         folds=tuple(folds),
@@ -141,6 +151,7 @@ def read_model(folder: Path, options: Options) -> GivenModel:
         dataset_json=model.dataset_json,
         entry=entry,
         has_lngswr=not all(map(is_backbone_key, weights)),
+        method=None if lngswr is None else lngswr.config,
         # a continued or shortened fold is no reason to train the others less
         budget={key: max(budget[key] for budget in budgets) for key in BUDGET},
     )

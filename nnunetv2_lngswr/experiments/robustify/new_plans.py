@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_lngswr import trainers
+from nnunetv2_lngswr.experiments.plans import drop_next_stage
 from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
 from nnunetv2_lngswr.experiments.robustify.options import BUDGET, TRAINERS, WARM_START, Options
 from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY, ATConfig
@@ -25,8 +27,9 @@ CURVE_SHARE = 0.1
 batch it has in any case."""
 # FGSM's gradient and those at the starts of Auto-PGD's three stages (`attacks.apgd`)
 _BESIDE_STEPS = 4
+_AMPLITUDES = ("noise_sigma_input", "noise_sigma_stages")
 # those of plain training are too strong on top of attacks: the new trainer has its own
-_NOT_KEPT = ("noise_sigma_input", "noise_sigma_stages", "noise_ramp_up")
+_NOT_KEPT = (*_AMPLITUDES, "noise_ramp_up")
 
 
 def choose_trainer(model: GivenModel, options: Options) -> str:
@@ -87,7 +90,8 @@ def make_plans(
     Parameters
     ----------
     model
-        Whose plans are copied; its own settings of LNG-SWR stay, but for the strength of the noise.
+        Whose plans are copied; its own settings of LNG-SWR stay, but for the strength of the noise,
+        of which stays what the network is made by.
     starts
         Folder of the checkpoints to start from, one per fold (`start_file`).
     options
@@ -95,24 +99,49 @@ def make_plans(
     shorten_curve
         Set `short_curve`, unless the settings say how many.
     """
-    budget = new_budget(model, options.share)
-    adversarial = {**LAST_PHASE, **options.adversarial}
+    budget, amplitudes = new_budget(model, options.share), _kept_amplitudes(model)
+    given = options.settings or {}
+    milder = {} if set(_AMPLITUDES) & set(given) else _late_noise(amplitudes)
+    adversarial = {**LAST_PHASE, **milder, **options.adversarial}
     if shorten_curve:
         adversarial = {**short_curve(budget[BUDGET[1]], adversarial), **adversarial}
     dropped = (*_NOT_KEPT, *BUDGET, WARM_START, ADVERSARIAL_KEY)
     entry = {
         **{key: value for key, value in model.entry.items() if key not in dropped},
+        **amplitudes,
         **budget,
         WARM_START: str(start_file(starts, FOLD)),
-        **(options.settings or {}),
+        **given,
         ADVERSARIAL_KEY: adversarial,
     }
     plans = json.loads(json.dumps(model.plans))
     plans["configurations"][model.configuration][PLANS_KEY] = entry
+    drop_next_stage(plans["configurations"], model.configuration)
     # no two trainings may share a name: nnU-Net's results folder is called by it
     digest = hashlib.sha256(json.dumps(plans, sort_keys=True).encode()).hexdigest()
     plans["plans_name"] = f"{model.plans['plans_name']}_robust_{digest[:8]}"
     return plans
+
+
+def _kept_amplitudes(model: GivenModel) -> dict[str, float]:
+    """Those of the model's noise without which its network would be another one.
+
+    Where an amplitude is 0 there is no prior of the noise; where the gains are the prior's, they
+    are by what it assumes of the noise, in prediction too.
+    """
+    method = model.method
+    if method is None:
+        return {}
+    assumed = method.noise and method.gains == "prior" and method.prior_sigma is None
+    found = {name: getattr(method, name) for name in _AMPLITUDES}
+    return {name: sigma for name, sigma in found.items() if assumed or sigma == 0}
+
+
+def _late_noise(amplitudes: Mapping[str, float]) -> dict[str, float]:
+    """The setting by which amplitudes that are kept inject no more than the new trainer's own."""
+    own = getattr(trainers, TRAINERS[True]).method
+    factors = [getattr(own, name) / sigma for name, sigma in amplitudes.items() if sigma > 0]
+    return {"late_noise": min(1.0, *factors)} if factors else {}
 
 
 def start_file(starts: Path, fold: int | str) -> Path:

@@ -42,7 +42,7 @@ class Options:
     settings: Mapping[str, Any] | None = None
     """A "lngswr" entry over the one that is made, such as another epsilon."""
     configuration: str | None = None
-    """Which model of a zip file that holds several."""
+    """Which model of a zip file that holds several; a folder of another one is refused."""
     checkpoint: str = "checkpoint_final.pth"
     """File name in each fold_X: what is started from."""
     images: str | Path | None = None

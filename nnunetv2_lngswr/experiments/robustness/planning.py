@@ -1,20 +1,17 @@
 """From raw data to the plans of every run: fingerprint, plans, splits, preprocessing, copies."""
 
 import json
-import os
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from evaluation.groups import parse_groups
-from evaluation.inputs import choose
 from evaluation.protocol import plan_runs
+from nnunetv2_lngswr.experiments.plans import drop_next_stage, resolved
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.presets import as_evaluate_reads
-from nnunetv2_lngswr.experiments.splits import read_splits
+from nnunetv2_lngswr.experiments.robustness.splits import write_splits
 from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
@@ -22,41 +19,6 @@ from nnunetv2_lngswr.utils.files import read_json, write_file
 EQUAL_TIME = "same time"
 # not the cascade, which needs the predictions of another configuration
 PLANNED = ("2d", "3d_fullres", "3d_lowres")
-RANDOM_FOLDS = 5  # that nnU-Net makes where it finds no splits
-
-
-def check_folds(benchmark: Benchmark, folds: Sequence[int]) -> None:
-    """Raise UserError unless the splits are readable and have these folds and the held-out one."""
-    file, hold_out = _find_splits(benchmark), benchmark.hold_out
-    if file is None and hold_out is not None:
-        raise UserError(
-            f"to hold fold {hold_out} out, a splits_final.json beside the data is needed"
-        )
-    count = RANDOM_FOLDS if file is None else len(read_splits(file))
-    there = f"there are folds 0 to {count - 1} in {file or 'the random splits of nnU-Net'}"
-    if hold_out is not None and hold_out >= count:
-        raise UserError(f"fold {hold_out} cannot be held out: {there}")
-    # nnU-Net would split at random for such a fold
-    beyond = [fold for fold in folds if fold >= count]
-    if beyond:
-        raise UserError(f"no fold {', '.join(map(str, beyond))} (--folds): {there}")
-
-
-def check_groups(benchmark: Benchmark, folds: Sequence[int]) -> None:
-    """Raise UserError unless --groups has a group for every validation case of these folds, and
-    not one for all that an evaluation takes."""
-    if benchmark.groups is None:
-        return
-    file = _find_splits(benchmark)
-    splits = _random_splits(benchmark) if file is None else read_splits(file)
-    if not splits:
-        return
-    splits = _without_held_out(splits, benchmark.hold_out)
-    by_fold = [sorted(set(splits[fold]["val"])) for fold in folds]
-    parse_groups(benchmark.groups, sorted({case for cases in by_fold for case in cases}))
-    options = as_evaluate_reads(benchmark.preset.evaluation)
-    for cases in by_fold:
-        parse_groups(benchmark.groups, choose(cases, options.max_cases, seed=options.seed))
 
 
 def check_evaluation(benchmark: Benchmark) -> None:
@@ -113,8 +75,8 @@ def _are_pictures(benchmark: Benchmark) -> bool:
     return header.GetDimension() == 2 or 1 in header.GetSize()[2:]
 
 
-def prepare(commands: Commands) -> None:
-    """Plan and preprocess the data, as far as that is not done yet.
+def plan_data(commands: Commands) -> None:
+    """Take the data's fingerprint and plan by it, as far as that is not done yet.
 
     Raises
     ------
@@ -134,11 +96,22 @@ def prepare(commands: Commands) -> None:
             # the planner's threads, which may not be 0
             {"nnUNet_n_proc_DA": commands.processes},
         )
-    _write_splits(commands)
+
+
+def preprocess(commands: Commands) -> None:
+    """Hand the splits to nnU-Net and preprocess the data, as far as that is not done yet.
+
+    Raises
+    ------
+    CommandError
+        nnU-Net's command failed.
+    """
+    its = commands.benchmark
+    write_splits(commands)
     done = its.preprocessed / f"{its.base_plans}_{its.configuration}.done"
     if not done.is_file():
-        what = ("-plans_name", its.base_plans, "-c", its.configuration)
-        commands.run("preprocess", ["nnUNetv2_preprocess", *number, *what, *processes])
+        what = ("-d", its.dataset_id, "-plans_name", its.base_plans, "-c", its.configuration)
+        commands.run("preprocess", ["nnUNetv2_preprocess", *what, "-np", commands.processes])
         if not commands.dry_run:
             done.touch()
 
@@ -220,20 +193,41 @@ def plan_run(
     return TrainingRun(shown, seed, fold, plans, ARMS[arm["arm"]])
 
 
-def check_budget(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise UserError unless budget and batches are enough for what each arm's trainer asks."""
+def check_arms(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError for what an arm's trainer would refuse of its settings.
+
+    Budget and batches must be enough for it; patch and network are known once there are plans.
+    """
     from nnunetv2_lngswr import trainers
 
     batch_size = benchmark.preset.batch_size.get(benchmark.dimensions)
+    planned = _planned(benchmark)
     for name, arm in arms.items():
         entry = {**_shared_settings(benchmark), **settings_of(arm)}
         trainer = getattr(trainers, ARMS[arm["arm"]])
         try:
             check_entry(entry, batch_size=batch_size)
             # its own defaults may ask for more: a late phase for enough epochs
-            trainer.settings_to_train_with({PLANS_KEY: entry})
+            trainer.settings_to_train_with({**planned, PLANS_KEY: entry})
         except UserError as error:
             raise UserError(f"arm {name}: {error}") from None
+
+
+def _planned(benchmark: Benchmark) -> dict[str, Any]:
+    """The configuration as it is trained, but for its "lngswr" entry; empty as long as there is
+    none."""
+    file = benchmark.plans_file(benchmark.base_plans)
+    if not file.is_file():
+        return {}
+    configurations = read_json(file, needs=("configurations",))["configurations"]
+    if benchmark.configuration not in configurations:
+        return {}
+    return resolved(configurations, benchmark.configuration) | _batch(benchmark)
+
+
+def _batch(benchmark: Benchmark) -> dict[str, int]:
+    sizes = benchmark.preset.batch_size
+    return {"batch_size": sizes[benchmark.dimensions]} if sizes else {}
 
 
 def _shared_settings(benchmark: Benchmark) -> dict[str, Any]:
@@ -247,10 +241,8 @@ def _write_plans(
     plans["plans_name"] = name
     configurations = plans["configurations"]
     _check_is_planned(benchmark, configurations)
-    configuration = configurations[benchmark.configuration]
-    configuration[PLANS_KEY] = entry
-    if benchmark.preset.batch_size:
-        configuration["batch_size"] = benchmark.preset.batch_size[benchmark.dimensions]
+    configurations[benchmark.configuration] |= {PLANS_KEY: entry, **_batch(benchmark)}
+    drop_next_stage(configurations, benchmark.configuration)
     text = json.dumps(plans, indent=1)
     file = benchmark.plans_file(name)
     if variant and file.is_file() and file.read_text() != text:
@@ -272,51 +264,3 @@ def _resolution_options(commands: Commands) -> list[str]:
         side = its.preset.shortest_side[its.dimensions]
         spacing = [f"{s:.4g}" for s in low_resolution_spacing(found, its.dimensions, side)]
     return ["-overwrite_plans_name", its.base_plans, "-overwrite_target_spacing", *spacing]
-
-
-def _write_splits(commands: Commands) -> None:
-    its = commands.benchmark
-    splits = _find_splits(its)
-    if splits is None:
-        commands.say(
-            "No splits_final.json beside the data: "
-            "nnU-Net splits at random, by case and not by patient."
-        )
-    elif not commands.dry_run:
-        used = _without_held_out(read_splits(splits), its.hold_out)
-        write_file(its.preprocessed / "splits_final.json", json.dumps(used, indent=1))
-
-
-def _find_splits(benchmark: Benchmark) -> Path | None:
-    users_own = Path(os.environ.get("nnUNet_preprocessed", benchmark.output))
-    for folder in (benchmark.raw, users_own):
-        file = folder / benchmark.dataset / "splits_final.json"
-        if file.is_file():
-            return file
-    return None
-
-
-def _random_splits(benchmark: Benchmark) -> list[dict]:
-    """Those that nnU-Net's trainer makes where it finds none; empty where it cannot, as it says."""
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
-    from evaluation.model.readers import list_images
-
-    folder = benchmark.raw / benchmark.dataset
-    content = read_json(folder / "dataset.json", needs=("file_ending",))
-    # where dataset.json places the cases, it names them
-    named = content.get("dataset") or list_images(folder / "imagesTr", content["file_ending"])
-    if len(named) < RANDOM_FOLDS:
-        return []
-    splits = generate_crossval_split(sorted(named), seed=12345, n_splits=RANDOM_FOLDS)
-    return [{part: [str(c) for c in fold[part]] for part in ("train", "val")} for fold in splits]
-
-
-def _without_held_out(splits: list[dict], hold_out: int | None) -> list[dict]:
-    if hold_out is None:
-        return splits
-    held_out = set(splits[hold_out]["val"])
-    return [
-        {part: [c for c in fold[part] if c not in held_out] for part in ("train", "val")}
-        for fold in splits
-    ]

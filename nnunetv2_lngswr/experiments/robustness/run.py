@@ -12,13 +12,12 @@ from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.execution import run_all
 from nnunetv2_lngswr.experiments.robustness.options import Options
 from nnunetv2_lngswr.experiments.robustness.planning import (
-    check_budget,
+    check_arms,
     check_configuration,
     check_evaluation,
-    check_folds,
-    check_groups,
+    plan_data,
     plan_run,
-    prepare,
+    preprocess,
 )
 from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, evaluation_options
 from nnunetv2_lngswr.experiments.robustness.record import (
@@ -26,8 +25,10 @@ from nnunetv2_lngswr.experiments.robustness.record import (
     check_record,
     read_record,
 )
+from nnunetv2_lngswr.experiments.robustness.splits import check_folds, check_groups, check_splits
 from nnunetv2_lngswr.experiments.robustness.table import write_table
 from nnunetv2_lngswr.experiments.robustness.times import equal_time_runs
+from nnunetv2_lngswr.installation.register import check_trainers_are_found
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.locks import hold
 from nnunetv2_lngswr.utils.output_folder import output_folder
@@ -65,12 +66,13 @@ def benchmark_robustness(
     ------
     UserError
         Unknown arms, a missing data set, folds or a configuration that it does not have, what
-        `lngswr evaluate` refuses of its options, an `output` of other settings, or in use by
-        another call.
+        `lngswr evaluate` refuses of its options, an `output` of other settings or splits, or in
+        use by another call; nnU-Net does not find the trainers.
     CommandError
         A command failed.
     """
     given = Options(**options)
+    check_trainers_are_found()
     arms = read_arms(given.arms, given.variants or {}, given.settings or {})
     benchmark = _benchmark(dataset, configuration, output_folder(output), given)
     # before the folder is made, too
@@ -89,17 +91,20 @@ def benchmark_robustness(
 def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     """Refuse what the folder or the data cannot take, as far as it can be told by now."""
     claim(benchmark, write=False)
-    check_budget(benchmark, arms)
+    check_arms(benchmark, arms)
     check_configuration(benchmark)
     check_evaluation(benchmark)
     check_folds(benchmark, options.folds)
+    check_splits(benchmark)
     check_groups(benchmark, options.folds)
     check_record(benchmark, arms)
 
 
 def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str], None]) -> None:
     commands = Commands(benchmark, say, options.dry_run)
-    prepare(commands)
+    plan_data(commands)
+    check_arms(benchmark, arms)  # again: patch, batch and network are known now
+    preprocess(commands)
     runs = [
         plan_run(benchmark, name, arm, seed, fold, dry_run=options.dry_run)
         for seed in options.seeds

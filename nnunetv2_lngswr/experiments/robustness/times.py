@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
-from nnunetv2_lngswr.experiments.robustness.planning import check_budget, plan_run
+from nnunetv2_lngswr.experiments.robustness.planning import check_arms, plan_run
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.values import shown
@@ -109,7 +109,7 @@ def equal_time_runs(
         if ratio <= TIME_TOLERANCE or fewer == epochs:  # nothing to train less
             continue
         try:
-            check_budget(benchmark, {arm: {**arms[arm], "num_epochs": fewer}})
+            check_arms(benchmark, {arm: {**arms[arm], "num_epochs": fewer}})
         except UserError as error:  # a late phase of no whole epoch
             say(f"{arm} is left out at equal time, {fewer} epochs: {error}")
             continue

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.attacks import BatchModel, Bounds, LabelSpace, ThreatModel
 from nnunetv2_lngswr.experiments.robustify.given_model import read_model
@@ -19,7 +20,7 @@ from nnunetv2_lngswr.experiments.robustify.new_plans import (
 from nnunetv2_lngswr.experiments.robustify.options import TRAINERS, Options
 from nnunetv2_lngswr.experiments.robustify.start import make_start
 from nnunetv2_lngswr.method.network import find_lngswr
-from nnunetv2_lngswr.trainers import nnUNetTrainerAT
+from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNGSWRAT
 from nnunetv2_lngswr.training.robust_curve import STRONG, curve_attacks
 from nnunetv2_lngswr.training.settings import ATConfig
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, save_checkpoint
@@ -71,6 +72,64 @@ def test_a_model_of_ours_keeps_its_gates_and_settings(project, tmp_path):
     assert "noise_sigma_input" not in entry and entry["num_epochs"] == 5
 
 
+def measure_priors(folder, model):
+    """Give the model's checkpoint the priors that a training leaves."""
+    file = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    network = make_network(model.plans, model.trainer, seed=9).train()
+    network.load_state_dict(checkpoint["network_weights"])
+    lngswr = find_lngswr(network)
+    assert lngswr is not None
+    x = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        network(x.cumsum(2).cumsum(3))  # as images: most of the energy is in the low band
+    lngswr.commit_priors()
+    checkpoint["network_weights"] = network.state_dict()
+    torch.save(checkpoint, file)
+
+
+@pytest.mark.parametrize(
+    ("entry", "noise"),
+    [
+        ({"gains": "prior"}, {"noise_sigma_input": 1.0, "noise_sigma_stages": 0.5}),
+        (
+            {"gains": "prior", "noise_sigma_input": 0.1, "noise_sigma_stages": 0.2},
+            {"noise_sigma_input": 0.1, "noise_sigma_stages": 0.2},
+        ),
+        ({"gains": "prior", "prior_sigma": 0.3}, {}),
+        ({"gains": "prior", "noise": False}, {}),
+        ({"noise_sigma_stages": 0}, {"noise_sigma_stages": 0}),
+        ({"noise_sigma_input": 0, "reconstruct_input": False}, {"noise_sigma_input": 0}),
+        ({}, {}),
+    ],
+)
+def test_it_starts_with_what_a_model_of_ours_computes(project, tmp_path, entry, noise):
+    _, folder = project(trainer="nnUNetTrainerLNGSWR", entry=entry)
+    model = read_model(folder, Options())
+    measure_priors(folder, model)
+    trainer = TRAINERS[True]
+    plans = make_plans(model, tmp_path, Options())
+    start = make_start(model, 0, plans, trainer, trust=False)
+    given = load_checkpoint(folder / "fold_0" / "checkpoint_final.pth")
+    expected = computes(given, model.plans, model.trainer)
+    assert torch.equal(computes(start, plans, trainer), expected)
+    made = entry_of(plans, "2d")
+    assert {k: v for k, v in made.items() if k.startswith("noise_sigma")} == noise
+
+
+def test_kept_amplitudes_inject_no_more_than_the_trainers_own(project, tmp_path):
+    _, folder = project(trainer="nnUNetTrainerLNGSWR", entry={"gains": "prior"})
+    model, own = read_model(folder, Options()), nnUNetTrainerLNGSWRAT.method
+    made = entry_of(make_plans(model, tmp_path, Options()), "2d")
+    injected = {k: made["adversarial"]["late_noise"] * v for k, v in made.items() if "sigma" in k}
+    assert injected == pytest.approx({"noise_sigma_input": 0.2, "noise_sigma_stages": 0.1})
+    assert all(injected[key] <= getattr(own, key) for key in injected)
+    # who asks for amplitudes gets them
+    asked = Options(settings={"noise_sigma_input": 0.4})
+    made = entry_of(make_plans(model, tmp_path, asked), "2d")
+    assert made["noise_sigma_input"] == 0.4 and made["adversarial"]["late_noise"] == 1
+
+
 def test_the_plans_are_the_models_own_but_for_name_and_entry(project, tmp_path):
     _, folder = project()
     model = read_model(folder, Options())
@@ -84,6 +143,15 @@ def test_the_plans_are_the_models_own_but_for_name_and_entry(project, tmp_path):
     assert made == {key: value for key, value in model.plans.items() if key != "plans_name"}
     names = {make_plans(model, place, Options())["plans_name"] for place in (tmp_path, folder)}
     assert len(names) == 2  # two folders of results never share one
+
+
+def test_the_new_training_hands_nothing_on_to_a_next_stage(project, tmp_path):
+    _, folder = project()
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["next_stage"] = "3d_cascade_fullres"
+    (folder / "plans.json").write_text(json.dumps(plans))
+    made = make_plans(read_model(folder, Options()), tmp_path, Options())
+    assert PlansManager(made).get_configuration("2d").next_stage_names is None
 
 
 def test_the_budget_is_a_share_of_the_models_own(project):

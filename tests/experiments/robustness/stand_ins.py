@@ -85,11 +85,13 @@ import sys
 from pathlib import Path
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.robustness import PRESETS, commands, table
+from nnunetv2_lngswr.installation import register
 from nnunetv2_lngswr.utils import processes
 from tests.experiments.robustness.settings import DATASET, TINY
 
 programs, out, *words = sys.argv[1:]
 PRESETS["tiny"] = TINY
+register.trainers_are_found = lambda: True
 processes.beside_python = lambda name: str(Path(programs) / name)
 processes.PATIENCE_SECONDS = (1.0, 0.5)
 commands.cores = lambda: 2

@@ -1,13 +1,11 @@
-"""The data of a benchmark: their resolution, and what of them is held out."""
+"""The data of a benchmark: their resolution, and what evaluations are asked of them."""
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from evaluation.inputs import choose
 from nnunetv2_lngswr.experiments.robustness import (
     PRESETS,
     benchmark_robustness,
@@ -15,8 +13,8 @@ from nnunetv2_lngswr.experiments.robustness import (
 )
 from nnunetv2_lngswr.experiments.robustness.planning import (
     check_evaluation,
-    check_groups,
     low_resolution_spacing,
+    plan_run,
 )
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.experiments.robustness.settings import DATASET, TINY, make_benchmark
@@ -39,21 +37,6 @@ def test_low_resolution_keeps_so_many_voxels_of_the_shortest_axis(
     assert low_resolution_spacing(fingerprint, dimensions, side) == pytest.approx(expected)
 
 
-def test_the_cases_of_a_held_out_fold_are_neither_trained_on_nor_attacked(raw, tmp_path, ran):
-    out = benchmark_robustness(
-        DATASET, "2d", tmp_path / "out", arms=[], preset="tiny", hold_out=1, folds=[0]
-    )
-    given = json.loads((raw / DATASET / "splits_final.json").read_text())
-    used = json.loads((out / "nnUNet_preprocessed" / DATASET / "splits_final.json").read_text())
-    held_out = set(given[1]["val"])
-    assert held_out and used[0]["val"] == given[0]["val"]
-    assert sorted(used[0]["train"]) == sorted(set(given[0]["train"]) - held_out) != []
-    with pytest.raises(ValueError, match=r"other settings \(hold_out\)"):
-        benchmark_robustness(DATASET, "2d", out, arms=[], preset="tiny")
-    with pytest.raises(ValueError, match="fold 99 cannot be held out"):
-        benchmark_robustness(DATASET, "2d", tmp_path / "out2", arms=[], preset="tiny", hold_out=99)
-
-
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_presets_ask_of_the_evaluation_is_taken(raw, tmp_path, preset, configuration):
@@ -68,48 +51,40 @@ def test_what_presets_ask_of_the_evaluation_is_taken(raw, tmp_path, preset, conf
         )
 
 
-def test_groups_are_asked_of_the_cases_that_are_chosen(raw, tmp_path, monkeypatch):
-    cases = [f"c{i}" for i in range(6)]
-    splits = [{"train": ["t"], "val": cases}]
-    (raw / DATASET / "splits_final.json").write_text(json.dumps(splits))
-    chosen = choose(cases, 2, seed=0)
-    lines = [f"{case},{'one' if case in chosen else 'other'}" for case in cases]
-    (tmp_path / "t.csv").write_text("\n".join(["case,patient", *lines]))
-    its = make_benchmark(tmp_path / "out", raw=raw, groups=str(tmp_path / "t.csv"))
-    assert "2" in TINY.evaluation  # --max-cases
-    with pytest.raises(UserError, match="all 2 cases are of one group, 'one'"):
-        check_groups(its, [0])
-    all_of_them = evaluation_options(TINY.evaluation, None, 6)
-    check_groups(
-        dataclasses.replace(its, preset=dataclasses.replace(TINY, evaluation=all_of_them)), [0]
-    )
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gains": [0.3, 0.2, 0.1, 0.05]}, r"gains must have .* per transformed axis \(2 here\)"),
+        ({"noise_max_stride": 128}, "noise_max_stride must be at most 64"),
+        (
+            {"adversarial": {"scheme": "free", "rolling": True, "replays": 5}},
+            "replays must divide the batch .* got 5 and a batch of 12",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_plans_are_refused_before_anything_is_trained(
+    raw, tmp_path, ran, monkeypatch, settings, said
+):
+    monkeypatch.setitem(PRESETS, "native", dataclasses.replace(TINY, batch_size={}))
+    variants = {"odd": {"arm": "LNGSWRAT", **settings}}
+    call = {"arms": [], "preset": "native", "variants": variants}
+    for _ in range(2):  # once they are known, before anything runs
+        with pytest.raises(UserError, match=f"^arm odd: .*{said}"):
+            benchmark_robustness(DATASET, "2d", tmp_path / "out", **call)
+        commands = [command[0] for command, _ in ran]
+        assert commands == ["nnUNetv2_extract_fingerprint", "nnUNetv2_plan_experiment"]
 
 
-def test_without_splits_the_cases_are_those_that_nnunets_trainer_draws(raw, tmp_path, monkeypatch):
-    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
-    folder = raw / DATASET
-    (folder / "splits_final.json").unlink()
-    names = sorted({p.name.rsplit("_", 1)[0] for p in (folder / "imagesTr").iterdir()})
-    trainer = SimpleNamespace(
-        fold=3,
-        preprocessed_dataset_folder="",
-        preprocessed_dataset_folder_base=str(tmp_path),
-        folder_with_segs_from_previous_stage=None,
-        dataset_class=lambda *given, **options: SimpleNamespace(identifiers=names),
-        print_to_log_file=lambda *words: None,
-    )
-    trainer.dataset_class.get_identifiers = lambda folder: names
-    _, drawn = nnUNetTrainer.do_split(trainer)
-    assert 1 < len(drawn) < len(names)
-    table = tmp_path / "t.csv"
-    its = make_benchmark(tmp_path / "out", raw=raw, groups=str(table))
-
-    def write(cases):
-        lines = [f"{case},patient {i}" for i, case in enumerate(cases)]
-        table.write_text("\n".join(["case,patient", *lines]))
-
-    write(drawn)  # none of any other case
-    check_groups(its, [3])
-    write(sorted(set(names) - {drawn[0]}))
-    with pytest.raises(UserError, match=f"no row for {drawn[0]}"):
-        check_groups(its, [3])
+@pytest.mark.parametrize("configuration", ["3d_lowres", "mine"])
+def test_a_low_resolution_hands_nothing_on_to_a_stage_that_nobody_trains(tmp_path, configuration):
+    preset = dataclasses.replace(PRESETS["gpu"], batch_size={})
+    its = make_benchmark(tmp_path, configuration=configuration, preset=preset)
+    lowres = {"architecture": {}, "next_stage": "3d_cascade_fullres"}
+    planned = {"3d_lowres": lowres, "mine": {"inherits_from": "3d_lowres"}}
+    its.preprocessed.mkdir(parents=True)
+    its.plans_file(its.base_plans).write_text(json.dumps({"configurations": planned}))
+    run = plan_run(its, "LNG", {"arm": "LNG"}, 0, 0)
+    plans = json.loads(its.plans_file(run.plans).read_text())
+    assert PlansManager(plans).get_configuration(configuration).next_stage_names is None
+    of_nnunet = json.loads(its.plans_file(its.base_plans).read_text())
+    assert of_nnunet == {"configurations": planned}

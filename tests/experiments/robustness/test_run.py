@@ -8,6 +8,7 @@ import pytest
 
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.robustness import ARMS, benchmark_robustness
+from nnunetv2_lngswr.installation import register
 from nnunetv2_lngswr.installation.register import trainers_are_found
 from tests.experiments.robustness.settings import DATASET
 
@@ -107,6 +108,15 @@ def test_folds_beyond_the_random_splits_are_refused(raw, tmp_path, monkeypatch, 
     assert cli.main([*call, "4"]) == 0
     assert cli.main([*call, "5"]) == 2
     assert "no fold 5" in capsys.readouterr().err
+
+
+def test_trainers_that_nnunet_does_not_find_are_told_first(raw, tmp_path, ran, monkeypatch, capsys):
+    monkeypatch.setattr(register, "trainers_are_found", lambda: False)
+    call = [*CALL, "-d", DATASET, "-o", str(tmp_path / "out"), "--preset", "tiny"]
+    for more in (["--dry-run"], []):
+        assert cli.main([*call, *more]) == 2
+        assert "lngswr register" in capsys.readouterr().err
+    assert not ran and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
