@@ -221,7 +221,7 @@ def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:
     patch = configuration.get("patch_size")
     axes = len(patch) if isinstance(patch, (list, tuple)) else 0
     strides = found if isinstance(found, (list, tuple)) else []
-    per_axis = [[s] * axes if is_int(s) else s for s in strides]
+    per_axis: list[Any] = [[s] * axes if is_int(s) else s for s in strides]
     fits = all(isinstance(s, (list, tuple)) and all(map(is_int, s)) for s in per_axis)
     return per_axis if fits else []
 

@@ -137,7 +137,7 @@ def _markdown(cells: Sequence[Cell], options: Options, figures: Figures) -> list
         "",
         _data_sets_table(cells, figures),
         "",
-        *_few_groups_lines(figures),
+        *_few_lines(figures),
     ]
     for title, records in _by_run(figures.matrix).items():
         lines += [f"## {title}", "", _matrix(records, data_sets), ""]
@@ -174,16 +174,17 @@ def _count_said(pair: Pair) -> str:
     return pair.groups.said(pair.cases)
 
 
-def _few_groups_lines(figures: Figures) -> list[str]:
-    few = [
-        f"{count} of {data_set}"
-        for (_, data_set), pair in figures.pairs.items()
-        if pair.groups is not None and (count := pair.groups.count(pair.cases)) < FEW
-    ]
+def _few_lines(figures: Figures) -> list[str]:
+    few = []
+    for (_, data_set), pair in figures.pairs.items():
+        drawn = pair.cases if pair.groups is None else set(pair.groups.numbers(pair.cases))
+        if len(drawn) < FEW:
+            what = "cases" if pair.groups is None else "groups"
+            few.append(f"{len(drawn)} {what} of {data_set}")
     if not few:
         return []
     named = ", ".join(dict.fromkeys(few))
-    return [f"**Few groups** ({named}): intervals over them cover less than 95%.", ""]
+    return [f"**Few** ({named}): intervals over them cover less than 95%.", ""]
 
 
 def _matrix(records: Sequence[Record], data_sets: Sequence[str]) -> str:
