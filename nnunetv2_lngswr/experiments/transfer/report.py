@@ -177,10 +177,10 @@ def _count_said(pair: Pair) -> str:
 def _few_lines(figures: Figures) -> list[str]:
     few = []
     for (_, data_set), pair in figures.pairs.items():
-        drawn = pair.cases if pair.groups is None else set(pair.groups.numbers(pair.cases))
-        if len(drawn) < FEW:
-            what = "cases" if pair.groups is None else "groups"
-            few.append(f"{len(drawn)} {what} of {data_set}")
+        groups, cases = pair.groups, pair.cases
+        count, what = (len(cases), "cases") if groups is None else (groups.count(cases), "groups")
+        if count < FEW:
+            few.append(f"{count} {what} of {data_set}")
     if not few:
         return []
     named = ", ".join(dict.fromkeys(few))
