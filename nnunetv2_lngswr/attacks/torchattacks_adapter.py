@@ -20,18 +20,13 @@ from nnunetv2_lngswr.attacks.best_iterate import AttackResult, BestIterate, fini
 from nnunetv2_lngswr.attacks.geometry import like_channels, project_onto_ball
 from nnunetv2_lngswr.attacks.losses import SegmentationTarget, cross_entropy
 from nnunetv2_lngswr.attacks.models import DifferentiableModel
+from nnunetv2_lngswr.attacks.terms import PGD_PATH, Norm
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX as PREFIX
-from nnunetv2_lngswr.attacks.terms import Norm
 from nnunetv2_lngswr.attacks.threat_model import Ball, Bounds
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
 
 IGNORED = -100  # torch's cross_entropy leaves this label out
-
-
-RELATIVE_STEP = 2.5
-"""All steps together, in units of epsilon, as our PGD's: alpha is that over the steps, at most
-epsilon."""
 
 
 def torchattacks_attack(
@@ -142,7 +137,7 @@ def _constructor_options(
         if "alpha" in parameters:
             # theirs is absolute, and leaves a large ball unused, or jumps over a small one
             steps = options.get("steps", getattr(parameters.get("steps"), "default", 1))
-            options.setdefault("alpha", RELATIVE_STEP / max(steps, RELATIVE_STEP) * options["eps"])
+            options.setdefault("alpha", min(1, PGD_PATH / steps) * options["eps"])
     return options
 
 
