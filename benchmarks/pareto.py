@@ -26,8 +26,10 @@ STEPS = {
     "vanilla": ("vanilla", None),
     "DA5": ("vanilla", None),
     "LNGSWR": ("LNG-SWR", None),
+    "LNGSWRDA5": ("LNG-SWR", None),
     "AT": ("vanilla", "AT FGSM-RS"),
     "LateAT": ("vanilla", "AT FGSM-RS"),
+    "LateATDA5": ("vanilla", "AT FGSM-RS"),
     "LNGSWRAT": ("LNG-SWR", "LNG-SWR + AT FGSM-RS"),
     "LNGSWRLateAT": ("LNG-SWR", "LNG-SWR + AT FGSM-RS"),
 }

@@ -10,6 +10,8 @@ nnUNetTrainerAT            nnU-Net's own network, trained on adversarial samples
 nnUNetTrainerLateAT        the same in the last fifth of the epochs only
 nnUNetTrainerLNGSWRAT      LNG-SWR, trained on adversarial samples
 nnUNetTrainerLNGSWRLateAT  the same in the last fifth of the epochs only
+nnUNetTrainerLNGSWRDA5     LNG-SWR with nnU-Net's strong augmentation
+nnUNetTrainerLateATDA5     nnUNetTrainerLateAT with nnU-Net's strong augmentation
 =========================  =========================================================================
 
 Each also exists with a short budget: ``_1epoch``, ``_5epochs``, ``_10epochs``, ``_20epochs``,
@@ -92,6 +94,14 @@ class nnUNetTrainerLNGSWRLateAT(nnUNetTrainerLNGSWR, nnUNetTrainerLateAT):
     adversarial = ATConfig(start=0.8, epsilon=8 / 255, late_noise=0.25)
 
 
+class nnUNetTrainerLNGSWRDA5(nnUNetTrainerLNGSWR, nnUNetTrainerDA5):
+    """nnUNetTrainerLNGSWR with nnU-Net's strong augmentation (nnUNetTrainerDA5)."""
+
+
+class nnUNetTrainerLateATDA5(nnUNetTrainerLateAT, nnUNetTrainerDA5):
+    """nnUNetTrainerLateAT with nnU-Net's strong augmentation (nnUNetTrainerDA5)."""
+
+
 __all__ = [
     "nnUNetTrainerLNGSWR",
     "nnUNetTrainerLNG",
@@ -102,6 +112,8 @@ __all__ = [
     "nnUNetTrainerLateAT",
     "nnUNetTrainerLNGSWRAT",
     "nnUNetTrainerLNGSWRLateAT",
+    "nnUNetTrainerLNGSWRDA5",
+    "nnUNetTrainerLateATDA5",
 ]
 
 

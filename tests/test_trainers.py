@@ -3,13 +3,19 @@
 import inspect
 
 import pytest
+from batchgeneratorsv2.transforms.local.local_gamma import LocalGammaTransform
+from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
+from batchgeneratorsv2.transforms.noise.sharpen import SharpeningTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.method.network import find_lngswr
 from nnunetv2_lngswr.trainers import (
+    nnUNetTrainerLateAT,
+    nnUNetTrainerLateATDA5,
     nnUNetTrainerLNG,
     nnUNetTrainerLNGSWR,
+    nnUNetTrainerLNGSWRDA5,
     nnUNetTrainerSWR,
     nnUNetTrainerVanilla,
     nnUNetTrainerVanillaDA5,
@@ -29,6 +35,8 @@ def test_every_name_has_its_short_budgets_and_nnunets_signature():
         "LateAT",
         "LNGSWRAT",
         "LNGSWRLateAT",
+        "LNGSWRDA5",
+        "LateATDA5",
     ):
         assert getattr(trainers, f"nnUNetTrainer{name}").epochs is None
         for suffix, epochs in (
@@ -55,6 +63,38 @@ def test_vanilla_is_nnunets_own_network(plans):
             cls.train_step is nnUNetTrainer.train_step
             and cls.build_network_architecture is nnUNetTrainer.build_network_architecture
         )
+
+
+STRONG = (BlankRectangleTransform, LocalGammaTransform, SharpeningTransform)
+
+
+def unbound(cls, name):
+    method = getattr(cls, name)
+    return getattr(method, "__func__", method)
+
+
+@pytest.mark.parametrize(
+    "cls, plain",
+    [
+        (nnUNetTrainerVanillaDA5, nnUNetTrainerVanilla),
+        (nnUNetTrainerLNGSWRDA5, nnUNetTrainerLNGSWR),
+        (nnUNetTrainerLateATDA5, nnUNetTrainerLateAT),
+    ],
+)
+def test_strong_augmentation_is_nnunets_and_the_only_difference(plans, cls, plain):
+    entry = SHORT | {"num_epochs": 5}
+    settings, transforms = [], []
+    for one in (plain, cls):
+        trainer = tiny_dataset.make_trainer(one, plans, entry=entry)
+        trainer.initialize()
+        settings.append((trainer.settings, find_lngswr(trainer.network) is None))
+        loader = trainer.get_dataloaders()[0]
+        inner = [getattr(t, "transform", t) for t in loader.data_loader.transforms.transforms]
+        transforms.append({s for s in STRONG if any(isinstance(t, s) for t in inner)})
+        for step in ("train_step", "validation_step", "build_network_architecture"):
+            assert unbound(one, step) is unbound(plain, step)
+    assert settings[0] == settings[1]
+    assert transforms == [set(), set(STRONG)]
 
 
 @pytest.mark.parametrize(

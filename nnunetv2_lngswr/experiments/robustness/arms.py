@@ -21,6 +21,8 @@ ARMS = {
     "LateAT": "nnUNetTrainerLateAT",
     "LNGSWRAT": "nnUNetTrainerLNGSWRAT",
     "LNGSWRLateAT": "nnUNetTrainerLNGSWRLateAT",
+    "LNGSWRDA5": "nnUNetTrainerLNGSWRDA5",
+    "LateATDA5": "nnUNetTrainerLateATDA5",
 }
 BASELINE = "vanilla"
 
