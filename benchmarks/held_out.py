@@ -1,0 +1,100 @@
+"""Trainings on a benchmark's data that leave its held-out fold alone, for searches.
+
+The validation cases of fold 0 are neither trained on nor looked at; those of fold 1 are attacked by
+the standard suite. What is in the working folder already is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
+from nnunetv2_lngswr.utils.files import read_json, write_file
+from nnunetv2_lngswr.utils.processes import run_command
+
+HELD_OUT, SEARCHED = 0, 1
+ITERATIONS = {"num_iterations_per_epoch": 50, "num_val_iterations_per_epoch": 5}
+ATTACK = ["--attacks", "worst", "--epsilons", "4/255", "8/255"]
+ONLY = ["--epsilons-l2", "none", "--corruptions", "none", "--disable_tta", "-device", "cpu"]
+
+
+@dataclass(frozen=True)
+class HeldOutSearch:
+    """Where it works, on which data, on how many cases."""
+
+    work: Path
+    dataset: str
+    cases: int
+    features: int | None = None
+    """Of the network's first stage, the other stages in proportion; None: as planned."""
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.work / "nnUNet_preprocessed" / self.dataset
+
+    def model(self, trainer: str, plans: str) -> Path:
+        return self.work / "nnUNet_results" / self.dataset / f"{trainer}__{plans}__2d"
+
+    def prepare(self, folder: Path, plans: str = "lngswrBenchmarkSeed0.json") -> None:
+        """Copy a benchmark's preprocessed data, with one split that leaves the held-out fold
+        alone."""
+        if (self.work / "plans.json").exists():
+            return
+        shutil.copytree(
+            folder / "nnUNet_preprocessed" / self.dataset, self.preprocessed, dirs_exist_ok=True
+        )
+        file = self.preprocessed / "splits_final.json"
+        folds = read_json(file)
+        if len(folds) > 1:  # not cut off in between
+            searched = folds[SEARCHED]["val"]
+            train = sorted(set(folds[SEARCHED]["train"]) - set(folds[HELD_OUT]["val"]))
+            write_file(file, json.dumps([{"train": train, "val": searched}]))
+        write_file(self.work / "plans.json", (self.preprocessed / plans).read_text())
+
+    def run(self, name: str, command: Sequence[str]) -> None:
+        """Run a command with nnU-Net's folders in `work`; its output in a log there."""
+        folders = ("nnUNet_preprocessed", "nnUNet_results")
+        environment = {folder: str(self.work / folder) for folder in folders}
+        environment |= {"nnUNet_raw": str(find_raw(self.dataset)), "nnUNet_compile": "f"}
+        log = self.work / f"{name}.log"
+        run_command(list(command), log, environment=environment, say=print)
+
+    def train(self, trainer: str, plans: str, entry: Mapping[str, Any]) -> Path:
+        """Train with a "lngswr" entry and return the checkpoint, or return that which is there."""
+        what = [self.dataset, "2d", "0", "-tr", trainer, "-p", plans, "-device", "cpu"]
+        return self.train_by(["nnUNetv2_train", *what], trainer, plans, entry)
+
+    def train_by(
+        self, command: Sequence[str], trainer: str, plans: str, entry: Mapping[str, Any]
+    ) -> Path:
+        """As `train`, by another command."""
+        template = read_json(self.work / "plans.json", needs=("configurations",))
+        template["plans_name"] = plans
+        configuration = template["configurations"]["2d"]
+        configuration["lngswr"] = {**ITERATIONS, **entry}
+        if self.features:
+            network = configuration["architecture"]["arch_kwargs"]
+            planned = network["features_per_stage"]
+            network["features_per_stage"] = [n * self.features // planned[0] for n in planned]
+        write_file(self.preprocessed / f"{plans}.json", json.dumps(template))
+        checkpoint = self.model(trainer, plans) / "fold_0/checkpoint_final.pth"
+        if not checkpoint.exists():
+            self.run(plans, command)
+        return checkpoint
+
+    def evaluate(self, trainer: str, plans: str) -> dict[str, float]:
+        """Return Dice in percent, clean and worst per budget."""
+        output = self.work / "evaluations" / plans
+        if not (output / "summary.json").exists():
+            what = ["-m", str(self.model(trainer, plans)), "-f", "0", "-o", str(output)]
+            limits = ["--max-cases", str(self.cases), "--disable_progress_bar"]
+            command = ["lngswr", "evaluate", *what, *ATTACK, *ONLY, *limits]
+            self.run(f"{plans}_evaluation", command)
+        results = read_json(output / "summary.json", needs=("results",))["results"]
+        rows = [r for r in results if r["kind"] in ("clean", "worst")]
+        return {f"{r['kind']} {r['epsilon_text'] or ''}".strip(): 100 * r["dice"] for r in rows}
