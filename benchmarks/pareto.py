@@ -55,6 +55,12 @@ def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
     return start * ratios[plain] + (1 - start) * ratios[attacked]
 
 
+def step_ratios(record: Mapping[str, Any]) -> dict[str, float]:
+    """The cost of each kind of step, in 2D or 3D as the benchmark is, relative to vanilla's."""
+    arms = read_json(STEP, needs=("plans",))["plans"][_rank(record)]["arms"]
+    return {arm: its["train_step"]["ratio"] for arm, its in arms.items()}
+
+
 def points(record: Mapping[str, Any], ratios: Mapping[str, float]) -> list[dict[str, Any]]:
     """One row per arm and reading (clean, worst per budget): cost, Dice and its interval."""
     rows = []
@@ -105,11 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", dest="output", type=Path, default=Path("pareto.png"))
     args = parser.parse_args(argv)
     record = read_json(args.record, needs=("results", "arms"))
-    ratios = {
-        arm: its["train_step"]["ratio"]
-        for arm, its in read_json(STEP, needs=("plans",))["plans"][_rank(record)]["arms"].items()
-    }
-    rows = points(record, ratios)
+    rows = points(record, step_ratios(record))
     seeds = sorted({run["seed"] for run in record["runs"]})
     title = f"{record['dataset']}, {record['configuration']}, seeds {', '.join(map(str, seeds))}"
     write_picture(args.output, draw(rows, title))

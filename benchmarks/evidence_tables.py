@@ -1,0 +1,211 @@
+"""Puts the figures of benchmarks/results into tables of a page, and says whether they are there.
+
+    python benchmarks/evidence_tables.py README.md docs/evidence.md [--check]
+
+What lies between these two lines of a page is written by this script:
+
+    <!-- table: KIND FILE.json [ARM ...] -->
+    <!-- end of table -->
+
+KIND  short: Dice, and how much smaller the drop is. cases: with the difference from vanilla;
+      intervals over cases or their groups, for these trainings. again: the same over trainings and
+      groups. seeds: Dice of every training. small: of `small_search`, the difference from its first
+      arm. FILE is one of benchmarks/results, of `lngswr benchmark robustness` but for `small`; ARMs
+      are those to show, all by default, in this order.
+
+`--check` changes nothing and fails where a page is not what would be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pareto import step_cost, step_ratios
+from benchmarks.saving import first_paragraph
+from nnunetv2_lngswr.experiments.robustness.arms import ARMS
+from nnunetv2_lngswr.utils.files import read_json, write_file
+
+RESULTS = Path(__file__).parent / "results"
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+READINGS = {("clean", ""): "clean", ("worst", "4/255"): "4/255", ("worst", "8/255"): "8/255"}
+LABELS = {
+    "vanilla": "vanilla",
+    "DA5": "strong augmentation (DA5)",
+    "LNG": "noise alone",
+    "SWR": "reconstruction alone",
+    "LNGSWR": "LNG-SWR",
+    "LNGSWRDA5": "LNG-SWR with DA5",
+    "LateAT": "late AT",
+    "LateAT-4": "late AT at 4/255",
+    "LateATDA5": "late AT with DA5",
+    "LNGSWRLateAT": "LNG-SWR, then late AT",
+    "AT": "AT from the first step",
+}
+Rows = dict[str, dict[str, dict[str, Any]]]
+"""Results by arm and reading."""
+
+
+def rows_of(record: Mapping[str, Any]) -> Rows:
+    """What a robustness.json has of clean images and under the suite."""
+    rows: Rows = {}
+    for result in record["results"]:
+        reading = READINGS.get((result["kind"], result["epsilon_text"] or ""))
+        if reading:
+            rows.setdefault(result["model"], {})[reading] = result
+    return rows
+
+
+def short(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    rows, costs = rows_of(record), step_ratios(record)
+    yield (
+        "`nnUNetTrainer...`",
+        "train step",
+        "clean",
+        "worst 4/255",
+        "worst 8/255",
+        *(f"drop smaller at {reading}" for reading in ("4/255", "8/255")),
+    )
+    for arm in arms:
+        trainer = ARMS[arm].removeprefix("nnUNetTrainer")
+        dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
+        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
+        yield f"`{trainer}`", cost, *dice, *_reductions(rows[arm], "")
+
+
+def cases(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    yield from _compared(rows_of(record), arms, "")
+
+
+def again(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    rows = rows_of(record)
+    arms = [arm for arm in arms if rows[arm]["clean"].get("trainings", 1) > 1]
+    yield from _compared(rows, arms, "_again")
+
+
+def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str]]:
+    minus = (f"{reading} minus vanilla" for reading in READINGS.values())
+    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
+    yield "", *READINGS.values(), *minus, *smaller
+    for arm in arms:
+        found = [rows[arm][reading] for reading in READINGS.values()]
+        dice = [_percent(row["dice"]) for row in found]
+        dice[1:] = [
+            f"{value} {_interval(row, f'dice{of}')}" for value, row in zip(dice[1:], found[1:])
+        ]
+        yield (
+            _label(arm),
+            *dice,
+            *(_difference(row, of) for row in found),
+            *_reductions(rows[arm], of),
+        )
+
+
+def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    names = sorted({run["seed"] for run in record["runs"]})
+    yield "clean, 4/255, 8/255", *(f"seed {seed}" for seed in names)
+    for arm in arms:
+        by_seed = {r["seed"]: r["dice"] for r in record["runs"] if r["arm"] == arm}
+        keys = ("clean", "worst_linf 4/255", "worst_linf 8/255")
+        yield (
+            _label(arm),
+            *(
+                ", ".join(_percent(by_seed[seed][key]) for key in keys) if seed in by_seed else ""
+                for seed in names
+            ),
+        )
+
+
+def small(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    first = next(iter(record["dice"]))
+    readings = list(next(iter(record["dice"][first].values())))
+    yield "", *readings, *(f"{reading} minus the first" for reading in readings)
+    for arm in arms:
+        trainings = record["dice"][arm].values()
+        means = [sum(dice[r] for dice in trainings) / len(trainings) for r in readings]
+        differences = record["minus_first"].get(arm, {})
+        yield (
+            f"`{arm}`",
+            *(f"{mean:.1f}" for mean in means),
+            *(
+                f"{differences[r]['mean']:+.1f} ({differences[r]['standard_error']:.1f})"
+                if differences
+                else ""
+                for r in readings
+            ),
+        )
+
+
+KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
+    kind.__name__: kind for kind in (short, cases, again, seeds, small)
+}
+
+
+def table(what: str) -> str:
+    """What KIND FILE [ARM ...] stands for, in Markdown."""
+    kind, file, *arms = what.split()
+    record = read_json(RESULTS / file)
+    head, *rows = KINDS[kind](record, arms or list(record["arms"]))
+    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *rows)) + "\n"
+
+
+def written(page: str) -> str:
+    """A page with its tables as they are now."""
+    return BLOCK.sub(lambda found: found[1] + "\n" + table(found[2]) + "\n" + found[4], page)
+
+
+def _label(arm: str) -> str:
+    return LABELS.get(arm, f"`{arm}`")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _interval(row: Mapping[str, Any], of: str, digits: int = 0) -> str:
+    low, high = (100 * row[f"{of}_{end}"] for end in ("low", "high"))
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _difference(row: Mapping[str, Any], of: str) -> str:
+    name = f"difference{of}"
+    if row[name] is None:
+        return ""
+    p = row[f"p{of}_holm"]
+    said = "" if p is None else f", p {p:.2f}" if p >= 0.1 else f", p {p:.1g}"
+    return f"{_percent(row[name])} {_interval(row, name, 1)}{said}"
+
+
+def _reductions(rows: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
+    name = f"reduction{of}"
+    found = [rows[reading] for reading in ("4/255", "8/255")]
+    return [
+        "" if row[name] is None else f"{100 * row[name]:.0f}% {_interval(row, name)}"
+        for row in found
+    ]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the tables of some pages, or look whether they are there."""
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
+    parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE.md")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args(argv)
+    for page in args.pages:
+        text = page.read_text()
+        new = written(text)
+        if args.check and new != text:
+            raise SystemExit(f"{page} has other tables than {RESULTS}: run without --check")
+        if not args.check:
+            write_file(page, new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Tables of a page: what they say is what the JSON holds, and nothing else of the page changes."""
+
+import json
+
+import pytest
+
+from benchmarks import evidence_tables
+
+PAGE = """# Page
+
+<!-- table: {} -->
+old
+<!-- end of table -->
+
+After it.
+"""
+
+
+def result(model, kind, text, dice, difference=None, trainings=2):
+    interval = {"low": -0.1, "high": 0.1}
+    row = {"model": model, "kind": kind, "epsilon_text": text, "dice": dice, "trainings": trainings}
+    for of in ("", "_again"):
+        reduction = 0.5 if difference and kind == "worst" else None
+        row |= {f"difference{of}": difference, f"reduction{of}": reduction, f"p{of}_holm": 0.0123}
+        for name, value in (("dice", dice), ("difference", difference), ("reduction", reduction)):
+            for end, by in interval.items():
+                row[f"{name}{of}_{end}"] = None if value is None else value + by
+    return row
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    rows = [result("vanilla", "attack", "4/255", 0.01)]
+    for arm, dice, more in (("vanilla", 0.4, None), ("AT", 0.6, 0.2)):
+        rows.append(result(arm, "clean", "", dice + 0.2, more))
+        rows.extend(result(arm, "worst", e, dice, more) for e in ("4/255", "8/255"))
+    dice = {"clean": 0.71, "worst_linf 4/255": 0.52, "worst_linf 8/255": 0.33}
+    record = {
+        "configuration": "2d",
+        "arms": {"vanilla": {"arm": "vanilla"}, "AT": {"arm": "AT"}},
+        "results": rows,
+        "runs": [
+            {"arm": "AT", "seed": 1, "dice": dice},
+            {"arm": "vanilla", "seed": 0, "dice": dice},
+        ],
+    }
+    search = {
+        "arms": {"A": {}, "B": {}},
+        "dice": {"A": {"seed 0": {"clean": 70.0}}, "B": {"seed 0": {"clean": 71.0}}},
+        "minus_first": {"B": {"clean": {"mean": 1.0, "standard_error": 0.5}}},
+    }
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    (tmp_path / "s.json").write_text(json.dumps(search))
+    monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("short x.json", "| `AT` | 1.73 | 80.0 | 60.0 | 60.0 | 50% [40, 60] | 50% [40, 60] |"),
+        (
+            "cases x.json AT",
+            "| AT from the first step | 80.0 | 60.0 [50, 70] | 60.0 [50, 70] | "
+            "20.0 [10.0, 30.0], p 0.01 | 20.0 [10.0, 30.0], p 0.01 | 20.0 [10.0, 30.0], p 0.01 | "
+            "50% [40, 60] | 50% [40, 60] |",
+        ),
+        ("seeds x.json", "| AT from the first step |  | 71.0, 52.0, 33.0 |"),
+        ("small s.json", "| `B` | 71.0 | +1.0 (0.5) |"),
+    ],
+)
+def test_a_table_says_what_was_measured(results, what, line):
+    assert line in evidence_tables.table(what).splitlines()
+
+
+def test_arms_of_one_training_are_not_said_to_be_trained_again(results):
+    assert "AT from" in evidence_tables.table("again x.json")
+    path = evidence_tables.RESULTS / "x.json"
+    path.write_text(path.read_text().replace('"trainings": 2', '"trainings": 1'))
+    assert "AT from" not in evidence_tables.table("again x.json")
+
+
+def test_only_the_tables_of_a_page_are_written_and_old_ones_are_seen(results, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format("short x.json"))
+    with pytest.raises(SystemExit, match="page.md has other tables"):
+        evidence_tables.main([str(page), "--check"])
+    evidence_tables.main([str(page)])
+    before, _, after = PAGE.format("short x.json").partition("old\n")
+    text = page.read_text()
+    assert text.startswith(before) and text.endswith(after) and "old" not in text
+    evidence_tables.main([str(page), "--check"])
