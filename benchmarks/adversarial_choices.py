@@ -1,6 +1,6 @@
 """Two choices of adversarial training, measured on a real data set.
 
-    python benchmarks/adversarial_choices.py -d 611 -c 2d -f 0 -chk .../checkpoint_final.pth
+    python -m benchmarks.adversarial_choices -d 611 -c 2d -f 0 -chk .../checkpoint_final.pth
         [-p PLANS] [--batches 20] [-o FILE]
 
 Whose intensity range epsilon is a fraction of: [min, max] of the augmented patch as a share of that
@@ -22,9 +22,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def main(argv: list[str] | None = None) -> None:

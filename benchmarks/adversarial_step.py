@@ -1,6 +1,6 @@
 """What a step of adversarial training costs relative to vanilla nnU-Net's, for a 2D and a 3D plan.
 
-    python benchmarks/adversarial_step.py [--plans 2d 3d] [--repeats 9] [--threads 2]
+    python -m benchmarks.adversarial_step [--plans 2d 3d] [--repeats 9] [--threads 2]
         [--device cpu] [-o FILE.json]
 
 Per scheme, with and without LNG-SWR. Plans, arms, the step and how they take turns are those of
@@ -15,9 +15,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 

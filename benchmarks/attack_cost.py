@@ -1,7 +1,7 @@
 """What one attack step costs: time against a plain sliding-window prediction, and peak memory
 against the number of windows.
 
-    python benchmarks/attack_cost.py [-o FILE] [--dimensions 2 3] [--device cpu|cuda] \\
+    python -m benchmarks.attack_cost [-o FILE] [--dimensions 2 3] [--device cpu|cuda] \\
         [--repeats 9] [--window-batch-size 1] [--mirroring]
 
 Prints JSON (and writes it to -o). Time: nnU-Net's own predictor (`predictor_s`), our logits without
@@ -28,8 +28,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet

@@ -1,6 +1,6 @@
 """How Dice falls with the attacker's budget, one line per arm, with bands; one panel per benchmark.
 
-    python benchmarks/dice_over_budget.py ROBUSTNESS.json ... [--arms ARM ...] [-o dice.png]
+    python -m benchmarks.dice_over_budget ROBUSTNESS.json ... [--arms ARM ...] [-o dice.png]
 
 Worst Dice under the suite; budget 0 is clean. Bands are the intervals over cases or their groups
 that the benchmarks give, for their very trainings.

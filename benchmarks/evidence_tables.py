@@ -1,6 +1,6 @@
 """Puts the figures of benchmarks/results into tables of a page, and says whether they are there.
 
-    python benchmarks/evidence_tables.py README.md docs/evidence.md [--check]
+    python -m benchmarks.evidence_tables README.md docs/evidence.md [--check]
 
 What lies between these two lines of a page is written by this script:
 

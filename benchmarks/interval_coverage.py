@@ -1,6 +1,6 @@
 """Do 95% intervals cover 95%, and does p < 0.05 come up in 5% of the nulls? By simulation.
 
-    python benchmarks/interval_coverage.py [--repeats 4000] [-o FILE.json]
+    python -m benchmarks.interval_coverage [--repeats 4000] [-o FILE.json]
 
 The truth is known: differences of Dice whose mean is 0. A case's difference under a training is
 T (of the training) + P (of the patient) + C (of the case) + E (of both), with var P + var C = 1,
@@ -24,9 +24,6 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from scipy import stats

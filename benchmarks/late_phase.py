@@ -1,6 +1,6 @@
 """Which last phase of adversarial training: one plain phase per seed, several last phases from it.
 
-    python benchmarks/late_phase.py FOLDER WORK --phases PHASES.json -o OUT.json
+    python -m benchmarks.late_phase FOLDER WORK --phases PHASES.json -o OUT.json
 
 FOLDER is that of a `lngswr benchmark robustness` in 2d, whose plans and preprocessed data are used;
 the raw data are found by nnUNet_raw. PHASES.json holds {NAME: {"num_epochs": 2, "adversarial":

@@ -1,7 +1,7 @@
 """Is a model's robustness real, or are its gradients masked? Seven checks on a model folder and,
 as the control, on a reference.
 
-    python benchmarks/masked_gradients.py -m MODEL_FOLDER --reference VANILLA_FOLDER -f FOLD \\
+    python -m benchmarks.masked_gradients -m MODEL_FOLDER --reference VANILLA_FOLDER -f FOLD \\
         [--max-cases 8] [--attack apgd_dice] [-o OUT.json] [--picture OUT.png]
 
 Everything goes through the sliding window that the model deploys and the project's attacks, by
@@ -50,12 +50,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 from tqdm import tqdm

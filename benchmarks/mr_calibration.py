@@ -1,6 +1,6 @@
 """What MR's own corruptions cost a model at a grid of strengths, beside the other corruptions.
 
-    python benchmarks/mr_calibration.py -m MODEL_FOLDER [-f 0] [--max-cases 12] -o FILE.json
+    python -m benchmarks.mr_calibration -m MODEL_FOLDER [-f 0] [--max-cases 12] -o FILE.json
 
 The model is a vanilla one of an MR data set; its fold's validation cases come from nnUNet_raw and
 nnUNet_preprocessed, mirroring is off. The target is the median drop of Dice over the corruptions
@@ -12,14 +12,10 @@ that one, rounded, and the points of GRID around them.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """The noise of one training step: by default, and up to the object's size on a moving grid.
 
-    python benchmarks/noise_step.py [--before NOISE.py] [--repeats 15] [--threads 1] [-o FILE.json]
+    python -m benchmarks.noise_step [--before NOISE.py] [--repeats 15] [--threads 1] [-o FILE.json]
 
 All feature maps of a small U-Net, one after another, in eager code and compiled. The settings take
 turns within one process; printed is the median over the turns of a setting's processor time,
@@ -21,9 +21,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from torch import Tensor, nn

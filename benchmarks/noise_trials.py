@@ -1,6 +1,6 @@
 """Three ideas for LNG-SWR, tried outside of the package: what pays moves in, what does not stays.
 
-    python benchmarks/noise_trials.py TRIAL DATASET TRAINER PLANS
+    python -m benchmarks.noise_trials TRIAL DATASET TRAINER PLANS
 
 trains fold 0 of the plans' 2d with that trainer, changed by TRIAL (or `none`), in one thread and
 without nnU-Net's validation. `small_search` calls it; what it trains is evaluated as any model of

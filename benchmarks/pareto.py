@@ -1,6 +1,6 @@
 """What robustness costs: Dice of a benchmark's arms over the cost of their train step.
 
-    python benchmarks/pareto.py ROBUSTNESS.json [-o pareto.png]
+    python -m benchmarks.pareto ROBUSTNESS.json [-o pareto.png]
 
 The cost is relative to vanilla's step and comes from `adversarial_step.py`, taken side by side on
 one machine; epoch times of a benchmark are rough. An arm whose attack begins at `start` takes

@@ -1,6 +1,6 @@
 """How far nnU-Net's memory target is missed: what a training step keeps for its backward pass.
 
-    python benchmarks/planner_memory.py [--plans 2d 3d_fullres]
+    python -m benchmarks.planner_memory [--plans 2d 3d_fullres]
         [--planner ExperimentPlanner nnUNetPlannerResEncM] [-o FILE.json]
 
 With LNG-SWR, relative to vanilla nnU-Net. nnU-Net's planners choose patch and batch so that a
@@ -22,9 +22,6 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import SimpleITK as sitk
 import torch

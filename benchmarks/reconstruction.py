@@ -1,6 +1,6 @@
 """Selective wavelet reconstruction, beside pytorch_wavelets (2D) and ptwt (2D and 3D).
 
-    python benchmarks/reconstruction.py [--repeats 15] [--threads 2] [--device cpu] [-o FILE.json]
+    python -m benchmarks.reconstruction [--repeats 15] [--threads 2] [--device cpu] [-o FILE.json]
 
 Forward and backward. Haar, one level, gains per channel and band, gradients of the features and of
 the gains; feature maps of nnU-Net's first stages. All take turns within one process; printed is the
@@ -16,9 +16,6 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ptwt
 import pytorch_wavelets

@@ -1,6 +1,6 @@
 """A model that exists made robust, beside robust training from the first step, seed by seed.
 
-    python benchmarks/robustify.py BENCHMARK WORK [--shares 0.1 0.25] [-tr NAME] -o OUT.json
+    python -m benchmarks.robustify BENCHMARK WORK [--shares 0.1 0.25] [-tr NAME] -o OUT.json
         [--earlier JSON]
 
 OUT.json gets the Dice of each seed, what a share keeps of AT's robustness ("kept"), and what it

@@ -1,6 +1,6 @@
 """What rolling free adversarial training saves where a training waits for its augmentation.
 
-    python benchmarks/rolling_loading.py -d DATASET -c 2d [-p nnUNetPlans] [-f 0] [--replays 5]
+    python -m benchmarks.rolling_loading -d DATASET -c 2d [-p nnUNetPlans] [-f 0] [--replays 5]
         [--batch_size 10] [--processes 0] [--turns 9] [--steps 10] [-device cpu] [-o FILE.json]
 
 Whole training steps of vanilla nnU-Net, AT, AT "free" and AT "free" that is rolling, with nnU-Net's
@@ -24,9 +24,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-# as a script, from a clone that is not installed
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -177,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     configuration = arms[BASELINE].trainer.configuration_manager
     result = {
         **conditions(
-            " ".join(["python benchmarks/rolling_loading.py", *words]), args.device, args.threads
+            " ".join(["python -m benchmarks.rolling_loading", *words]), args.device, args.threads
         ),
         "data": {
             "dataset": args.d,

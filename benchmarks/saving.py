@@ -18,7 +18,7 @@ from nnunetv2_lngswr.utils.files import write_file
 def command_line(script: str, argv: Sequence[str] | None) -> str:
     """What takes the same figures again; `argv` None: the process's arguments."""
     arguments = sys.argv[1:] if argv is None else argv
-    return " ".join(["python", f"benchmarks/{script}.py", *arguments])
+    return " ".join(["python", "-m", f"benchmarks.{script}", *arguments])
 
 
 def first_paragraph(text: str | None) -> str:

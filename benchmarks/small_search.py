@@ -1,6 +1,6 @@
 """Which settings to look at more closely: small networks, many seeds, the held-out fold left alone.
 
-    python benchmarks/small_search.py FOLDER WORK --arms ARMS.json -o OUT.json
+    python -m benchmarks.small_search FOLDER WORK --arms ARMS.json -o OUT.json
 
 FOLDER is that of a `lngswr benchmark robustness` in 2d, whose plans and preprocessed data are used;
 the raw data are found by nnUNet_raw. ARMS.json holds {NAME: {"arm": a trainer's short name, **its

@@ -1,7 +1,7 @@
 """Where in the spectrum an adversarial perturbation lives, stage by stage, before and after
 the reconstruction; vanilla beside it.
 
-    python benchmarks/spectral_reading.py -m MODEL_FOLDER --reference VANILLA_FOLDER -f FOLD \\
+    python -m benchmarks.spectral_reading -m MODEL_FOLDER --reference VANILLA_FOLDER -f FOLD \\
         [--max-cases 8] [-o OUT.json] [--picture OUT.png]
 
 PGD (Linf, CE) is made on each model through the sliding window that it deploys. Then, for the image
@@ -32,12 +32,8 @@ both are read by the same code.
 from __future__ import annotations
 
 import argparse
-import sys
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 from tqdm import tqdm

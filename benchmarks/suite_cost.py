@@ -1,7 +1,7 @@
 """What a suite of attacks costs: `python -m evaluation.robust` beside the straightforward loop
 over windows, with the same results, or beside an earlier tree of this repository.
 
-    python benchmarks/suite_cost.py -m MODEL_FOLDER -f 0 [--max-cases 20] [--steps 10] \\
+    python -m benchmarks.suite_cost -m MODEL_FOLDER -f 0 [--max-cases 20] [--steps 10] \\
         [--turns 3] [--tree FOLDER] [--default [--ours NAME ...]] [-o FILE]
 
 The suite is noise and fgsm, pgd_linf at three Linf budgets and pgd_l2 at three L2 budgets; with
@@ -27,8 +27,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 from nnunetv2.inference.sliding_window_prediction import (

@@ -1,6 +1,6 @@
 """What the standard suite is chosen by: every candidate attack on every case, and brute force.
 
-    python benchmarks/worst_suite.py MODEL_FOLDER... -o OUT [--epsilons 4/255 8/255]
+    python -m benchmarks.worst_suite MODEL_FOLDER... -o OUT [--epsilons 4/255 8/255]
         [--cases 12] [--brute 6] [--fold 0] [--threads 1]
 
 Cases are a seeded choice of each model's validation cases, through the deployed sliding window
@@ -18,14 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 import torch
 

@@ -1,6 +1,6 @@
 """What worst_suite.py has measured: a greedy choice on one half of the groups, stated on the other.
 
-    python benchmarks/worst_suite_table.py OUT... [-s SUITE] [--groups PATTERN] [-o FILE]
+    python -m benchmarks.worst_suite_table OUT... [-s SUITE] [--groups PATTERN] [-o FILE]
 
 Per model and budget the mean Dice of every candidate, and of the lowest of all. Greedy: again and
 again the candidate that lowers the worst-case Dice most for its cost (in plain predictions, a
@@ -21,8 +21,6 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # from a clone that is not installed
 
 from benchmarks.saving import command_line
 from evaluation.protocol import GRADIENT_COST

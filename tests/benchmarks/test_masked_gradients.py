@@ -294,7 +294,7 @@ def test_command_writes_figures_and_picture(folders, cases, tmp_path, monkeypatc
         "designed",
     }
     assert result["protocol"]["epsilon"] == "8/255" and result["command"].startswith(
-        "python benchmarks/masked_gradients.py -m "
+        "python -m benchmarks.masked_gradients -m "
     )
     assert sorted(p.name for p in tmp_path.glob("out*")) == ["out.json", "out.png"]
     assert len(result["cases"]["model"]) == 1 and result["versions"]["torch"]

@@ -103,6 +103,8 @@ def parser_of(words: tuple[str, ...]) -> Callable[[], object] | None:
         given = get_args_parser().parse_args(list(words[1:]))
         assert given.module, f"torchrun runs a module of ours, by -m: {' '.join(words)}"
         return parser_of(("python", "-m", given.training_script, *given.training_script_args))
+    if words[:2] == ("python", "-m") and words[2].startswith("benchmarks."):
+        return lambda: runpy.run_module(words[2], run_name="__main__")
     if words[0] == "python" and words[1].endswith(".py") and (ROOT / words[1]).is_file():
         return lambda: runpy.run_path(str(ROOT / words[1]), run_name="__main__")
     return None
@@ -129,7 +131,7 @@ def check(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
         parse(self, args, namespace)
         raise _Parsed
 
-    first = 2 if words[0] == "python" and words[1] != "-m" else 1
+    first = 1 if words[0] != "python" else 3 if words[1] == "-m" else 2
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     monkeypatch.setattr(sys, "argv", [words[first - 1], *words[first:]])
     ended: BaseException | None = None

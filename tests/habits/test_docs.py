@@ -113,6 +113,13 @@ def test_every_file_of_ours_that_the_manual_names_exists():
     assert not missing, "\n".join(missing)
 
 
+def test_every_benchmark_says_the_command_that_runs_it():
+    scripts = [p for p in (ROOT / "benchmarks").glob("*.py") if "__main__" in p.read_text("utf-8")]
+    assert len(scripts) > 10
+    for script in scripts:
+        assert f"    python -m benchmarks.{script.stem} " in script.read_text("utf-8"), script.name
+
+
 def test_the_site_builds(tmp_path):
     words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     for module in ("material", "mkdocstrings", "griffe"):
