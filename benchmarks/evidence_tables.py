@@ -4,14 +4,16 @@
 
 What lies between these two lines of a page is written by this script:
 
-    <!-- table: KIND FILE.json [ARM ...] -->
+    <!-- table: KIND FILE.json[,FILE.json] [ARM ...] -->
     <!-- end of table -->
 
 KIND  short: Dice, and how much smaller the drop is. cases: with the difference from vanilla;
       intervals over cases or their groups, for these trainings. again: the same over trainings and
-      groups. seeds: Dice of every training. small: of `small_search`, the difference from its first
-      arm. FILE is one of benchmarks/results, of `lngswr benchmark robustness` but for `small`; ARMs
-      are those to show, all by default, in this order.
+      groups. seeds: Dice of every training. search: of `small_search` and `late_phase`, the mean
+      over the seeds, and the mean difference from the first arm (its standard error).
+FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`; that of more than
+      one, joined by commas.
+ARM   what to show, in this order; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
 """
@@ -26,6 +28,7 @@ from typing import Any
 
 from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.saving import first_paragraph
+from benchmarks.small_search import differences
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -119,42 +122,39 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
         )
 
 
-def small(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    first = next(iter(record["dice"]))
-    readings = list(next(iter(record["dice"][first].values())))
-    yield "", *readings, *(f"{reading} minus the first" for reading in readings)
+def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    dice = {arm: record["dice"][arm] for arm in arms}
+    readings = list(next(iter(dice[arms[0]].values())))
+    minus = differences(dice)
+    yield "", *readings, *(f"{reading} minus `{arms[0]}`" for reading in readings)
     for arm in arms:
-        trainings = record["dice"][arm].values()
-        means = [sum(dice[r] for dice in trainings) / len(trainings) for r in readings]
-        differences = record["minus_first"].get(arm, {})
-        yield (
-            f"`{arm}`",
-            *(f"{mean:.1f}" for mean in means),
-            *(
-                f"{differences[r]['mean']:+.1f} ({differences[r]['standard_error']:.1f})"
-                if differences
-                else ""
-                for r in readings
-            ),
-        )
+        means = [
+            sum(d[reading] for d in dice[arm].values()) / len(dice[arm]) for reading in readings
+        ]
+        found = minus[arm].values() if arm in minus else []
+        said = [f"{d['mean']:+.1f} ({d['standard_error']:.1f})" for d in found]
+        yield f"`{arm}`", *(f"{mean:.1f}" for mean in means), *(said or [""] * len(readings))
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (short, cases, again, seeds, small)
+    kind.__name__: kind for kind in (short, cases, again, seeds, search)
 }
 
 
 def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
-    kind, file, *arms = what.split()
-    record = read_json(RESULTS / file)
-    head, *rows = KINDS[kind](record, arms or list(record["arms"]))
-    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *rows)) + "\n"
+    kind, files, *arms = what.split()
+    record, *others = (read_json(RESULTS / file) for file in files.split(","))
+    for other in others:
+        record["dice"] |= other["dice"]
+    head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
+    lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
+    return "\n".join(lines) + "\n"
 
 
 def written(page: str) -> str:
     """A page with its tables as they are now."""
-    return BLOCK.sub(lambda found: found[1] + "\n" + table(found[2]) + "\n" + found[4], page)
+    return BLOCK.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[4]}", page)
 
 
 def _label(arm: str) -> str:

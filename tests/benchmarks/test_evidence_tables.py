@@ -45,12 +45,12 @@ def results(tmp_path, monkeypatch):
         ],
     }
     search = {
-        "arms": {"A": {}, "B": {}},
-        "dice": {"A": {"seed 0": {"clean": 70.0}}, "B": {"seed 0": {"clean": 71.0}}},
-        "minus_first": {"B": {"clean": {"mean": 1.0, "standard_error": 0.5}}},
+        "A": {"seed 0": {"clean": 70.0}, "seed 1": {"clean": 70.0}},
+        "B": {"seed 0": {"clean": 71.0}, "seed 1": {"clean": 73.0}},
     }
     (tmp_path / "x.json").write_text(json.dumps(record))
-    (tmp_path / "s.json").write_text(json.dumps(search))
+    for arm, dice in search.items():
+        (tmp_path / f"{arm}.json").write_text(json.dumps({"dice": {arm: dice}}))
     monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
 
 
@@ -65,7 +65,7 @@ def results(tmp_path, monkeypatch):
             "50% [40, 60] | 50% [40, 60] |",
         ),
         ("seeds x.json", "| AT from the first step |  | 71.0, 52.0, 33.0 |"),
-        ("small s.json", "| `B` | 71.0 | +1.0 (0.5) |"),
+        ("search A.json,B.json", "| `B` | 72.0 | +2.0 (1.0) |"),
     ],
 )
 def test_a_table_says_what_was_measured(results, what, line):

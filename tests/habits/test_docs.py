@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import evidence_tables
 from evaluation.cards.schema import SCHEMA_FILE
 from evaluation.corruption_table import corruption_names
 from evaluation.options import WORST, Options
@@ -23,6 +24,7 @@ NAMED_RESULT = re.compile(r"`(20[\w-]+\.json)`")
 # by who follows a recipe of CONTRIBUTING.md
 TO_BE_ADDED = ("momentum.py", "test_momentum.py", "NAME.py", "test_NAME.py")
 COMMANDS = shown_commands()
+EVIDENCE = [ROOT / p for p in ("README.md", "docs/evidence.md", "docs/evidence-details.md")]
 
 
 def test_readme_has_at_most_1000_words():
@@ -111,6 +113,11 @@ def test_every_file_of_ours_that_the_manual_names_exists():
             if Path(name).name not in TO_BE_ADDED and not (ROOT / name).exists():
                 missing.append(f"{page.name}: {name}")
     assert not missing, "\n".join(missing)
+
+
+def test_tables_of_the_evidence_are_those_of_the_results():
+    evidence_tables.main([*map(str, EVIDENCE), "--check"])
+    assert sum(page.read_text("utf-8").count("<!-- table:") for page in EVIDENCE) > 8
 
 
 def test_every_benchmark_says_the_command_that_runs_it():
