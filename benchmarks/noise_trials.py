@@ -11,7 +11,8 @@ sensitivity   The noise of a stage is coloured by what the loss is sensitive to:
               the variances is that of the default noise.
 guided        Samples stay two steps (`training.rolling`). In their second, what the gradient of the
               first says of every stage is added to the random noise (adversarial noise propagation,
-              Liu et al., arXiv 1909.09034): a step along its sign.
+              Liu et al., arXiv 1909.09034): a step along its sign. guided_input and guided_stages:
+              on the image alone, after the stages alone; replayed: the samples stay, unguided.
 gate_ramp     The gains act in full from the middle of the training on, and grow until then, as the
               noise does (after FPCM, Bu et al., arXiv 2307.09763).
 """
@@ -115,6 +116,7 @@ class GuidedNoise(LayerwiseNoise):
 
     gradient: Tensor | None = None
     """(N, C, *spatial), of the last step."""
+    guided = GUIDED
 
     def forward(self, x: Tensor, sd: Tensor | None = None) -> Tensor:
         if not self.training or self.sigma_max == 0:
@@ -122,7 +124,7 @@ class GuidedNoise(LayerwiseNoise):
         sd = channel_sd(x) if sd is None else sd
         noise = super().forward(x.detach(), sd) - x.detach()
         if self.gradient is not None:
-            step = GUIDED * (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2))
+            step = self.guided * (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2))
             noise = noise + step * self.gradient.sign()
         if torch.is_grad_enabled():
             noise.requires_grad_()
@@ -155,6 +157,12 @@ class Sensitivity(_OtherNoise):
 
 class Guided(_OtherNoise):
     noise = GuidedNoise
+    on_image = on_stages = GUIDED
+
+    def initialize(self):
+        super().initialize()
+        for name, branch in self.lngswr.branches():
+            branch.noise.guided = self.on_image if name == "input" else self.on_stages
 
     def on_train_start(self):
         super().on_train_start()
@@ -181,6 +189,18 @@ class Guided(_OtherNoise):
         return [noise for noise in noises if isinstance(noise, GuidedNoise)]
 
 
+class GuidedInput(Guided):
+    on_stages = 0.0
+
+
+class GuidedStages(Guided):
+    on_image = 0.0
+
+
+class Replayed(Guided):
+    on_image = on_stages = 0.0
+
+
 class GateRamp(LNGSWRTrainer):
     share = 0.0
     """How far the gates are applied."""
@@ -200,7 +220,14 @@ class GateRamp(LNGSWRTrainer):
         return super().train_step(batch)
 
 
-TRIALS = {"sensitivity": Sensitivity, "guided": Guided, "gate_ramp": GateRamp}
+TRIALS = {
+    "sensitivity": Sensitivity,
+    "guided": Guided,
+    "guided_input": GuidedInput,
+    "guided_stages": GuidedStages,
+    "replayed": Replayed,
+    "gate_ramp": GateRamp,
+}
 
 
 def changed_trainer(name: str, trial: str) -> type[Any]:
