@@ -29,6 +29,7 @@ from typing import Any
 from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.saving import first_paragraph
 from benchmarks.small_search import differences
+from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -174,7 +175,9 @@ def _difference(row: Mapping[str, Any], of: str) -> str:
     name = f"difference{of}"
     if row[name] is None:
         return ""
-    p = row[f"p{of}_holm"]
+    # as compare has it since: trainings that happen to agree are not tested
+    agree = of and row["se_trainings"] <= NO_SPREAD
+    p = None if agree else row[f"p{of}_holm"]
     said = "" if p is None else f", p {p:.2f}" if p >= 0.1 else f", p {p:.1g}"
     return f"{_percent(row[name])} {_interval(row, name, 1)}{said}"
 

@@ -18,7 +18,8 @@ HOW = (
     "two-level bootstrap, as mean plus or minus standard error times Student's t (percentiles of "
     "so few trainings cover too little). Spread: the standard error of the difference that "
     "trainings and {over} each add; its square is the variance of that level. p: of the "
-    "difference, of the same standard error and t, Holm-corrected over this table."
+    "difference, of the same standard error and t, Holm-corrected over this table; none where the "
+    "trainings happen to agree (a spread of 0.0), since it would be of {over} alone."
 )
 
 Record = Mapping[str, Any]

@@ -41,6 +41,9 @@ COLUMNS = (
     "p_again",
     "p_again_holm",
 )
+NO_SPREAD = 1e-6
+"""Dice. Where few trainings happen to agree, a test of training again would be one of the groups:
+over all it keeps its level, but not where this happens (benchmarks/interval_coverage.py)."""
 
 
 class TrainedAgain:
@@ -119,7 +122,7 @@ class TrainedAgain:
             "difference_again_high": min(of.high, 1.0),
             "se_trainings": of.se_trainings,
             "se_groups": of.se_groups,
-            "p_again": of.p,
+            "p_again": of.p if of.se_trainings > NO_SPREAD else None,
         }
         if not is_clean:
             clean = self._values(model)[mine], self._values(0)[its]

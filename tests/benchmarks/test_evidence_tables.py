@@ -19,6 +19,7 @@ After it.
 def result(model, kind, text, dice, difference=None, trainings=2):
     interval = {"low": -0.1, "high": 0.1}
     row = {"model": model, "kind": kind, "epsilon_text": text, "dice": dice, "trainings": trainings}
+    row["se_trainings"] = 0.01
     for of in ("", "_again"):
         reduction = 0.5 if difference and kind == "worst" else None
         row |= {f"difference{of}": difference, f"reduction{of}": reduction, f"p{of}_holm": 0.0123}
@@ -70,6 +71,14 @@ def results(tmp_path, monkeypatch):
 )
 def test_a_table_says_what_was_measured(results, what, line):
     assert line in evidence_tables.table(what).splitlines()
+
+
+def test_trainings_that_happen_to_agree_are_not_tested(results):
+    path = evidence_tables.RESULTS / "x.json"
+    assert ", p 0.01" in evidence_tables.table("again x.json")
+    path.write_text(path.read_text().replace('"se_trainings": 0.01', '"se_trainings": 0.0'))
+    assert ", p " not in evidence_tables.table("again x.json")
+    assert ", p 0.01" in evidence_tables.table("cases x.json")
 
 
 def test_arms_of_one_training_are_not_said_to_be_trained_again(results):

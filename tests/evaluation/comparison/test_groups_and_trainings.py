@@ -135,7 +135,7 @@ def test_several_trainings_have_figures_over_both_levels(tmp_path, paired):
             result(
                 tmp_path / f"{name}{s}",
                 trainer=name,
-                shift=0.02 * (name == "b") + 0.01 * (s % 3),
+                shift=(0.02 + 0.01 * (s % 2)) * (name == "b") + 0.01 * (s % 3),
                 spread=0.03,
                 seed=s,
                 training_seed=s,
@@ -165,6 +165,21 @@ def test_several_trainings_have_figures_over_both_levels(tmp_path, paired):
     text = (tmp_path / "out" / "compare.md").read_text()
     said = "paired with a's by seed (4, 5, 6)" if paired else "not paired with a's by seed"
     assert "## Trained again" in text and said in text
+
+
+def test_trainings_that_happen_to_agree_have_an_interval_and_no_p(tmp_path):
+    folders = [
+        [
+            result(tmp_path / f"{name}{s}", trainer=name, shift=shift, spread=0.03, training_seed=s)
+            for s in (1, 2, 3)
+        ]
+        for name, shift in (("a", 0.0), ("b", 0.02))
+    ]
+    records = compare.compare(folders, tmp_path / "out", groups=PATTERN)
+    found = find(records, "b", "worst_linf", "2/255")
+    assert found["se_trainings"] == 0 and found["p_again"] is None is found["p_again_holm"]
+    assert found["difference_again_low"] <= found["difference"] <= found["difference_again_high"]
+    assert "none where the trainings happen to agree" in (tmp_path / "out/compare.md").read_text()
 
 
 def test_trained_once_is_said_and_its_figures_are_left_out(tmp_path):
