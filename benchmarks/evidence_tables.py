@@ -9,8 +9,9 @@ What lies between these two lines of a page is written by this script:
 
 KIND  short: Dice, and how much smaller the drop is. cases: with the difference from vanilla;
       intervals over cases or their groups, for these trainings. again: the same over trainings and
-      groups. seeds: Dice of every training. search: of `small_search` and `late_phase`, the mean
-      over the seeds, and the mean difference from the first arm (its standard error).
+      groups. late: minus late AT, as cases. seeds: Dice of every training. search: of
+      `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
+      first arm (its standard error).
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`; that of more than
       one, joined by commas.
 ARM   what to show, in this order; all by default.
@@ -108,6 +109,13 @@ def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str
         )
 
 
+def late(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    rows = rows_of({"results": record["against_late_at"]})
+    yield "minus late AT", *READINGS.values()
+    for arm in arms:
+        yield _label(arm), *(_difference(rows[arm][reading], "") for reading in READINGS.values())
+
+
 def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     names = sorted({run["seed"] for run in record["runs"]})
     yield "clean, 4/255, 8/255", *(f"seed {seed}" for seed in names)
@@ -138,7 +146,7 @@ def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (short, cases, again, seeds, search)
+    kind.__name__: kind for kind in (short, cases, again, late, seeds, search)
 }
 
 
