@@ -75,7 +75,8 @@ def short(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
         *(f"drop smaller at {reading}" for reading in ("4/255", "8/255")),
     )
     for arm in arms:
-        trainer = ARMS[arm].removeprefix("nnUNetTrainer")
+        trainer = ARMS[arm if arm in ARMS else record["arms"][arm]["arm"]]
+        trainer = trainer.removeprefix("nnUNetTrainer")
         dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
         yield f"`{trainer}`", cost, *dice, *_reductions(rows[arm], "")
@@ -120,7 +121,10 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
     names = sorted({run["seed"] for run in record["runs"]})
     yield "clean, 4/255, 8/255", *(f"seed {seed}" for seed in names)
     for arm in arms:
-        by_seed = {r["seed"]: r["dice"] for r in record["runs"] if r["arm"] == arm}
+        runs = [r for r in record["runs"] if r["arm"] == arm]
+        by_seed = {r["seed"]: r["dice"] for r in runs}
+        if len(by_seed) < len(runs):
+            raise SystemExit(f"{arm} has several folds per seed, which this table does not show")
         keys = ("clean", "worst_linf 4/255", "worst_linf 8/255")
         yield (
             _label(arm),
@@ -155,6 +159,9 @@ def table(what: str) -> str:
     kind, files, *arms = what.split()
     record, *others = (read_json(RESULTS / file) for file in files.split(","))
     for other in others:
+        differ = [key for key in ("dataset", "cases") if other.get(key) != record.get(key)]
+        if differ or record["dice"].keys() & other["dice"].keys():
+            raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
         record["dice"] |= other["dice"]
     head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]

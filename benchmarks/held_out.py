@@ -6,14 +6,17 @@ the standard suite. What is in the working folder already is not done again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
+from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.processes import run_command
 
@@ -43,18 +46,23 @@ class HeldOutSearch:
     def prepare(self, folder: Path, plans: str = "lngswrBenchmarkSeed0.json") -> None:
         """Copy a benchmark's preprocessed data, with one split that leaves the held-out fold
         alone."""
-        if (self.work / "plans.json").exists():
+        if self.preprocessed.exists():
             return
-        shutil.copytree(
-            folder / "nnUNet_preprocessed" / self.dataset, self.preprocessed, dirs_exist_ok=True
-        )
-        file = self.preprocessed / "splits_final.json"
-        folds = read_json(file)
-        if len(folds) > 1:  # not cut off in between
-            searched = folds[SEARCHED]["val"]
-            train = sorted(set(folds[SEARCHED]["train"]) - set(folds[HELD_OUT]["val"]))
-            write_file(file, json.dumps([{"train": train, "val": searched}]))
-        write_file(self.work / "plans.json", (self.preprocessed / plans).read_text())
+        source = folder / "nnUNet_preprocessed" / self.dataset
+        folds = read_json(source / "splits_final.json")
+        if len(folds) < 2:
+            raise UserError(f"{source} has one fold alone: nothing could be held out")
+        searched = folds[SEARCHED]["val"]
+        train = sorted(set(folds[SEARCHED]["train"]) - set(folds[HELD_OUT]["val"]))
+        self.preprocessed.parent.mkdir(parents=True, exist_ok=True)
+        write_file(self.work / "plans.json", (source / plans).read_text())
+        # others may begin at the same time: whole, or not there
+        with tempfile.TemporaryDirectory(dir=self.work) as begun:
+            copy = Path(begun) / self.dataset
+            shutil.copytree(source, copy)
+            write_file(copy / "splits_final.json", json.dumps([{"train": train, "val": searched}]))
+            with contextlib.suppress(OSError):  # another was faster
+                copy.rename(self.preprocessed)
 
     def run(self, name: str, command: Sequence[str]) -> None:
         """Run a command with nnU-Net's folders in `work`; its output in a log there."""
@@ -81,15 +89,24 @@ class HeldOutSearch:
             network = configuration["architecture"]["arch_kwargs"]
             planned = network["features_per_stage"]
             network["features_per_stage"] = [n * self.features // planned[0] for n in planned]
+        self._refuse_another(plans, [template, command[1:-1]])
         write_file(self.preprocessed / f"{plans}.json", json.dumps(template))
         checkpoint = self.model(trainer, plans) / "fold_0/checkpoint_final.pth"
         if not checkpoint.exists():
             self.run(plans, command)
         return checkpoint
 
+    def _refuse_another(self, name: str, what: Any) -> None:
+        """What is done already goes by its name; here stands what it is."""
+        file, text = self.work / f"{name}.json", json.dumps(what, indent=1)
+        if file.exists() and file.read_text() != text:
+            raise UserError(f"{file} has other settings than this call: choose another WORK")
+        write_file(file, text)
+
     def evaluate(self, trainer: str, plans: str) -> dict[str, float]:
         """Return Dice in percent, clean and worst per budget."""
         output = self.work / "evaluations" / plans
+        self._refuse_another(f"{plans}_evaluation", [self.cases, *ATTACK, *ONLY])
         if not (output / "summary.json").exists():
             what = ["-m", str(self.model(trainer, plans)), "-f", "0", "-o", str(output)]
             limits = ["--max-cases", str(self.cases), "--disable_progress_bar"]

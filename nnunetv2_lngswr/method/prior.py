@@ -114,11 +114,13 @@ class FrequencyPrior(nn.Module):
     def commit(self) -> None:
         """Move what was observed since the last call into the running means.
 
-        Changes nothing if nothing was observed. Never waits for the device.
+        Changes nothing if nothing was observed, or something that is not finite, as where fp16
+        overflows and the gradient scaler skips the step. Never waits for the device.
         """
-        n = self.pending[-1]
+        finite = self.pending.isfinite().all()
+        n = torch.where(finite, self.pending[-1], 0.0)
         channels = len(self.variance)
-        means = self.pending[:-1] / n.clamp_min(1)
+        means = torch.where(finite, self.pending[:-1], 0.0) / n.clamp_min(1)
         energy, mean, mean_square = means.split((self.energy.numel(), channels, channels))
         variance = (mean_square - mean.square()).clamp_min(0)
         weight = (1.0 / (self.steps + 1)).clamp_min(self.momentum) * (n > 0)

@@ -92,6 +92,8 @@ class LNGSWRTrainer(PlansEntryTrainer):
             group["params"] = [p for p in group["params"] if id(p) not in kept]
             options = {k: v for k, v in group.items() if k != "params"}
             optimizer.add_param_group({**options, "params": gates, "weight_decay": 0.0})
+            # with the step itself: what averages the weights after it takes them as they are used
+            optimizer.register_step_post_hook(lambda *_: self.lngswr.clamp_gates_())
         return optimizer, scheduler
 
     def on_train_start(self):
@@ -120,7 +122,6 @@ class LNGSWRTrainer(PlansEntryTrainer):
         lngswr.set_noise_strength(self._noise_factor * ramp(self._steps, ramp_steps))
         result = super().train_step(batch)
         lngswr.commit_priors()
-        lngswr.clamp_gates_()
         return result
 
     # --- gains and priors, for people to look at

@@ -5,57 +5,21 @@ the augmentation for 1 / m of a batch. The first batch of an epoch is new altoge
 share by share, after 1, 2, ... m steps; what comes later stays m steps, or to the epoch's end.
 
 A batch is what nnU-Net's loaders give: "data" (B, C, *spatial), "target" as "data", or a list of
-those of deep supervision, and "keys" (B,).
+those of deep supervision, and "keys" (B,). It is asked for whole and cut: nnU-Net guarantees
+foreground by the place in a batch, and its augmenting processes deliver in no fixed order.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch import Tensor
 
 from nnunetv2_lngswr.training.adversarial_batch import at_every_resolution
-
-
-class ShareLoader(nnUNetDataLoader):
-    """nnU-Net's loader, asked for one share of a batch at a time.
-
-    nnU-Net guarantees foreground in the last samples of a batch. Shares that follow one another are
-    the places of a batch in turn, so any m of one process hold as much of it as a batch does.
-
-    Parameters
-    ----------
-    whole
-        nnU-Net's loader of whole batches.
-    shares
-        Of a batch; divides its size.
-    """
-
-    def __init__(self, whole: nnUNetDataLoader, shares: int) -> None:
-        vars(self).update(vars(whole))  # cases, patch sizes, transforms
-        self._guaranteed_in_batch = whole.get_do_oversample
-        self._shares = shares
-        self.batch_size = whole.batch_size // shares
-        self.get_do_oversample = self._guaranteed_in_share
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin with the first share of a batch."""
-        self._share = -1
-
-    def generate_train_batch(self) -> dict[str, Any]:
-        """The next share."""
-        self._share = (self._share + 1) % self._shares
-        return super().generate_train_batch()
-
-    def _guaranteed_in_share(self, sample: int) -> bool:
-        return self._guaranteed_in_batch(self._share * self.batch_size + sample)
 
 
 class Rolling:
@@ -64,40 +28,31 @@ class Rolling:
     Parameters
     ----------
     batches
-        What nnU-Net augments with, single- or multi-process. It works only while it is asked.
+        What nnU-Net augments with, single- or multi-process.
     shares
-        m.
+        m; divides the batch size.
     """
 
     def __init__(self, batches: Any, shares: int) -> None:
-        self._batches, self._by_share = batches, _augmenter_of_shares(batches, shares)
+        self.batches = batches
         self._shares = shares
-        self._rolls = self._begun = False
-
-    @property
-    def batches(self) -> Any:
-        """The augmenter that is at work."""
-        return self._by_share if self._rolls else self._batches
+        self.restart(rolls=False)
 
     def restart(self, *, rolls: bool) -> None:
-        """Go on with a whole new batch, followed by shares, or by whole batches unless it `rolls`.
-
-        The augmenter that is no longer asked ends its processes.
-        """
-        if rolls != self._rolls and isinstance(self.batches, NonDetMultiThreadedAugmenter):
-            self.batches._finish()
+        """Go on with a whole new batch, followed by shares if it `rolls`, else by whole batches."""
         self._rolls, self._begun = rolls, False
-        if isinstance(self._by_share, SingleThreadedAugmenter):
-            self._by_share.data_loader.restart()
+        self._waiting: deque[dict[str, Any]] = deque()
 
     def __iter__(self) -> Iterator[dict]:
         return self
 
     def __next__(self) -> dict:
-        if self._begun or not self._rolls:
-            return next(self.batches)
-        self._begun = True
-        return _joined([next(self.batches) for _ in range(self._shares)])
+        if self._begun and not self._waiting:
+            self._waiting.extend(_shares_of(next(self.batches), self._shares))
+        if self._begun:
+            return self._waiting.popleft()
+        self._begun = self._rolls
+        return next(self.batches)
 
 
 class Window:
@@ -109,25 +64,20 @@ class Window:
     def admit(self, new: dict[str, Any]) -> dict[str, Any]:
         """The batch in which `new` samples have come for as many that leave; at first, `new`."""
         if self._held is not None:
-            n = len(new["data"])
-            stay = {k: at_every_resolution(lambda v: v[n:], held) for k, held in self._held.items()}
+            stay = _samples(self._held, slice(len(new["data"]), None))
             new = _joined([stay, new])
         self._held = new
         return new
 
 
-def _augmenter_of_shares(batches: Any, shares: int) -> Any:
-    """What nnU-Net would have made, for shares."""
-    if isinstance(batches, SingleThreadedAugmenter):
-        return SingleThreadedAugmenter(ShareLoader(batches.data_loader, shares), None)
-    return NonDetMultiThreadedAugmenter(
-        data_loader=ShareLoader(batches.generator, shares),
-        transform=None,
-        num_processes=batches.num_processes,
-        num_cached=batches.num_cached,
-        pin_memory=batches.pin_memory,
-        wait_time=batches.wait_time,
-    )
+def _shares_of(batch: dict[str, Any], shares: int) -> Iterator[dict[str, Any]]:
+    size = len(batch["data"]) // shares
+    for start in range(0, shares * size, size):
+        yield _samples(batch, slice(start, start + size))
+
+
+def _samples(batch: dict[str, Any], which: slice) -> dict[str, Any]:
+    return {key: at_every_resolution(lambda v: v[which], held) for key, held in batch.items()}
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

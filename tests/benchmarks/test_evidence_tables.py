@@ -73,6 +73,13 @@ def test_a_table_says_what_was_measured(results, what, line):
     assert line in evidence_tables.table(what).splitlines()
 
 
+def test_searches_on_other_cases_are_not_put_together(results):
+    path = evidence_tables.RESULTS / "B.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": 3}))
+    with pytest.raises(SystemExit, match="other cases"):
+        evidence_tables.table("search A.json,B.json")
+
+
 def test_trainings_that_happen_to_agree_are_not_tested(results):
     path = evidence_tables.RESULTS / "x.json"
     assert ", p 0.01" in evidence_tables.table("again x.json")

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.held_out import HeldOutSearch
 from benchmarks.small_search import differences
+from nnunetv2_lngswr.utils.errors import UserError
 
 
 def test_the_held_out_fold_is_neither_trained_on_nor_validated(tmp_path):
@@ -26,6 +27,9 @@ def test_the_held_out_fold_is_neither_trained_on_nor_validated(tmp_path):
     (split,) = json.loads((search.preprocessed / "splits_final.json").read_text())
     assert split == {"train": cases[4:], "val": cases[2:4]}
 
+    with pytest.raises(UserError, match="one fold alone"):
+        HeldOutSearch(tmp_path / "other", "Dataset001_X", 5).prepare(tmp_path / "work")
+
     done = search.model("nnUNetTrainerVanilla", "s0_A") / "fold_0"
     done.mkdir(parents=True)
     (done / "checkpoint_final.pth").touch()
@@ -34,6 +38,15 @@ def test_the_held_out_fold_is_neither_trained_on_nor_validated(tmp_path):
     configuration = written["configurations"]["2d"]
     assert configuration["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32, 64]
     assert configuration["lngswr"]["seed"] == 0 and written["plans_name"] == "s0_A"
+    with pytest.raises(UserError, match="s0_A.json has other settings than this call"):
+        search.train("nnUNetTrainerVanilla", "s0_A", {"seed": 0, "noise_sigma_input": 3})
+    output = tmp_path / "work/evaluations/s0_A"
+    output.mkdir(parents=True)
+    (output / "summary.json").write_text('{"results": []}')
+    assert search.evaluate("nnUNetTrainerVanilla", "s0_A") == {}
+    others = HeldOutSearch(tmp_path / "work", "Dataset001_X", 6, features=16)
+    with pytest.raises(UserError, match="has other settings"):
+        others.evaluate("nnUNetTrainerVanilla", "s0_A")
 
 
 def test_differences_are_paired_by_seed():

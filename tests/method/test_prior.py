@@ -132,6 +132,18 @@ def test_commit_without_observation_changes_nothing(rng):
     assert all(torch.equal(before[k], v) for k, v in prior.state_dict().items())
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_that_overflows_changes_nothing(rng, bad):
+    prior = prior_of()
+    x = torch.randn((2, 2, 8, 8), generator=rng)
+    observe(prior, x)
+    before = {k: v.clone() for k, v in prior.state_dict().items()}
+    observe(prior, torch.where(x == x.max(), bad, x))
+    assert all(torch.equal(before[k], v) for k, v in prior.state_dict().items())
+    observe(prior, 2 * x)
+    assert prior.steps == 2 and torch.isfinite(prior.energy).all()
+
+
 def test_axis_of_length_one_has_no_high_band(rng):
     x = torch.randn((8, 2, 1, 16, 16), generator=rng)
     prior, flat = prior_of((0, 1, 2)), prior_of((0, 1))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNGSWRAT, nnUNetTrainerVanilla
 from nnunetv2_lngswr.training import free, rolling
-from nnunetv2_lngswr.training.rolling import ShareLoader
 from nnunetv2_lngswr.utils.errors import UserError
 from tests import tiny_dataset
 from tests.training.tiny_training import FULL, SHORT, partly_ignored, started, weights
@@ -158,36 +158,47 @@ def test_a_clean_sample_stays_clean_while_it_stays(make, admitted, trained_on):
 
 
 @pytest.mark.parametrize("batch_size, m", [(2, 2), (6, 3), (6, 2), (4, 4)])
-def test_loaders_are_asked_for_a_share_with_the_foreground_of_its_place(
+def test_loaders_are_asked_for_a_batch_in_m_steps_with_the_foreground_of_a_batch(
     make, monkeypatch, batch_size, m
 ):
     forced = []
     trainer = make(nnUNetTrainerAT, {**ROLLING, "replays": m}, batch_size=batch_size)
     trainer.on_train_start()
-    get_bbox = rolling.nnUNetDataLoader.get_bbox
+    get_bbox = nnUNetDataLoader.get_bbox
 
     def record(self, shape, force_fg, locations):
         forced.append(force_fg)
         return get_bbox(self, shape, force_fg, locations)
 
-    monkeypatch.setattr(rolling.nnUNetDataLoader, "get_bbox", record)
+    monkeypatch.setattr(nnUNetDataLoader, "get_bbox", record)
     own = make(nnUNetTrainerVanilla, plans_name="whole", batch_size=batch_size)
     own.on_train_start()
     forced.clear()
     next(own.dataloader_train)
-    of_a_batch, share = list(forced), batch_size // m
+    of_a_batch = list(forced)
     assert True in of_a_batch and False in of_a_batch
     for epoch in range(2):
         trainer.current_epoch = epoch
         trainer.on_train_epoch_start()
         forced.clear()
-        for _ in range(STEPS):
-            next(trainer.dataloader_train)
-        assert len(forced) == batch_size + (STEPS - 1) * share
-        assert forced == (of_a_batch * STEPS)[: len(forced)]
-    assert isinstance(trainer.dataloader_train.batches.data_loader, ShareLoader)
-    next(trainer.dataloader_val)
-    assert len(forced) == batch_size + (STEPS - 1) * share + batch_size
+        given = [next(trainer.dataloader_train) for _ in range(STEPS)]
+        assert [len(b["data"]) for b in given] == [batch_size] + [batch_size // m] * (STEPS - 1)
+        assert forced == of_a_batch * (1 + -(-(STEPS - 1) // m))
+
+
+def test_shares_are_the_batch_in_its_order():
+    def batch(first):
+        target = [torch.arange(first, first + 6), torch.arange(first, first + 6)]
+        return {"data": torch.arange(first, first + 6), "target": target, "keys": np.arange(6)}
+
+    batches = iter([batch(0), batch(6), batch(12)])
+    rolled = rolling.Rolling(batches, 3)
+    rolled.restart(rolls=True)
+    assert next(rolled)["data"].tolist() == [*range(6)]
+    for start in (6, 8, 10, 12):
+        share = next(rolled)
+        assert share["data"].tolist() == [start, start + 1] == share["target"][1].tolist()
+        assert share["keys"].tolist() == [(start - 6) % 6, (start - 6) % 6 + 1]
 
 
 def test_until_the_last_phase_batches_are_the_plain_trainings(make):
@@ -198,7 +209,7 @@ def test_until_the_last_phase_batches_are_the_plain_trainings(make):
         assert torch.equal(a["data"], b["data"]) and [*a["keys"]] == [*b["keys"]]
 
 
-def test_processes_augment_whole_batches_and_then_shares_alone(make, monkeypatch):
+def test_the_same_processes_augment_in_both_phases(make, monkeypatch):
     trainer = make(
         nnUNetTrainerAT, {**ROLLING, "replays": 2, "start": 0.5}, batch_size=4, seed=None
     )
@@ -208,9 +219,9 @@ def test_processes_augment_whole_batches_and_then_shares_alone(make, monkeypatch
 
     def record(batch):
         sizes.append(len(batch["data"]))
-        augmenters = (trainer.dataloader_train._batches, trainer.dataloader_train._by_share)
-        assert all(isinstance(a, NonDetMultiThreadedAugmenter) for a in augmenters)
-        at_work.append([len(a._processes) for a in augmenters])
+        augmenter = trainer.dataloader_train.batches
+        assert isinstance(augmenter, NonDetMultiThreadedAugmenter)
+        at_work.append([process.pid for process in augmenter._processes])
         return train_step(batch)
 
     monkeypatch.setattr(trainer, "train_step", record)
@@ -220,7 +231,8 @@ def test_processes_augment_whole_batches_and_then_shares_alone(make, monkeypatch
     )
     trainer.run_training()
     last = at_work.pop()
-    assert sizes == [4, 4, 4, 2] and at_work == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert sizes == [4, 4, 4, 2]
+    assert len(at_work[0]) == 1 and at_work == [at_work[0]] * 4
     assert last is trainer.dataloader_train and not last._processes
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_lngswr.trainers import nnUNetTrainerAT
+from nnunetv2_lngswr.method.reconstruction import SCALE
+from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNGSWRAT
 from nnunetv2_lngswr.training.weight_average import add_to_average, exchange
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
-from tests.training.tiny_training import FULL, weights
+from tests.training.tiny_training import FULL, started, weights
 
 LATE = {"start": 0.5, **FULL}
 
@@ -37,6 +38,25 @@ def test_the_average_keeps_its_share_but_no_more_than_the_mean_would(momentum, e
     assert parameter.tolist() == pytest.approx([expected, -expected])
     exchange(optimizer)
     assert parameter.tolist() == [8, -8]
+
+
+def test_gates_are_averaged_as_they_are_used(make):
+    trainer = make(nnUNetTrainerLNGSWRAT, {"weight_average": 1.0, **FULL})
+    started(trainer)
+    gates = trainer.lngswr.gate_parameters()
+    own = trainer.optimizer.step
+
+    def overshoot(*args, **kwargs):
+        for gate in gates:
+            gate.grad = torch.full_like(gate, -1e6)
+        return own(*args, **kwargs)
+
+    trainer.optimizer.step = overshoot
+    for _ in range(2):
+        trainer.train_step(next(trainer.dataloader_train))
+    for gate in gates:
+        assert float(trainer.optimizer.state[gate]["averaged"].max()) <= 1 / SCALE
+        assert float(gate.detach().max()) == 1 / SCALE
 
 
 def test_without_an_average_nothing_is_exchanged():
