@@ -1,6 +1,6 @@
 """What LNG-SWR does to one feature map: the image, or what an encoder stage gives.
 
-In this order: measure the prior (train mode), add the noise (train mode), reconstruct, fuse.
+In this order: measure the prior, add the noise, guide it (all in train mode), reconstruct, fuse.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.fusion import DynamicMultiScaleFusion
-from nnunetv2_lngswr.method.noise import LayerwiseNoise
+from nnunetv2_lngswr.method.guidance import Guidance
+from nnunetv2_lngswr.method.noise import LayerwiseNoise, channel_sd
 from nnunetv2_lngswr.method.prior import FrequencyPrior
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
 from nnunetv2_lngswr.method.scales import Scales
@@ -58,6 +59,7 @@ class Branch(nn.Module):
     ):
         super().__init__()
         self.noise = self.prior = self.reconstruction = self.convolution = self.fusion = None
+        self.guidance = None
         grid = {"scales": scales, "random_grid": config.noise_random_grid}
         injected_sigma = PRIOR_SIGMA_WITHOUT_NOISE
         if config.noise and sigma > 0:
@@ -68,6 +70,8 @@ class Branch(nn.Module):
                 **grid,
             )
             injected_sigma = self.noise.nominal_sigma
+            if config.noise_guided:
+                self.guidance = Guidance(config.noise_guided)
         if axes and (reconstruct or self.noise is not None):
             self.prior = FrequencyPrior(
                 channels,
@@ -97,10 +101,15 @@ class Branch(nn.Module):
         """x (N, C, *spatial) -> the same shape. `in_place`: x may be overwritten."""
         if self.training:
             sd = None if self.prior is None else self.prior.observe(x)
+            if self.guidance is not None and sd is None:
+                sd = channel_sd(x)
             if self.noise is not None:
                 clean, x = x, self.noise(x, sd)
                 # nobody else has seen it
                 in_place = x is not clean and not self.noise._forward_hooks
+            if self.guidance is not None:
+                assert sd is not None
+                x = self.guidance(x, sd)
         if self.reconstruction is not None:
             in_place = in_place and self.convolution is None
             y = self.reconstruction(x, self._prior_gain(), in_place=in_place)

@@ -61,6 +61,9 @@ class LNGSWRConfig:
     """Draw at every step and for every sample where the blocks of the multiscale noise begin."""
     noise_ramp_up: float = 0.5
     """Share of the epochs over which the amplitudes grow from 0, linearly step by step."""
+    noise_guided: float = 0.0
+    """Size of a step along the gradient of a sample's last training step, added to the noise at
+    every layer; samples then stay two steps, and half of a batch is new at each. 0: none."""
 
     reconstruction: bool = True
     """Selective wavelet reconstruction, in training and in inference."""
@@ -102,7 +105,7 @@ class LNGSWRConfig:
             require(name, getattr(self, name), is_bool, "true or false")
         for name in ("noise_ramp_up", "gate_init"):
             require(name, getattr(self, name), is_share, "a number in [0, 1]")
-        for name in ("noise_sigma_input", "noise_sigma_stages"):
+        for name in ("noise_sigma_input", "noise_sigma_stages", "noise_guided"):
             require_size(name, getattr(self, name))
         require("noise_spectrum", self.noise_spectrum, SPECTRA.__contains__, _one_of(SPECTRA))
         largest = self.noise_max_stride

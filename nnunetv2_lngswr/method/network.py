@@ -24,6 +24,7 @@ from nnunetv2_lngswr.method.axes import reconstructs, wavelet_axes
 from nnunetv2_lngswr.method.bands import subbands
 from nnunetv2_lngswr.method.branch import Branch
 from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.method.guidance import Guidance
 from nnunetv2_lngswr.method.scales import Scales, check_max_stride, scales_up_to
 
 T = TypeVar("T")
@@ -170,10 +171,16 @@ class LNGSWR(nn.Module):
                 branch.noise.seed(seed_of_layer(layer))
 
     def set_noise_strength(self, strength: float) -> None:
-        """Scale the amplitudes of all noise by `strength` in [0, 1]."""
+        """Scale the amplitudes of all noise, guided or not, by `strength` in [0, 1]."""
         for _, branch in self.branches():
-            if branch.noise is not None:
-                branch.noise.strength.fill_(strength)
+            for part in (branch.noise, branch.guidance):
+                if part is not None:
+                    part.strength.fill_(strength)
+
+    def guidance(self) -> list[Guidance]:
+        """What guides the noise, from the image to the bottleneck; empty: it is random alone."""
+        found = [branch.guidance for _, branch in self.branches()]
+        return [guidance for guidance in found if guidance is not None]
 
     def commit_priors(self) -> None:
         """Join the ranks' statistics and update the priors: once per step, on every rank."""

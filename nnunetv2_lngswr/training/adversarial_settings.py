@@ -17,6 +17,7 @@ from nnunetv2_lngswr.method.checks import (
     require_count,
     require_size,
 )
+from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.training.schedule import relative_step_size
 from nnunetv2_lngswr.utils.epsilon import parse_epsilon
 from nnunetv2_lngswr.utils.errors import UserError
@@ -27,6 +28,8 @@ SCHEMES = ("fgsm_rs", "pgd", "free", "n_fgsm")
 N_FGSM_NOISE = 2.0
 """Of "n_fgsm", in units of epsilon, as published."""
 EPSILON_RANGES = ("case", "patch")
+GUIDED_STEPS = 2
+"""That a sample stays where the noise is guided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,22 +202,27 @@ def _epsilon(given: Any) -> float:
     )
 
 
-def check_shares(batch_size: int, at: ATConfig) -> None:
-    """Refuse a batch that rolling free training cannot take in equal shares.
+def check_shares(batch_size: int, at: ATConfig | None, method: LNGSWRConfig | None) -> None:
+    """Refuse a batch that cannot roll in equal shares.
 
     Parameters
     ----------
     batch_size
         Of one rank.
-    at
-        Where it is not rolling, any batch does.
+    at, method
+        Where neither is rolling free training or guided noise, any batch does.
 
     Raises
     ------
     ValueError
-        `replays` is larger than the batch, or does not divide it.
+        `replays` is larger than the batch, or does not divide it; guided noise and an odd batch.
     """
-    if not at.rolling or batch_size % at.free_steps == 0:
+    if method is not None and method.noise_guided and batch_size % GUIDED_STEPS:
+        raise ValueError(
+            "noise_guided needs a batch of which half is new at every step, got "
+            f"{method.noise_guided} and a batch of {batch_size}: change the batch size, or set 0"
+        )
+    if at is None or not at.rolling or batch_size % at.free_steps == 0:
         return
     fitting = [str(m) for m in range(2, batch_size + 1) if batch_size % m == 0]
     advice = f"take one of {', '.join(fitting)}" if fitting else "do without rolling"

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from nnunetv2_lngswr.training.adversarial_batch import attacked_samples, craft
-from nnunetv2_lngswr.training.adversarial_settings import check_shares
 from nnunetv2_lngswr.training.consistency import ConsistencyLoss
 from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.restarted_lr import RestartedPolyLR
@@ -41,7 +40,6 @@ class AdversarialTrainer(RobustValidationTrainer):
     # --- settings
 
     def initialize(self):
-        self._refuse_unequal_shares()
         super().initialize()
         self._choice = torch.Generator().manual_seed(secrets.randbits(63))
         self._starts = torch.Generator(self.device).manual_seed(secrets.randbits(63))
@@ -83,17 +81,6 @@ class AdversarialTrainer(RobustValidationTrainer):
                     "anew, without --c"
                 )
 
-    def _refuse_unequal_shares(self) -> None:
-        # ranks of one training may differ by a sample: all look at all sizes, or some would wait
-        whole, ranks = self.configuration_manager.batch_size, 1
-        if self.is_ddp:
-            ranks = torch.distributed.get_world_size()
-        for size in {whole // ranks, -(-whole // ranks)}:
-            try:
-                check_shares(size, self._at)
-            except ValueError as error:
-                raise UserError(f'"{ADVERSARIAL_KEY}": {error}') from None
-
     @property
     def _noise_factor(self) -> float:
         return self._at.late_noise if self._attacking else 1.0
@@ -106,6 +93,10 @@ class AdversarialTrainer(RobustValidationTrainer):
     def _frees(self) -> bool:
         """Whether this epoch's steps are those of "free"."""
         return self._free and self._attacking
+
+    @property
+    def _rolls(self) -> bool:
+        return (self._at.rolling and self._frees) or super()._rolls
 
     @property
     def _attack_steps(self) -> int:
@@ -162,7 +153,7 @@ class AdversarialTrainer(RobustValidationTrainer):
         self._perturbation, self._window = Perturbation(), Window()
         self._replayed = None  # the keys of the batch that is being replayed
         if isinstance(self.dataloader_train, Rolling):
-            self.dataloader_train.restart(rolls=self._frees)
+            self.dataloader_train.restart(rolls=self._rolls)
         elif isinstance(self.dataloader_train, Replay):
             self.dataloader_train.times = self._at.free_steps if self._frees else 1
             self.dataloader_train.restart()

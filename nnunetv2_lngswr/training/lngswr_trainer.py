@@ -1,7 +1,8 @@
 """LNGSWRTrainer: attaches LNG-SWR to nnU-Net's network and does what it needs in training.
 
 The noise is seeded and ramped up, the gates have no weight decay and stay in [0, 1], the priors are
-updated once per step; gains and priors go to the log and into lngswr.json and lngswr.png.
+updated once per step; gains and priors go to the log and into lngswr.json and lngswr.png. Where the
+noise is guided, samples stay two steps, and the second step knows the gradient of the first.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
+from nnunetv2_lngswr.training.adversarial_settings import GUIDED_STEPS
 from nnunetv2_lngswr.training.history import gain_lines, plot_history, read_history
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
+from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp
 from nnunetv2_lngswr.training.settings import TrainerSettings
 from nnunetv2_lngswr.utils.files import write_file
@@ -103,6 +106,14 @@ class LNGSWRTrainer(PlansEntryTrainer):
             # on all ranks
             torch.manual_seed(secrets.randbits(63))
         self._history = read_history(self._history_file, before_epoch=self.current_epoch)
+        if self._may_guide:
+            self.dataloader_train = Rolling(self.dataloader_train, GUIDED_STEPS)
+
+    def on_train_end(self):
+        if isinstance(self.dataloader_train, Rolling):
+            # nnU-Net ends its processes by type
+            self.dataloader_train = self.dataloader_train.batches
+        super().on_train_end()
 
     def _seed_streams(self, seed: int, epoch: int) -> None:
         super()._seed_streams(seed, epoch)
@@ -110,9 +121,28 @@ class LNGSWRTrainer(PlansEntryTrainer):
             rank = self.local_rank
             self.lngswr.seed_noise(lambda layer: stream_seed(seed, epoch, rank, layer))
 
+    @property
+    def _may_guide(self) -> bool:
+        return bool(self.lngswr.guidance())
+
+    @property
+    def _guides(self) -> bool:
+        """Whether this epoch's noise is guided: not that of samples which are attacked."""
+        return self._may_guide and not self._attacking
+
+    @property
+    def _rolls(self) -> bool:
+        return self._guides or super()._rolls
+
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
         self._steps = self.current_epoch * self.num_iterations_per_epoch
+        if self._may_guide:
+            # an epoch begins with nothing of the last one, as a continued run does
+            self._guided = Window()
+            for guidance in self.lngswr.guidance():
+                guidance.restart()
+            self.dataloader_train.restart(rolls=self._rolls)
 
     def train_step(self, batch: dict) -> dict:
         self._steps += 1
@@ -120,6 +150,10 @@ class LNGSWRTrainer(PlansEntryTrainer):
         lngswr = self.lngswr  # once: it is looked for among all modules
         ramp_steps = lngswr.config.noise_ramp_up * steps
         lngswr.set_noise_strength(self._noise_factor * ramp(self._steps, ramp_steps))
+        if self._guides:
+            for guidance in lngswr.guidance():
+                guidance.pass_on(new=len(batch["data"]))
+            batch = self._guided.admit(batch)
         result = super().train_step(batch)
         lngswr.commit_priors()
         return result

@@ -24,6 +24,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.training.adversarial_settings import check_shares
 from nnunetv2_lngswr.training.settings import (
     ADVERSARIAL_KEY,
     PLANS_KEY,
@@ -121,12 +122,34 @@ class PlansEntryTrainer(nnUNetTrainer):
         """Of LNG-SWR's amplitudes in this epoch, for trainers whose training has phases."""
         return 1.0
 
+    @property
+    def _attacking(self) -> bool:
+        """Whether this epoch trains on attacked samples, for trainers that do."""
+        return False
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether in this epoch samples stay some steps (`rolling`), for trainers that let them."""
+        return False
+
     # --- seed
 
     def initialize(self):
+        self._refuse_unequal_shares()
         if self.settings.run.seed is not None:
             self._seed_streams(self.settings.run.seed, epoch=-1)
         super().initialize()
+
+    def _refuse_unequal_shares(self) -> None:
+        # ranks of one training may differ by a sample: all look at all sizes, or some would wait
+        whole, ranks = self.configuration_manager.batch_size, 1
+        if self.is_ddp:
+            ranks = torch.distributed.get_world_size()
+        for size in {whole // ranks, -(-whole // ranks)}:
+            try:
+                check_shares(size, self.settings.adversarial, self.settings.method)
+            except ValueError as error:
+                raise UserError(f'"{PLANS_KEY}": {error}') from None
 
     def get_dataloaders(self):
         with self._single_process_if_seeded():

@@ -105,6 +105,7 @@ def read_settings(
     UserError
         An unknown key, with the nearest known ones, a value that its field does not allow, an
         adversarial training that would start in the last epoch or later, batches that cannot roll,
+        guided noise with "free",
         noise of larger blocks than the patch, or gains for other axes than the network pools; the
         text names the key in the plans.
     """
@@ -131,7 +132,15 @@ def read_settings(
             if epochs is not None:
                 first_attacked_epoch(epochs, adversarial.start)
             if "batch_size" in configuration:
-                check_shares(configuration["batch_size"], adversarial)
+                check_shares(configuration["batch_size"], adversarial, None)
+            if method is not None and method.noise_guided and adversarial.scheme == "free":
+                raise ValueError(
+                    'scheme "free" lets samples stay, and so does noise_guided, each in its own '
+                    f'way: choose one, got "free" and {method.noise_guided}'
+                )
+    if method is not None and "batch_size" in configuration:
+        with _told_as_the_users(where):
+            check_shares(configuration["batch_size"], None, method)
     return TrainerSettings(method=method, run=run, adversarial=adversarial)
 
 
