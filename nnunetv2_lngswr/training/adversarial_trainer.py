@@ -28,7 +28,6 @@ from nnunetv2_lngswr.training.restarted_lr import RestartedPolyLR
 from nnunetv2_lngswr.training.robust_validation import FALLBACK_STEPS, RobustValidationTrainer
 from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
-from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY
 from nnunetv2_lngswr.training.weight_average import add_to_average, exchange
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.seeds import stream_seed

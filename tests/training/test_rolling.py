@@ -299,6 +299,6 @@ def test_a_batch_that_ranks_cannot_share_is_refused_on_all_of_them(make, monkeyp
         trainer = make(nnUNetTrainerAT, {**ROLLING, "replays": 2}, batch_size=6)
         trainer.is_ddp = True
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda ranks=ranks: ranks)
-        with pytest.raises(UserError, match=f'"adversarial": replays must.* a batch of {size}: '):
+        with pytest.raises(UserError, match=f'"lngswr": replays must.* a batch of {size}: '):
             trainer.initialize()
         assert trainer.network is None
