@@ -151,12 +151,16 @@ class LNGSWRTrainer(PlansEntryTrainer):
         ramp_steps = lngswr.config.noise_ramp_up * steps
         lngswr.set_noise_strength(self._noise_factor * ramp(self._steps, ramp_steps))
         if self._guides:
-            for guidance in lngswr.guidance():
-                guidance.pass_on(new=len(batch["data"]))
-            batch = self._guided.admit(batch)
+            batch = self._guided_batch(batch)
         result = super().train_step(batch)
         lngswr.commit_priors()
         return result
+
+    def _guided_batch(self, batch: dict) -> dict:
+        """The batch in which new samples have come, and to whose others the gradient is known."""
+        for guidance in self.lngswr.guidance():
+            guidance.pass_on(new=len(batch["data"]))
+        return self._guided.admit(batch)
 
     # --- gains and priors, for people to look at
 

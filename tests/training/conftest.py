@@ -3,6 +3,7 @@ from copy import deepcopy
 import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_lngswr.training import rolling
 from tests import tiny_dataset
 from tests.training.tiny_training import SHORT
 
@@ -44,4 +45,18 @@ def trained_on(monkeypatch):
         return own(self, batch)
 
     monkeypatch.setattr(nnUNetTrainer, "train_step", record)
+    return seen
+
+
+@pytest.fixture
+def admitted(monkeypatch):
+    """The clean batches of the steps of a training, as the window holds them."""
+    seen = []
+    own = rolling.Window.admit
+
+    def record(self, new):
+        seen.append(own(self, new))
+        return seen[-1]
+
+    monkeypatch.setattr(rolling.Window, "admit", record)
     return seen

@@ -18,20 +18,6 @@ ROLLING = {"scheme": "free", "rolling": True, **FULL}
 STEPS = 7
 
 
-@pytest.fixture
-def admitted(monkeypatch):
-    """The clean batches of the steps of a training, as the window holds them."""
-    seen = []
-    own = rolling.Window.admit
-
-    def record(self, new):
-        seen.append(own(self, new))
-        return seen[-1]
-
-    monkeypatch.setattr(rolling.Window, "admit", record)
-    return seen
-
-
 def an_epoch(trainer, steps=STEPS):
     """The trainer after so many steps of its first epoch."""
     started(trainer)
