@@ -47,7 +47,12 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_lngswr.utils.files import write_file
 
     command = " ".join(
-        ["python", "benchmarks/adversarial_choices.py", *(sys.argv[1:] if argv is None else argv)]
+        [
+            "python",
+            "-m",
+            "benchmarks.adversarial_choices",
+            *(sys.argv[1:] if argv is None else argv),
+        ]
     )
     result = {**conditions(command, args.device, args.threads), **figures}
     print(json.dumps(result, indent=1))

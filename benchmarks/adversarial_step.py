@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     command = " ".join(
-        ["python", "benchmarks/adversarial_step.py", *(sys.argv[1:] if argv is None else argv)]
+        ["python", "-m", "benchmarks.adversarial_step", *(sys.argv[1:] if argv is None else argv)]
     )
     result = {**conditions(command, args.device, args.threads), "plans": {}}
     for plan in args.plans:

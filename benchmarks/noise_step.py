@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     before = None if args.before is None else _imported(args.before)
     given = sys.argv[1:] if argv is None else argv
-    command = " ".join(["python", "benchmarks/noise_step.py", *given])
+    command = " ".join(["python", "-m", "benchmarks.noise_step", *given])
     result = {**conditions(command, "cpu", args.threads), "maps": MAPS, "eager": {}, "compiled": {}}
     for kind in ("eager", "compiled"):
         for name, maps in MAPS.items():

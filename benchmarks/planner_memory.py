@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     args.device = "cpu"
     torch.set_num_threads(args.threads)
     command = " ".join(
-        ["python", "benchmarks/planner_memory.py", *(sys.argv[1:] if argv is None else argv)]
+        ["python", "-m", "benchmarks.planner_memory", *(sys.argv[1:] if argv is None else argv)]
     )
     result = {
         **conditions(command, args.device, args.threads),

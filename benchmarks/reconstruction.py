@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     command = " ".join(
-        ["python", "benchmarks/reconstruction.py", *(sys.argv[1:] if argv is None else argv)]
+        ["python", "-m", "benchmarks.reconstruction", *(sys.argv[1:] if argv is None else argv)]
     )
     result = {**conditions(command, args.device, args.threads), "shapes": {}}
     for name, shape in SHAPES.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ ARMS = {
     "LNG": nnUNetTrainerLNG.method,
     "SWR": nnUNetTrainerSWR.method,
     "LNG-SWR": nnUNetTrainerLNGSWR.method,
+    "LNG-SWR, guided": replace(nnUNetTrainerLNGSWR.method, noise_guided=0.1),
 }
 PLANS = {
     # those nnU-Net made for Dataset611_ThyroidUS at 128 px and for Dataset621_LungNodule3D, smaller
@@ -63,6 +65,8 @@ class Arm:
     def train_step(self) -> None:
         """One step as nnU-Net's trainer takes it."""
         self.network.train()
+        for guidance in self.lngswr.guidance() if self.lngswr is not None else ():
+            guidance.pass_on(new=len(self.x) // 2)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.x.new_zeros(())
         with self._autocast():
