@@ -18,6 +18,7 @@ def test_it_measures_every_arm_and_writes_what_it_says(patch, tmp_path, monkeypa
     monkeypatch.setitem(PLANS, "tiny", {"batch": 2, "patch": patch, "features": (4, 8)})
     # of a process of its own, which does not know this plan
     memory = {"vanilla": 10.0, "LNG": 11.0, "SWR": 12.0, "LNG-SWR": 15.0}
+    memory["LNG-SWR, guided"] = 16.0
     outputs = {name: f"said before\n{mib}\n" for name, mib in memory.items()}
     monkeypatch.setattr(overhead_run, "capture_command", lambda command, **_: outputs[command[3]])
     out = tmp_path / "out"
@@ -31,7 +32,7 @@ def test_it_measures_every_arm_and_writes_what_it_says(patch, tmp_path, monkeypa
 
 
 def check_arms(arms):
-    assert list(arms) == ["vanilla", "LNG", "SWR", "LNG-SWR"]
+    assert list(arms) == ["vanilla", "LNG", "SWR", "LNG-SWR", "LNG-SWR, guided"]
     assert all(arms["vanilla"][kind]["ratio"] == 1 for kind in ("train_step", "infer"))
     assert arms["LNG-SWR"]["peak_memory_ratio"] == 1.5
     for figures in arms.values():
