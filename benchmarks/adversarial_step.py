@@ -81,7 +81,7 @@ class AdversarialArm(Arm):
 
 def arms_of(plan: dict, device: str) -> dict[str, Arm]:
     """Vanilla and LNG-SWR, each scheme on vanilla, and two of them on LNG-SWR."""
-    arms = {name: Arm(name, plan, device) for name in ("vanilla", "LNG-SWR")}
+    arms = {name: Arm(name, plan, device) for name in ("vanilla", "LNG-SWR", "LNG-SWR, guided")}
     for name, config in SCHEMES.items():
         arms[name] = AdversarialArm("vanilla", config, plan, device)
     for name in ("AT FGSM-RS", "AT free"):

@@ -2,6 +2,7 @@
 
 =========================  =========================================================================
 nnUNetTrainerLNGSWR        layer-wise noise and selective wavelet reconstruction
+nnUNetTrainerLNGSWRGuided  the same with guided noise
 nnUNetTrainerLNG           noise only (ablation)
 nnUNetTrainerSWR           reconstruction only (ablation)
 nnUNetTrainerVanilla       nnU-Net's own trainer, for comparisons at equal budget and seed
@@ -48,6 +49,12 @@ class nnUNetTrainerLNGSWR(LNGSWRTrainer):
     """Layer-wise noise guided selective wavelet reconstruction (arXiv 2511.16162)."""
 
     method = LNGSWRConfig()
+
+
+class nnUNetTrainerLNGSWRGuided(nnUNetTrainerLNGSWR):
+    """nnUNetTrainerLNGSWR, whose noise is guided by the gradient of each sample's last step."""
+
+    method = LNGSWRConfig(noise_guided=0.1)
 
 
 class nnUNetTrainerLNG(nnUNetTrainerLNGSWR):
@@ -104,6 +111,7 @@ class nnUNetTrainerLateATDA5(nnUNetTrainerLateAT, nnUNetTrainerDA5):
 
 __all__ = [
     "nnUNetTrainerLNGSWR",
+    "nnUNetTrainerLNGSWRGuided",
     "nnUNetTrainerLNG",
     "nnUNetTrainerSWR",
     "nnUNetTrainerVanilla",

@@ -16,6 +16,7 @@ from nnunetv2_lngswr.trainers import (
     nnUNetTrainerLNG,
     nnUNetTrainerLNGSWR,
     nnUNetTrainerLNGSWRDA5,
+    nnUNetTrainerLNGSWRGuided,
     nnUNetTrainerSWR,
     nnUNetTrainerVanilla,
     nnUNetTrainerVanillaDA5,
@@ -27,6 +28,7 @@ from tests.training.tiny_training import SHORT
 def test_every_name_has_its_short_budgets_and_nnunets_signature():
     for name in (
         "LNGSWR",
+        "LNGSWRGuided",
         "LNG",
         "SWR",
         "Vanilla",
@@ -101,6 +103,7 @@ def test_strong_augmentation_is_nnunets_and_the_only_difference(plans, cls, plai
     "cls, has_noise, has_reconstruction",
     [
         (nnUNetTrainerLNGSWR, True, True),
+        (nnUNetTrainerLNGSWRGuided, True, True),
         (nnUNetTrainerLNG, True, False),
         (nnUNetTrainerSWR, False, True),
     ],
@@ -110,6 +113,8 @@ def test_ablations_are_what_they_are_called(plans, cls, has_noise, has_reconstru
     trainer.initialize()
     branches = dict(trainer.lngswr.branches())
     assert {b.noise is not None for b in branches.values()} == {has_noise}
+    guided = cls is nnUNetTrainerLNGSWRGuided
+    assert {b.guidance is not None for b in branches.values()} == {guided}
     assert {b.reconstruction is not None for n, b in branches.items() if n != "stage 2"} == {
         has_reconstruction
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,14 +10,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnunetv2_lngswr.method.network import attach, find_lngswr
-from nnunetv2_lngswr.trainers import nnUNetTrainerLNG, nnUNetTrainerLNGSWR, nnUNetTrainerSWR
+from nnunetv2_lngswr.trainers import (
+    nnUNetTrainerLNG,
+    nnUNetTrainerLNGSWR,
+    nnUNetTrainerLNGSWRGuided,
+    nnUNetTrainerSWR,
+)
 
 ARMS = {
     "vanilla": None,
     "LNG": nnUNetTrainerLNG.method,
     "SWR": nnUNetTrainerSWR.method,
     "LNG-SWR": nnUNetTrainerLNGSWR.method,
-    "LNG-SWR, guided": replace(nnUNetTrainerLNGSWR.method, noise_guided=0.1),
+    "LNG-SWR, guided": nnUNetTrainerLNGSWRGuided.method,
 }
 PLANS = {
     # those nnU-Net made for Dataset611_ThyroidUS at 128 px and for Dataset621_LungNodule3D, smaller

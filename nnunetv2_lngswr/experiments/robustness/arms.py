@@ -17,6 +17,7 @@ ARMS = {
     "LNG": "nnUNetTrainerLNG",
     "SWR": "nnUNetTrainerSWR",
     "LNGSWR": "nnUNetTrainerLNGSWR",
+    "LNGSWRGuided": "nnUNetTrainerLNGSWRGuided",
     "AT": "nnUNetTrainerAT",
     "LateAT": "nnUNetTrainerLateAT",
     "LNGSWRAT": "nnUNetTrainerLNGSWRAT",
