@@ -31,7 +31,9 @@ _WANTED = re.compile(
     r"plans\.json|dataset\.json|fold_\w+/(\w[\w.-]*\.pth|debug\.json|validation/summary\.json)"
 )
 # trainers that train as nnUNetTrainer does but for their length, their network or their attacks
-_AS_NNUNET = re.compile(r"nnUNetTrainer(Vanilla|(LNG|SWR|LNGSWR)?((Late)?AT)?)(_\d+epochs?)?")
+_AS_NNUNET = re.compile(
+    r"nnUNetTrainer(Vanilla|LNGSWRGuided|(LNG|SWR|LNGSWR)?((Late)?AT)?)(_\d+epochs?)?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -232,6 +232,7 @@ def test_a_trainer_that_trains_otherwise_is_noted(project):
     _, folder = project()
     model = read_model(folder, Options())
     alike = ("nnUNetTrainer", "nnUNetTrainer_250epochs", "nnUNetTrainerLNGSWRAT_1epoch")
+    alike += ("nnUNetTrainerLNGSWRGuided",)
     other = ("nnUNetTrainerNoMirroring", "nnUNetTrainerVanillaDA5", "nnUNetTrainerNoMirroring_x")
     for name in (*alike, *other):
         assert dataclasses.replace(model, trainer=name).trains_otherwise == (name in other)
