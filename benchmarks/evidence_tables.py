@@ -9,11 +9,12 @@ What lies between these two lines of a page is written by this script:
 
 KIND  short: Dice, and how much smaller the drop is. cases: with the difference from vanilla;
       intervals over cases or their groups, for these trainings. again: the same over trainings and
-      groups. late: minus late AT, as cases. seeds: Dice of every training. search: of
-      `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
-      first arm (its standard error).
-FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`; that of more than
-      one, joined by commas.
+      groups. late: minus late AT, as cases. seeds: Dice of every training. against: minus the first
+      arm, by seed, and the mean with its 95% interval over the seeds. search: of `small_search` and
+      `late_phase`, the mean over the seeds, and the mean difference from the first arm (its
+      standard error).
+FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
+      commas, for `search`, and for `against` if their vanilla trainings are the same.
 ARM   what to show, in this order; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
@@ -23,15 +24,18 @@ from __future__ import annotations
 
 import argparse
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.saving import first_paragraph
 from benchmarks.small_search import differences
 from evaluation.comparison.trained_again import NO_SPREAD
-from nnunetv2_lngswr.experiments.robustness.arms import ARMS
+from nnunetv2_lngswr.experiments.robustness.arms import ARMS, BASELINE
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
 RESULTS = Path(__file__).parent / "results"
@@ -43,6 +47,7 @@ LABELS = {
     "LNG": "noise alone",
     "SWR": "reconstruction alone",
     "LNGSWR": "LNG-SWR",
+    "LNGSWRGuided": "LNG-SWR, guided",
     "LNGSWRDA5": "LNG-SWR with DA5",
     "LateAT": "late AT",
     "LateAT-4": "late AT at 4/255",
@@ -50,6 +55,8 @@ LABELS = {
     "LNGSWRLateAT": "LNG-SWR, then late AT",
     "AT": "AT from the first step",
 }
+RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
+"""Of the Dice of a run, as READINGS."""
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Results by arm and reading."""
 
@@ -121,17 +128,32 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
     names = sorted({run["seed"] for run in record["runs"]})
     yield "clean, 4/255, 8/255", *(f"seed {seed}" for seed in names)
     for arm in arms:
-        runs = [r for r in record["runs"] if r["arm"] == arm]
-        by_seed = {r["seed"]: r["dice"] for r in runs}
-        if len(by_seed) < len(runs):
-            raise SystemExit(f"{arm} has several folds per seed, which this table does not show")
-        keys = ("clean", "worst_linf 4/255", "worst_linf 8/255")
+        by_seed, keys = _by_seed(record, arm), RUN_KEYS
         yield (
             _label(arm),
             *(
                 ", ".join(_percent(by_seed[seed][key]) for key in keys) if seed in by_seed else ""
                 for seed in names
             ),
+        )
+
+
+def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    first, *others = arms
+    yield (
+        f"minus {_label(first)}, by seed",
+        *READINGS.values(),
+        *(f"{reading}: mean" for reading in READINGS.values()),
+    )
+    base = _by_seed(record, first)
+    for arm in others:
+        its = _by_seed(record, arm)
+        seeds = sorted(base.keys() & its.keys())
+        values = [[100 * (its[seed][key] - base[seed][key]) for seed in seeds] for key in RUN_KEYS]
+        yield (
+            _label(arm),
+            *(", ".join(f"{value:.1f}" for value in of) for of in values),
+            *map(_mean_over_seeds, values),
         )
 
 
@@ -145,12 +167,12 @@ def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[
             sum(d[reading] for d in dice[arm].values()) / len(dice[arm]) for reading in readings
         ]
         found = minus[arm].values() if arm in minus else []
-        said = [f"{d['mean']:+.1f} ({d['standard_error']:.1f})" for d in found]
+        said = [f"{d['mean']:+.1f}{_error(d['standard_error'])}" for d in found]
         yield f"`{arm}`", *(f"{mean:.1f}" for mean in means), *(said or [""] * len(readings))
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (short, cases, again, late, seeds, search)
+    kind.__name__: kind for kind in (short, cases, again, late, seeds, against, search)
 }
 
 
@@ -159,6 +181,9 @@ def table(what: str) -> str:
     kind, files, *arms = what.split()
     record, *others = (read_json(RESULTS / file) for file in files.split(","))
     for other in others:
+        if kind != "search":
+            _join_runs(record, other, files)
+            continue
         differ = [key for key in ("dataset", "cases") if other.get(key) != record.get(key)]
         if differ or record["dice"].keys() & other["dice"].keys():
             raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
@@ -168,9 +193,45 @@ def table(what: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> None:
+    """Of two benchmarks whose vanilla trainings came out the same: they are one."""
+    mine, its = (_by_seed(one, BASELINE) for one in (record, other))
+    same = all(
+        abs(mine[seed][key] - its[seed][key]) < 1e-6
+        for seed in mine.keys() & its.keys()
+        for key in RUN_KEYS
+    )
+    if not same or not mine.keys() & its.keys():
+        raise SystemExit(f"{files}: the trainings of {BASELINE} are not the same in both")
+    record["runs"] = [*record["runs"], *(run for run in other["runs"] if run["arm"] != BASELINE)]
+
+
 def written(page: str) -> str:
     """A page with its tables as they are now."""
     return BLOCK.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[4]}", page)
+
+
+def _by_seed(record: Mapping[str, Any], arm: str) -> dict[int, dict[str, float]]:
+    runs = [run for run in record["runs"] if run["arm"] == arm]
+    by_seed = {run["seed"]: run["dice"] for run in runs}
+    if len(by_seed) < len(runs):
+        raise SystemExit(f"{arm} has several folds per seed, which this table does not show")
+    return by_seed
+
+
+def _mean_over_seeds(values: Sequence[float]) -> str:
+    """With Student's interval over the seeds alone: the cases are the same."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    error = statistics.stdev(values) / len(values) ** 0.5
+    half = float(stats.t.isf(0.025, len(values) - 1)) * error
+    return f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+
+
+def _error(standard_error: float | None) -> str:
+    """Nothing is known of it from one seed."""
+    return "" if standard_error is None else f" ({standard_error:.1f})"
 
 
 def _label(arm: str) -> str:

@@ -73,6 +73,27 @@ def test_a_table_says_what_was_measured(results, what, line):
     assert line in evidence_tables.table(what).splitlines()
 
 
+def test_arms_of_two_benchmarks_are_paired_by_seed_if_vanilla_is_the_same(results):
+    def runs(name, arm, shift):
+        found = []
+        for seed in (0, 1):
+            for of, more in (("vanilla", 0.0), (arm, shift * (seed + 1))):
+                keys = evidence_tables.RUN_KEYS
+                found.append({"arm": of, "seed": seed, "dice": dict.fromkeys(keys, 0.5 + more)})
+        path = evidence_tables.RESULTS / name
+        path.write_text(json.dumps({"runs": found, "arms": {}}))
+        return path
+
+    runs("a.json", "AT", 0.02)
+    other = runs("b.json", "LNGSWR", 0.03)
+    row = evidence_tables.table("against a.json,b.json AT LNGSWR").splitlines()[2]
+    # 1 and 2 points: 1.5, plus or minus 12.706 times .5
+    assert row.count("1.0, 2.0") == 3 and row.count("1.5 [-4.9, 7.9]") == 3
+    other.write_text(other.read_text().replace("0.5,", "0.4,").replace("0.5}", "0.4}"))
+    with pytest.raises(SystemExit, match="vanilla are not the same"):
+        evidence_tables.table("against a.json,b.json AT LNGSWR")
+
+
 def test_searches_on_other_cases_are_not_put_together(results):
     path = evidence_tables.RESULTS / "B.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": 3}))
