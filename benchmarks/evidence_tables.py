@@ -55,6 +55,8 @@ LABELS = {
     "LNGSWRLateAT": "LNG-SWR, then late AT",
     "AT": "AT from the first step",
 }
+SAME = ("dataset", "cases", "features", "budget")
+"""Of searches that are put together."""
 RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
 """Of the Dice of a run, as READINGS."""
 Rows = dict[str, dict[str, dict[str, Any]]]
@@ -184,7 +186,7 @@ def table(what: str) -> str:
         if kind != "search":
             _join_runs(record, other, files)
             continue
-        differ = [key for key in ("dataset", "cases") if other.get(key) != record.get(key)]
+        differ = [key for key in SAME if other.get(key) != record.get(key)]
         if differ or record["dice"].keys() & other["dice"].keys():
             raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
         record["dice"] |= other["dice"]

@@ -89,29 +89,30 @@ class HeldOutSearch:
             network = configuration["architecture"]["arch_kwargs"]
             planned = network["features_per_stage"]
             network["features_per_stage"] = [n * self.features // planned[0] for n in planned]
-        self._refuse_another(plans, [template, command[1:-1]])
-        write_file(self.preprocessed / f"{plans}.json", json.dumps(template))
         checkpoint = self.model(trainer, plans) / "fold_0/checkpoint_final.pth"
+        self._refuse_another(plans, [template, command[1:-1]], checkpoint)
+        write_file(self.preprocessed / f"{plans}.json", json.dumps(template))
         if not checkpoint.exists():
             self.run(plans, command)
         return checkpoint
 
-    def _refuse_another(self, name: str, what: Any) -> None:
+    def _refuse_another(self, name: str, what: Any, done: Path) -> None:
         """What is done already goes by its name; here stands what it is."""
         file, text = self.work / f"{name}.json", json.dumps(what, indent=1)
-        if file.exists() and file.read_text() != text:
-            raise UserError(f"{file} has other settings than this call: choose another WORK")
+        if done.exists() and (not file.exists() or file.read_text() != text):
+            raise UserError(f"{done} is of other settings than this call's: choose another WORK")
         write_file(file, text)
 
     def evaluate(self, trainer: str, plans: str) -> dict[str, float]:
         """Return Dice in percent, clean and worst per budget."""
         output = self.work / "evaluations" / plans
-        self._refuse_another(f"{plans}_evaluation", [self.cases, *ATTACK, *ONLY])
-        if not (output / "summary.json").exists():
+        done = output / "summary.json"
+        self._refuse_another(f"{plans}_evaluation", [self.cases, *ATTACK, *ONLY], done)
+        if not done.exists():
             what = ["-m", str(self.model(trainer, plans)), "-f", "0", "-o", str(output)]
             limits = ["--max-cases", str(self.cases), "--disable_progress_bar"]
             command = ["lngswr", "evaluate", *what, *ATTACK, *ONLY, *limits]
             self.run(f"{plans}_evaluation", command)
-        results = read_json(output / "summary.json", needs=("results",))["results"]
+        results = read_json(done, needs=("results",))["results"]
         rows = [r for r in results if r["kind"] in ("clean", "worst")]
         return {f"{r['kind']} {r['epsilon_text'] or ''}".strip(): 100 * r["dice"] for r in rows}

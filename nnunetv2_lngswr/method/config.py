@@ -63,7 +63,8 @@ class LNGSWRConfig:
     """Share of the epochs over which the amplitudes grow from 0, linearly step by step."""
     noise_guided: float = 0.0
     """Size of a step along the gradient of a sample's last training step, added to the noise at
-    every layer; samples then stay two steps, and half of a batch is new at each. 0: none."""
+    every layer that has any, in standard deviations of a channel; samples then stay two steps, and
+    half of a batch is new at each. 0: none."""
 
     reconstruction: bool = True
     """Selective wavelet reconstruction, in training and in inference."""
@@ -103,9 +104,9 @@ class LNGSWRConfig:
     def __post_init__(self) -> None:
         for name in _SWITCHES:
             require(name, getattr(self, name), is_bool, "true or false")
-        for name in ("noise_ramp_up", "gate_init"):
+        for name in ("noise_ramp_up", "noise_guided", "gate_init"):
             require(name, getattr(self, name), is_share, "a number in [0, 1]")
-        for name in ("noise_sigma_input", "noise_sigma_stages", "noise_guided"):
+        for name in ("noise_sigma_input", "noise_sigma_stages"):
             require_size(name, getattr(self, name))
         require("noise_spectrum", self.noise_spectrum, SPECTRA.__contains__, _one_of(SPECTRA))
         largest = self.noise_max_stride
@@ -128,6 +129,12 @@ class LNGSWRConfig:
             lambda v: is_share(v) and v > 0,
             "a number in (0, 1]",
         )
+
+    @property
+    def guides(self) -> bool:
+        """Whether any noise is guided."""
+        has_noise = self.noise and bool(self.noise_sigma_input or self.noise_sigma_stages)
+        return has_noise and self.noise_guided > 0
 
     def band_gains(self, n_axes: int) -> tuple[float, ...] | None:
         """Constant gain per band of `n_axes` transformed axes, in the order of `subbands`.

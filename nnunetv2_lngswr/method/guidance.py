@@ -2,12 +2,14 @@
 
     x <- x + size * sd(x) * sign(dL/dx of the last step)
 
-x is (N, C, *spatial), sd(x) the standard deviation of each channel. The direction comes from the
-backward pass of training itself, so no pass is added (adversarial noise propagation, Liu et al.,
-arXiv 1909.09034); where the samples of a batch come and go, it goes with them.
+x is (N, C, *spatial), sd(x) the standard deviation of each channel. This is "free" adversarial
+training (Shafahi et al. 2019) of the image and of every stage (adversarial noise propagation, Liu
+et al., arXiv 1909.09034): the direction comes from the backward pass of training itself, and where
+the samples of a batch come and go, it goes with them.
 
 The direction is a leaf of the graph, and what the backward pass leaves in its gradient is the next
-one: that works in eager code and compiled, where hooks on what is in between do not.
+one: that works in eager code and compiled, where hooks on what is in between do not. It is given
+the gradient of x itself, not that of its own small step, which fp16 would round to 0.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class Guidance(nn.Module):
             self._seen = (x.shape, x.dtype, x.device)
             return x
         step = (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2)) * self.size
-        return x + (step * direction).to(x.dtype)
+        return _Step.apply(x, step, direction)
 
     @torch.no_grad()
     def pass_on(self, new: int) -> None:
@@ -80,3 +82,15 @@ class Guidance(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
+
+
+class _Step(torch.autograd.Function):
+    """x + step * direction, where the direction's gradient is that of x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, step: Tensor, direction: Tensor) -> Tensor:
+        return x + (step * direction).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, None, grad

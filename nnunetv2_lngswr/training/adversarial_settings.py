@@ -202,27 +202,22 @@ def _epsilon(given: Any) -> float:
     )
 
 
-def check_shares(batch_size: int, at: ATConfig | None, method: LNGSWRConfig | None) -> None:
-    """Refuse a batch that cannot roll in equal shares.
+def check_shares(batch_size: int, at: ATConfig) -> None:
+    """Refuse a batch that rolling free training cannot take in equal shares.
 
     Parameters
     ----------
     batch_size
         Of one rank.
-    at, method
-        Where neither is rolling free training or guided noise, any batch does.
+    at
+        Where it is not rolling, any batch does.
 
     Raises
     ------
     ValueError
-        `replays` is larger than the batch, or does not divide it; guided noise and an odd batch.
+        `replays` is larger than the batch, or does not divide it.
     """
-    if method is not None and method.noise_guided and batch_size % GUIDED_STEPS:
-        raise ValueError(
-            "noise_guided needs a batch of which half is new at every step, got "
-            f"{method.noise_guided} and a batch of {batch_size}: change the batch size, or set 0"
-        )
-    if at is None or not at.rolling or batch_size % at.free_steps == 0:
+    if not at.rolling or batch_size % at.free_steps == 0:
         return
     fitting = [str(m) for m in range(2, batch_size + 1) if batch_size % m == 0]
     advice = f"take one of {', '.join(fitting)}" if fitting else "do without rolling"
@@ -230,3 +225,38 @@ def check_shares(batch_size: int, at: ATConfig | None, method: LNGSWRConfig | No
         f"replays must divide the batch where rolling is true, got {at.free_steps} and a batch of "
         f"{batch_size}: {advice}, or change the batch size"
     )
+
+
+def guides(method: LNGSWRConfig | None, at: ATConfig | None) -> bool:
+    """Whether any epoch of a training has guided noise: those that attack have none."""
+    return method is not None and method.guides and (at is None or at.start > 0)
+
+
+def check_guidance(method: LNGSWRConfig, at: ATConfig | None, batch_size: int | None) -> None:
+    """Refuse guided noise where samples cannot stay two steps.
+
+    Parameters
+    ----------
+    method, at
+        Of the trainer; None: it does not attack.
+    batch_size
+        Of one rank; None: not known.
+
+    Raises
+    ------
+    ValueError
+        An odd batch, or scheme "free".
+    """
+    if not guides(method, at):
+        return
+    size = method.noise_guided
+    if at is not None and at.scheme == "free":
+        raise ValueError(
+            'scheme "free" lets samples stay, and so does noise_guided, each in its own way: '
+            f'choose one, got "free" and {size}'
+        )
+    if batch_size is not None and batch_size % GUIDED_STEPS:
+        raise ValueError(
+            f"noise_guided needs a batch of which half is new at every step, got {size} and a "
+            f"batch of {batch_size}: change the batch size, or set 0"
+        )

@@ -19,7 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
-from nnunetv2_lngswr.training.adversarial_settings import GUIDED_STEPS
+from nnunetv2_lngswr.training.adversarial_settings import GUIDED_STEPS, guides
 from nnunetv2_lngswr.training.history import gain_lines, plot_history, read_history
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
 from nnunetv2_lngswr.training.rolling import Rolling, Window
@@ -106,6 +106,10 @@ class LNGSWRTrainer(PlansEntryTrainer):
             # on all ranks
             torch.manual_seed(secrets.randbits(63))
         self._history = read_history(self._history_file, before_epoch=self.current_epoch)
+        if _method_of(self.settings).noise_guided and not self._may_guide:
+            self.print_to_log_file(
+                "noise_guided has no effect: there is no noise, or every epoch attacks"
+            )
         if self._may_guide:
             self.dataloader_train = Rolling(self.dataloader_train, GUIDED_STEPS)
 
@@ -123,7 +127,7 @@ class LNGSWRTrainer(PlansEntryTrainer):
 
     @property
     def _may_guide(self) -> bool:
-        return bool(self.lngswr.guidance())
+        return guides(self.settings.method, self.settings.adversarial)
 
     @property
     def _guides(self) -> bool:
@@ -139,10 +143,18 @@ class LNGSWRTrainer(PlansEntryTrainer):
         self._steps = self.current_epoch * self.num_iterations_per_epoch
         if self._may_guide:
             # an epoch begins with nothing of the last one, as a continued run does
-            self._guided = Window()
-            for guidance in self.lngswr.guidance():
-                guidance.restart()
+            self._forget_samples()
             self.dataloader_train.restart(rolls=self._rolls)
+
+    def on_train_epoch_end(self, train_outputs: list[dict]):
+        super().on_train_epoch_end(train_outputs)
+        if self._may_guide:
+            self._forget_samples()  # validation needs the memory
+
+    def _forget_samples(self) -> None:
+        self._guided = Window()
+        for guidance in self.lngswr.guidance():
+            guidance.restart()
 
     def train_step(self, batch: dict) -> dict:
         self._steps += 1
@@ -160,7 +172,7 @@ class LNGSWRTrainer(PlansEntryTrainer):
         """The batch in which new samples have come, and to whose others the gradient is known."""
         for guidance in self.lngswr.guidance():
             guidance.pass_on(new=len(batch["data"]))
-        return self._guided.admit(batch)
+        return self._guided.admit(self._on_device(batch))
 
     # --- gains and priors, for people to look at
 

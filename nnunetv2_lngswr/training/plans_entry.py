@@ -24,7 +24,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
-from nnunetv2_lngswr.training.adversarial_settings import check_shares
+from nnunetv2_lngswr.training.adversarial_batch import at_every_resolution
+from nnunetv2_lngswr.training.adversarial_settings import check_guidance, check_shares
 from nnunetv2_lngswr.training.settings import (
     ADVERSARIAL_KEY,
     PLANS_KEY,
@@ -132,6 +133,16 @@ class PlansEntryTrainer(nnUNetTrainer):
         """Whether in this epoch samples stay some steps (`rolling`), for trainers that let them."""
         return False
 
+    def _on_device(self, batch: dict) -> dict:
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
+        return {
+            **batch,
+            "data": move(batch["data"]),
+            "target": at_every_resolution(move, batch["target"]),
+        }
+
     # --- seed
 
     def initialize(self):
@@ -145,9 +156,13 @@ class PlansEntryTrainer(nnUNetTrainer):
         whole, ranks = self.configuration_manager.batch_size, 1
         if self.is_ddp:
             ranks = torch.distributed.get_world_size()
+        method, adversarial = self.settings.method, self.settings.adversarial
         for size in {whole // ranks, -(-whole // ranks)}:
             try:
-                check_shares(size, self.settings.adversarial, self.settings.method)
+                if adversarial is not None:
+                    check_shares(size, adversarial)
+                if method is not None:
+                    check_guidance(method, adversarial, size)
             except ValueError as error:
                 raise UserError(f'"{PLANS_KEY}": {error}') from None
 

@@ -121,16 +121,6 @@ class RobustValidationTrainer(PlansEntryTrainer):
         bounds = patch_bounds(x, ranges, self._image_channels)
         return ThreatModel(norm=Norm(self._at.norm), epsilon=epsilon).ball(bounds)
 
-    def _on_device(self, batch: dict) -> dict:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device, non_blocking=True)
-
-        return {
-            **batch,
-            "data": move(batch["data"]),
-            "target": at_every_resolution(move, batch["target"]),
-        }
-
     # --- validation
 
     def on_validation_epoch_start(self):

@@ -23,7 +23,7 @@ from nnunetv2_lngswr.method.axes import check_gains
 from nnunetv2_lngswr.method.checks import is_int, require, require_count
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.method.scales import check_max_stride
-from nnunetv2_lngswr.training.adversarial_settings import ATConfig, check_shares
+from nnunetv2_lngswr.training.adversarial_settings import ATConfig, check_guidance, check_shares
 from nnunetv2_lngswr.training.schedule import first_attacked_epoch
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import did_you_mean
@@ -132,15 +132,10 @@ def read_settings(
             if epochs is not None:
                 first_attacked_epoch(epochs, adversarial.start)
             if "batch_size" in configuration:
-                check_shares(configuration["batch_size"], adversarial, None)
-            if method is not None and method.noise_guided and adversarial.scheme == "free":
-                raise ValueError(
-                    'scheme "free" lets samples stay, and so does noise_guided, each in its own '
-                    f'way: choose one, got "free" and {method.noise_guided}'
-                )
-    if method is not None and "batch_size" in configuration:
+                check_shares(configuration["batch_size"], adversarial)
+    if method is not None:
         with _told_as_the_users(where):
-            check_shares(configuration["batch_size"], None, method)
+            check_guidance(method, adversarial, configuration.get("batch_size"))
     return TrainerSettings(method=method, run=run, adversarial=adversarial)
 
 

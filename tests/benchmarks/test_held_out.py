@@ -33,19 +33,33 @@ def test_the_held_out_fold_is_neither_trained_on_nor_validated(tmp_path):
     done = search.model("nnUNetTrainerVanilla", "s0_A") / "fold_0"
     done.mkdir(parents=True)
     (done / "checkpoint_final.pth").touch()
-    search.train("nnUNetTrainerVanilla", "s0_A", {"seed": 0})
+    # of a checkpoint without a record nothing is known
+    with pytest.raises(UserError, match="checkpoint_final.pth is of other settings"):
+        search.train("nnUNetTrainerVanilla", "s0_A", {"seed": 0})
+    (done / "checkpoint_final.pth").unlink()
+
+    def finish(name, command):
+        (done / "checkpoint_final.pth").touch()
+
+    object.__setattr__(search, "run", finish)
+    for _ in range(2):
+        search.train("nnUNetTrainerVanilla", "s0_A", {"seed": 0})
     written = json.loads((search.preprocessed / "s0_A.json").read_text())
     configuration = written["configurations"]["2d"]
     assert configuration["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32, 64]
     assert configuration["lngswr"]["seed"] == 0 and written["plans_name"] == "s0_A"
-    with pytest.raises(UserError, match="s0_A.json has other settings than this call"):
+    with pytest.raises(UserError, match="checkpoint_final.pth is of other settings than this call"):
         search.train("nnUNetTrainerVanilla", "s0_A", {"seed": 0, "noise_sigma_input": 3})
     output = tmp_path / "work/evaluations/s0_A"
     output.mkdir(parents=True)
-    (output / "summary.json").write_text('{"results": []}')
+
+    def evaluated(name, command):
+        (output / "summary.json").write_text('{"results": []}')
+
+    object.__setattr__(search, "run", evaluated)
     assert search.evaluate("nnUNetTrainerVanilla", "s0_A") == {}
     others = HeldOutSearch(tmp_path / "work", "Dataset001_X", 6, features=16)
-    with pytest.raises(UserError, match="has other settings"):
+    with pytest.raises(UserError, match="is of other settings"):
         others.evaluate("nnUNetTrainerVanilla", "s0_A")
 
 

@@ -55,10 +55,24 @@ def test_a_gradient_scaler_and_what_overflows_do_not_show(rng):
     weight = torch.randn(x.shape, generator=rng)
     expected = after_a_step(x, weight, new=2).direction
     torch.testing.assert_close(after_a_step(x, 65536 * weight, new=2).direction, expected)
-    weight[2, 0, 0] = float("nan")
+    weight[2, 0, 0], weight[2, 0, 1] = float("nan"), -float("inf")
     found = after_a_step(x, weight, new=2).direction
-    assert not found[0, 0, 0].any()
-    torch.testing.assert_close(found[0, 0, 1:], expected[0, 0, 1:])
+    assert not found[0, 0, 0].any() and (found[0, 0, 1] == -1).all()
+    torch.testing.assert_close(found[0, 0, 2:], expected[0, 0, 2:])
+
+
+def test_half_precision_keeps_a_direction_that_the_small_step_would_lose(rng):
+    x = torch.randn((4, 2, 8, 8), generator=rng).half()
+    guidance = Guidance(SIZE)
+    guidance.strength.fill_(1e-3)
+    sd = sd_of(x.float())
+    guidance(x, sd)
+    guidance.pass_on(len(x))
+    moved = guidance(x, sd)
+    assert moved.dtype == torch.half == guidance.direction.dtype
+    moved.backward(torch.full_like(x, 1e-6))  # times 1e-4 there is nothing left in fp16
+    guidance.pass_on(1)
+    assert (guidance.direction[:3] == 1).all()
 
 
 def test_another_batch_than_the_trainings_passes_through(rng):
@@ -77,6 +91,8 @@ def test_all_layers_of_a_network_are_guided_in_eager_and_compiled_code(compiled,
     lngswr = find_lngswr(module)
     network = module
     if compiled:
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
         network = torch.compile(module, backend="aot_eager", fullgraph=True)
     x = torch.randn((4, 1, 16, 16), generator=rng)
 
@@ -84,10 +100,12 @@ def test_all_layers_of_a_network_are_guided_in_eager_and_compiled_code(compiled,
         out = network(x)
         return (out[0] if isinstance(out, (list, tuple)) else out).square().mean()
 
-    for _ in range(2):
+    for _ in range(4):
         loss(x).backward()
         for guidance in lngswr.guidance():
             guidance.pass_on(new=2)
+    if compiled:  # without a direction and with one, and no more at every step
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
     assert len(lngswr.guidance()) == 1 + len(lngswr.stages)
     for guidance in lngswr.guidance():
         shares = guidance.direction.detach().abs().flatten(1).mean(1)
@@ -99,6 +117,10 @@ def test_all_layers_of_a_network_are_guided_in_eager_and_compiled_code(compiled,
     assert guided > loss(moved)
 
 
-def test_without_noise_nothing_is_guided():
-    module = attach(make_network(2), LNGSWRConfig(noise=False, noise_guided=SIZE))
-    assert not find_lngswr(module).guidance()
+@pytest.mark.parametrize(
+    "options", [{"noise": False}, {"noise_sigma_input": 0, "noise_sigma_stages": 0}]
+)
+def test_without_noise_nothing_is_guided(options):
+    config = LNGSWRConfig(noise_guided=SIZE, **options)
+    assert not config.guides and LNGSWRConfig(noise_guided=SIZE).guides
+    assert not find_lngswr(attach(make_network(2), config)).guidance()

@@ -6,7 +6,11 @@ import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
-from nnunetv2_lngswr.trainers import nnUNetTrainerLNGSWR, nnUNetTrainerLNGSWRLateAT
+from nnunetv2_lngswr.trainers import (
+    nnUNetTrainerLNGSWR,
+    nnUNetTrainerLNGSWRAT,
+    nnUNetTrainerLNGSWRLateAT,
+)
 from nnunetv2_lngswr.training.rolling import Rolling
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.training.test_rolling import an_epoch, steps_of
@@ -100,13 +104,32 @@ def test_augmenting_processes_end_with_the_training(make, monkeypatch):
             {"adversarial": {"scheme": "free", "start": 0.5}},
             'scheme "free" lets samples stay, and so does noise_guided.* got "free" and 0.1',
         ),
-        ({"noise_guided": -0.1}, "noise_guided must be"),
+        ({"noise_guided": -0.1}, "noise_guided must be a number in"),
+        ({"noise_guided": 2}, "noise_guided must be a number in"),
     ],
 )
 def test_what_cannot_be_guided_is_refused_first(make, options, said):
     cls = nnUNetTrainerLNGSWRLateAT if "adversarial" in options else nnUNetTrainerLNGSWR
     with pytest.raises(UserError, match=said):
         make(cls, **{**GUIDED, **options})
+
+
+def test_where_it_has_no_effect_nothing_is_refused_and_the_log_says_so(make):
+    for cls, options in (
+        (nnUNetTrainerLNGSWR, {"noise": False}),
+        (nnUNetTrainerLNGSWRAT, {"adversarial": {**FULL, "scheme": "free"}}),
+    ):
+        trainer = make(cls, plans_name=cls.__name__, batch_size=3, **{**GUIDED, **options})
+        trainer.on_train_start()
+        assert not isinstance(trainer.dataloader_train, Rolling)
+        assert "noise_guided has no effect" in Path(trainer.log_file).read_text()
+
+
+def test_nothing_of_it_is_held_during_validation(make):
+    trainer = an_epoch(make(nnUNetTrainerLNGSWR, **GUIDED), STEPS)
+    assert all(g.direction is not None for g in trainer.lngswr.guidance())
+    trainer.on_train_epoch_end([{"loss": 0.0}])
+    assert all(g.direction is None for g in trainer.lngswr.guidance())
 
 
 def test_a_batch_that_ranks_cannot_halve_is_refused_on_all_of_them(make, monkeypatch):

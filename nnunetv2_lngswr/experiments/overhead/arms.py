@@ -107,6 +107,11 @@ class Arm:
         gradients = [w.grad for w in weights if w.grad is not None]
         of_optimizer = [value for of in self.optimizer.state.values() for value in of.values()]
         state = [value for value in of_optimizer if isinstance(value, torch.Tensor)]
+        if self.lngswr is not None:
+            for guidance in self.lngswr.guidance():
+                found = guidance.direction
+                of_guidance = [] if found is None else [found, found.grad]
+                state += [tensor for tensor in of_guidance if tensor is not None]
         held = [self.x, self.y, *weights, *gradients, *self.network.buffers(), *state]
         return sum(t.numel() * t.element_size() for t in held)
 

@@ -22,6 +22,10 @@ RETURN_MEMORY = {
 }
 
 
+WARM_UP = 3
+"""Turns: guided noise is compiled in the second, since it knows nothing in the first."""
+
+
 def timed(work: Callable[[], object], device: str) -> float:
     """Seconds that `work` takes, the device's queue included."""
     start = time.perf_counter()
@@ -44,7 +48,7 @@ def time_ratios(
     arms
         By name, one of them "vanilla"; they have the methods `kinds`.
     repeats
-        Turns of each arm after one that warms up.
+        Turns of each arm after those that warm up.
     device
         "cpu" or "cuda".
     kinds
@@ -58,10 +62,10 @@ def time_ratios(
     result = {}
     for kind in kinds:
         seconds = {name: [] for name in arms}
-        for turn in range(repeats + 1):
+        for turn in range(-WARM_UP, repeats):
             for name, arm in arms.items():
                 spent = timed(getattr(arm, kind), device)
-                if turn:  # the first turn warms up
+                if turn >= 0:
                     seconds[name].append(spent)
         for name in arms:
             ratios = [s / v for s, v in zip(seconds[name], seconds["vanilla"])]
@@ -155,7 +159,7 @@ def peak_memory(
         As in `Arm`.
     """
     arm = Arm(name, plan, device, compiled=compiled)
-    for _ in range(2):
+    for _ in range(WARM_UP):
         arm.train_step()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

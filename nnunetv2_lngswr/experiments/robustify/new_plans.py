@@ -29,7 +29,7 @@ batch it has in any case."""
 _BESIDE_STEPS = 4
 _AMPLITUDES = ("noise_sigma_input", "noise_sigma_stages")
 # those of plain training are too strong on top of attacks: the new trainer has its own
-_NOT_KEPT = (*_AMPLITUDES, "noise_ramp_up")
+_NOT_KEPT = (*_AMPLITUDES, "noise_ramp_up", "noise_guided")
 
 
 def choose_trainer(model: GivenModel, options: Options) -> str:
