@@ -14,7 +14,7 @@ KIND  short: Dice, and how much smaller the drop is. cases: with the difference 
       `late_phase`, the mean over the seeds, and the mean difference from the first arm (its
       standard error).
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
-      commas, for `search`, and for `against` if their vanilla trainings are the same.
+      commas, for `search`, and for others if their vanilla trainings are the same.
 ARM   what to show, in this order; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
@@ -48,6 +48,7 @@ LABELS = {
     "SWR": "reconstruction alone",
     "LNGSWR": "LNG-SWR",
     "LNGSWRGuided": "LNG-SWR, guided",
+    "LNGSWRguided": "LNG-SWR, guided",
     "LNGSWRDA5": "LNG-SWR with DA5",
     "LateAT": "late AT",
     "LateAT-4": "late AT at 4/255",
@@ -205,7 +206,11 @@ def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> 
     )
     if not same or not mine.keys() & its.keys():
         raise SystemExit(f"{files}: the trainings of {BASELINE} are not the same in both")
-    record["runs"] = [*record["runs"], *(run for run in other["runs"] if run["arm"] != BASELINE)]
+    known = {run["arm"] for run in record["runs"]}
+    record["runs"] = [*record["runs"], *(r for r in other["runs"] if r["arm"] not in known)]
+    more = [row for row in other.get("results", ()) if row["model"] not in known]
+    record["results"] = [*record.get("results", ()), *more]
+    record["arms"] = other["arms"] | record["arms"]
 
 
 def written(page: str) -> str:

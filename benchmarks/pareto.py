@@ -27,6 +27,7 @@ STEPS = {
     "DA5": ("vanilla", None),
     "LNGSWR": ("LNG-SWR", None),
     "LNGSWRDA5": ("LNG-SWR", None),
+    "LNGSWRGuided": ("LNG-SWR, guided", None),
     "AT": ("vanilla", "AT FGSM-RS"),
     "LateAT": ("vanilla", "AT FGSM-RS"),
     "LateATDA5": ("vanilla", "AT FGSM-RS"),
@@ -49,6 +50,8 @@ def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
     if arm["arm"] not in STEPS or adversarial.get("scheme", "fgsm_rs") != "fgsm_rs":
         raise SystemExit(f"no step of {arm} was timed by adversarial_step.py")
     plain, attacked = STEPS[arm["arm"]]
+    if arm.get("noise_guided"):
+        plain = f"{plain}, guided"
     if attacked is None:
         return ratios[plain]
     start = adversarial.get("start", getattr(trainers, ARMS[arm["arm"]]).adversarial.start)
