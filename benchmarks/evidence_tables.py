@@ -181,7 +181,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[
 
 def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
-    kind, files, *arms = what.split()
+    kind, files, *arms = re.sub(r",\s+", ",", what).split()
     record, *others = (read_json(RESULTS / file) for file in files.split(","))
     for other in others:
         if kind != "search":
