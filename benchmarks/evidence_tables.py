@@ -60,6 +60,8 @@ SAME = ("dataset", "cases", "features", "budget")
 """Of searches that are put together."""
 RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
 """Of the Dice of a run, as READINGS."""
+SINCE = {"LNGSWRguided": "LNGSWRGuided"}
+"""Variants that have become trainers."""
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Results by arm and reading."""
 
@@ -85,7 +87,8 @@ def short(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
         *(f"drop smaller at {reading}" for reading in ("4/255", "8/255")),
     )
     for arm in arms:
-        trainer = ARMS[arm if arm in ARMS else record["arms"][arm]["arm"]]
+        arm_since = SINCE.get(arm, arm)
+        trainer = ARMS[arm_since if arm_since in ARMS else record["arms"][arm]["arm"]]
         trainer = trainer.removeprefix("nnUNetTrainer")
         dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"

@@ -20,14 +20,17 @@ from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json
 
-STEP = Path(__file__).parent / "results/2026-11-23-adversarial-step-cpu.json"
+RESULTS = Path(__file__).parent / "results"
+STEP = RESULTS / "2026-11-23-adversarial-step-cpu.json"
+# `lngswr benchmark overhead`, on another CPU: guided noise is younger
+GUIDED_STEP, GUIDED = RESULTS / "2026-11-30-overhead-guided-cpu.json", "LNG-SWR, guided"
 # names of the arms' trainers -> of the steps that they take before and while they attack
 STEPS = {
     "vanilla": ("vanilla", None),
     "DA5": ("vanilla", None),
     "LNGSWR": ("LNG-SWR", None),
     "LNGSWRDA5": ("LNG-SWR", None),
-    "LNGSWRGuided": ("LNG-SWR, guided", None),
+    "LNGSWRGuided": (GUIDED, None),
     "AT": ("vanilla", "AT FGSM-RS"),
     "LateAT": ("vanilla", "AT FGSM-RS"),
     "LateATDA5": ("vanilla", "AT FGSM-RS"),
@@ -60,7 +63,10 @@ def step_cost(arm: Mapping[str, Any], ratios: Mapping[str, float]) -> float:
 
 def step_ratios(record: Mapping[str, Any]) -> dict[str, float]:
     """The cost of each kind of step, in 2D or 3D as the benchmark is, relative to vanilla's."""
-    arms = read_json(STEP, needs=("plans",))["plans"][_rank(record)]["arms"]
+    rank = _rank(record)
+    arms = read_json(STEP, needs=("plans",))["plans"][rank]["arms"]
+    guided = read_json(GUIDED_STEP, needs=("plans",))["plans"].get(rank, {}).get("arms", {})
+    arms |= {name: its for name, its in guided.items() if name == GUIDED}
     return {arm: its["train_step"]["ratio"] for arm, its in arms.items()}
 
 
