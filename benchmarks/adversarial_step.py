@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument(
-        "--repeats", type=int, default=9, help="turns of each arm after one that warms up"
+        "--repeats", type=int, default=9, help="turns of each arm after 3 that warm up"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (in single precision)")

@@ -6,15 +6,19 @@ the standard suite. What is in the working folder already is not done again.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.saving import first_paragraph
 from nnunetv2_lngswr.experiments.robustness.benchmark import find_raw
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
@@ -26,6 +30,18 @@ ATTACK = ["--attacks", "worst", "--epsilons", "4/255", "8/255"]
 ONLY = ["--epsilons-l2", "none", "--corruptions", "none", "--disable_tta", "-device", "cpu"]
 
 
+def search_parser(doc: str | None, what: str) -> argparse.ArgumentParser:
+    """What every search is told; `what` is the option whose JSON names what is searched."""
+    parser = argparse.ArgumentParser(description=first_paragraph(doc))
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument(f"--{what}", type=Path, required=True, metavar=f"{what.upper()}.json")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
+    return parser
+
+
 @dataclass(frozen=True)
 class HeldOutSearch:
     """Where it works, on which data, on how many cases."""
@@ -35,6 +51,25 @@ class HeldOutSearch:
     cases: int
     features: int | None = None
     """Of the network's first stage, the other stages in proportion; None: as planned."""
+
+    @classmethod
+    def begin(cls, args: argparse.Namespace, features: int | None = None) -> HeldOutSearch:
+        """The search that `search_parser` was told, its data prepared."""
+        dataset = read_json(args.folder / "benchmark.json", needs=("dataset",))["dataset"]
+        search = cls(args.work.resolve(), dataset, args.cases, features)
+        search.prepare(args.folder)
+        return search
+
+    def record(self, command: str) -> dict[str, Any]:
+        """What every result must be quoted with."""
+        return {
+            "date": date.today().isoformat(),
+            "command": command,
+            "device": "CPU",
+            "versions": {package: version(package) for package in ("torch", "nnunetv2")},
+            "dataset": self.dataset,
+            "cases": self.cases,
+        }
 
     @property
     def preprocessed(self) -> Path:

@@ -8,12 +8,7 @@ the raw data are found by nnUNet_raw. PHASES.json holds {NAME: {"num_epochs": 2,
 whole trainings cost. What is in WORK already is not done again.
 """
 
-import argparse
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
-
-from benchmarks.held_out import HeldOutSearch
+from benchmarks.held_out import HeldOutSearch, search_parser
 from benchmarks.saving import command_line, write_json
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -22,18 +17,10 @@ PLAIN, ATTACKED = "nnUNetTrainerVanilla", "nnUNetTrainerAT"
 
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate, and write each seed's Dice."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("work", type=Path, metavar="WORK")
-    parser.add_argument("--phases", type=Path, required=True, metavar="PHASES.json")
+    parser = search_parser(__doc__, "phases")
     parser.add_argument("--plain-epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cases", type=int, default=20)
-    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
     args = parser.parse_args(argv)
-    dataset = read_json(args.folder / "benchmark.json", needs=("dataset",))["dataset"]
-    search = HeldOutSearch(args.work.resolve(), dataset, args.cases)
-    search.prepare(args.folder)
+    search = HeldOutSearch.begin(args)
     phases = read_json(args.phases)
     dice: dict[str, dict[str, dict[str, float]]] = {name: {} for name in phases}
     for seed in args.seeds:
@@ -45,12 +32,7 @@ def main(argv: list[str] | None = None) -> None:
             dice[name][f"seed {seed}"] = search.evaluate(ATTACKED, plans)
             print(name, seed, dice[name][f"seed {seed}"])
     written = {
-        "date": date.today().isoformat(),
-        "command": command_line("late_phase", argv),
-        "device": "CPU",
-        "versions": {package: version(package) for package in ("torch", "nnunetv2")},
-        "dataset": dataset,
-        "cases": args.cases,
+        **search.record(command_line("late_phase", argv)),
         "phases": phases,
         "dice": dice,
     }

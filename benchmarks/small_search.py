@@ -12,17 +12,14 @@ OUT.json has Dice in percent by arm and seed, and of every arm's mean difference
 paired by seed, mean and standard error.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.held_out import ITERATIONS, HeldOutSearch
-from benchmarks.saving import command_line, first_paragraph, write_json
+from benchmarks.held_out import ITERATIONS, HeldOutSearch, search_parser
+from benchmarks.saving import command_line, write_json
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json
 
@@ -58,19 +55,11 @@ def differences(dice: Mapping[str, Dice]) -> dict[str, dict[str, dict[str, float
 
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate, and write each seed's Dice."""
-    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("work", type=Path, metavar="WORK")
-    parser.add_argument("--arms", type=Path, required=True, metavar="ARMS.json")
+    parser = search_parser(__doc__, "arms")
     parser.add_argument("--features", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cases", type=int, default=20)
-    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT.json")
     args = parser.parse_args(argv)
-    dataset = read_json(args.folder / "benchmark.json", needs=("dataset",))["dataset"]
-    search = HeldOutSearch(args.work.resolve(), dataset, args.cases, args.features)
-    search.prepare(args.folder)
+    search = HeldOutSearch.begin(args, args.features)
     arms = read_json(args.arms)
     dice: dict[str, Dice] = {name: {} for name in arms}
     for seed in args.seeds:
@@ -79,12 +68,7 @@ def main(argv: list[str] | None = None) -> None:
             dice[name][f"seed {seed}"] = found
             print(name, seed, {reading: round(value, 1) for reading, value in found.items()})
     written = {
-        "date": date.today().isoformat(),
-        "command": command_line("small_search", argv),
-        "device": "CPU",
-        "versions": {package: version(package) for package in ("torch", "nnunetv2")},
-        "dataset": dataset,
-        "cases": args.cases,
+        **search.record(command_line("small_search", argv)),
         "features": args.features,
         "budget": {"num_epochs": args.epochs, **ITERATIONS},
         "arms": arms,

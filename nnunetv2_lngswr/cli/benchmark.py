@@ -166,7 +166,7 @@ def _add_overhead(benchmarks: Commands) -> None:
         metavar="PLAN",
         help="of 2d, 3d, 3d_large (128 x 128 x 128; for a GPU) (2d 3d)",
     )
-    add("--repeats", type=int, default=9, help="turns of each arm after one that warms up (9)")
+    add("--repeats", type=int, default=9, help="turns of each arm after 3 that warm up (9)")
     add("--threads", type=int, default=2, help="CPU threads (2)")
     add_device(command, choices=("cpu", "cuda"), default="cpu")
     add(

@@ -130,12 +130,6 @@ class AdversarialTrainer(RobustValidationTrainer):
         elif self._at.scheme == "free":
             self.dataloader_train = Replay(self.dataloader_train, times=1)
 
-    def on_train_end(self):
-        if isinstance(self.dataloader_train, (Replay, Rolling)):
-            # nnU-Net ends its processes by type
-            self.dataloader_train = self.dataloader_train.batches
-        super().on_train_end()
-
     def on_train_epoch_start(self):
         if self.current_epoch > self._first_attacked:
             self._exchange_average()  # the last epoch left it in the network

@@ -113,12 +113,6 @@ class LNGSWRTrainer(PlansEntryTrainer):
         if self._may_guide:
             self.dataloader_train = Rolling(self.dataloader_train, GUIDED_STEPS)
 
-    def on_train_end(self):
-        if isinstance(self.dataloader_train, Rolling):
-            # nnU-Net ends its processes by type
-            self.dataloader_train = self.dataloader_train.batches
-        super().on_train_end()
-
     def _seed_streams(self, seed: int, epoch: int) -> None:
         super()._seed_streams(seed, epoch)
         if self.network is not None:

@@ -26,6 +26,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.training.adversarial_batch import at_every_resolution
 from nnunetv2_lngswr.training.adversarial_settings import check_guidance, check_shares
+from nnunetv2_lngswr.training.free import Replay
+from nnunetv2_lngswr.training.rolling import Rolling
 from nnunetv2_lngswr.training.settings import (
     ADVERSARIAL_KEY,
     PLANS_KEY,
@@ -220,6 +222,12 @@ class PlansEntryTrainer(nnUNetTrainer):
             warm_start = warm_start.replace("{fold}", str(self.fold))
             load_warm_start(self._bare_network(), load_checkpoint(warm_start), warm_start)
             self.print_to_log_file(f"Warm start from {warm_start}")
+
+    def on_train_end(self):
+        if isinstance(self.dataloader_train, (Replay, Rolling)):
+            # nnU-Net ends its processes by type
+            self.dataloader_train = self.dataloader_train.batches
+        super().on_train_end()
 
     def save_checkpoint(self, filename: str) -> None:
         if self.local_rank != 0 or self.disable_checkpointing:

@@ -105,9 +105,8 @@ def read_settings(
     UserError
         An unknown key, with the nearest known ones, a value that its field does not allow, an
         adversarial training that would start in the last epoch or later, batches that cannot roll,
-        guided noise with "free",
-        noise of larger blocks than the patch, or gains for other axes than the network pools; the
-        text names the key in the plans.
+        guided noise with "free", noise of larger blocks than the patch, or gains for other axes
+        than the network pools; the text names the key in the plans.
     """
     entry = current_entry(configuration)
     where = f'plans: "{PLANS_KEY}"'

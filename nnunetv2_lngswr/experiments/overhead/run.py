@@ -40,7 +40,7 @@ def benchmark_overhead(
     plans
         Of PLANS.
     repeats
-        Turns of each arm after one that warms up.
+        Turns of each arm after those that warm up.
     threads
         Of the CPU.
     device
