@@ -32,6 +32,7 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.pareto import step_cost, step_ratios
+from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
 from benchmarks.small_search import differences
 from evaluation.comparison.trained_again import NO_SPREAD
@@ -124,7 +125,8 @@ def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str
 
 
 def late(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    rows = rows_of({"results": record["against_late_at"]})
+    said = record.get("against_late_at") or results_of(record, ["LateAT", *arms])
+    rows = rows_of({"results": said})
     yield "minus late AT", *READINGS.values()
     for arm in arms:
         yield _label(arm), *(_difference(rows[arm][reading], "") for reading in READINGS.values())
@@ -194,6 +196,8 @@ def table(what: str) -> str:
         if differ or record["dice"].keys() & other["dice"].keys():
             raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
         record["dice"] |= other["dice"]
+    if others and kind in ("short", "cases", "again"):
+        _compare_anew(record, arms)
     head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
     return "\n".join(lines) + "\n"
@@ -214,6 +218,16 @@ def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> 
     more = [row for row in other.get("results", ()) if row["model"] not in known]
     record["results"] = [*record.get("results", ()), *more]
     record["arms"] = other["arms"] | record["arms"]
+
+
+def _compare_anew(record: dict[str, Any], arms: Sequence[str]) -> None:
+    """Test all arms that are shown against vanilla, where their Dice by case is there.
+
+    Elsewhere each keeps what its own benchmark said of it.
+    """
+    shown = [BASELINE, *(arm for arm in arms or record["arms"] if arm != BASELINE)]
+    if are_there(record, shown):
+        record["results"] = results_of(record, shown)
 
 
 def written(page: str) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.compare import compare
+from evaluation.report.cases_table import read_cases
+from evaluation.report.formats import json_ready
+from evaluation.rows import MEAN_LABEL
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import MARKER, Benchmark, TrainingRun
@@ -99,6 +102,7 @@ def _run_record(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
         **dataclasses.asdict(run),
         "settings": _trained_settings(benchmark, run),
         "dice": dice_of(benchmark.evaluation_folder(run)),
+        "dice_by_case": dice_by_case(benchmark.evaluation_folder(run)),
     }
 
 
@@ -122,10 +126,29 @@ def dice_of(evaluation: Path) -> dict[str, float]:
     """
     results = read_json(evaluation / "summary.json", needs=("results",))["results"]
     return {
-        " ".join(filter(None, (r["attack"], r["epsilon_text"]))): r["dice"]
-        for r in results
-        if r["kind"] in ("clean", "worst", "shifts_mean")
+        _run_name(r): r["dice"] for r in results if r["kind"] in ("clean", "worst", "shifts_mean")
     }
+
+
+def dice_by_case(evaluation: Path) -> dict[str, dict[str, list[float | None]]]:
+    """What the intervals are drawn from, so that arms of later benchmarks can be tested with these.
+
+    Returns
+    -------
+    dict
+        {"clean", "worst_linf 4/255", ...: {case: Dice of each label, in the order of the labels}};
+        None where a label is in neither ground truth nor prediction.
+    """
+    found: dict[str, dict[str, list[float | None]]] = {}
+    for row in read_cases(evaluation / "cases.csv"):
+        if row["kind"] in ("clean", "worst") and row["label"] != MEAN_LABEL:
+            run = found.setdefault(_run_name(row), {})
+            run.setdefault(row["case"], []).append(row["dice"])
+    return json_ready(found)
+
+
+def _run_name(row: Mapping[str, Any]) -> str:
+    return " ".join(filter(None, (row["attack"], row["epsilon_text"])))
 
 
 def _versions() -> dict[str, str]:

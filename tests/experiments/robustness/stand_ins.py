@@ -101,6 +101,7 @@ def compare(folders, output, *, names, groups=None):
     (output / "compare.md").write_text("compared")
 
 table.compare = compare
+table.dice_by_case = lambda evaluation: {}
 table.PLANS_KEY = "batch_size"  # an entry that the stand-ins' plans have
 call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "--preset", "tiny", "-device", "cpu"]
 sys.exit(cli.main([*call, "-o", out, *words]))

@@ -37,6 +37,7 @@ def evaluated(raw, ran, monkeypatch):
     monkeypatch.setattr(table, "epoch_seconds", lambda benchmark, runs: 1.0)
     monkeypatch.setattr(table, "_trained_settings", lambda benchmark, run: {})
     monkeypatch.setattr(table, "dice_of", lambda evaluation: {"clean": 0.5})
+    monkeypatch.setattr(table, "dice_by_case", lambda evaluation: {})
     return compared
 
 

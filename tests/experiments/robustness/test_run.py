@@ -4,8 +4,10 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 
+from evaluation.significance import mean_over_cases
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.robustness import ARMS, benchmark_robustness
 from nnunetv2_lngswr.installation import register
@@ -178,3 +180,9 @@ def check_dice(record):
             [r["dice"] for r in alone if f"{r['attack']} {r['epsilon_text']}".strip() == name]
         )
     assert {"clean", "worst_linf 8/255"} <= set(record["runs"][0]["dice"])
+    for run in record["runs"]:
+        by_case = run["dice_by_case"]["clean"]
+        assert len(by_case) == 2
+        assert mean_over_cases(np.array([*by_case.values()], float)) == pytest.approx(
+            run["dice"]["clean"]
+        )
