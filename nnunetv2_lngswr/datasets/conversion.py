@@ -255,13 +255,15 @@ def _convert_units(
 ) -> int:
     """Do what is not done; the records go into `done` and `journal`. Returns how many were done."""
     converted = 0
+    standing: set[str] = set()  # cases of the units so far: names may move between units
     for unit in units:
         signature, record = unit.signature(), done.get(unit.key)
         if record is not None:
             same = record["signature"] == signature
             if same and stands(record, keys, folder, target.file_ending):
+                standing.update(cases_of_record(record))
                 continue
-            remove_outputs(record, folder, target.file_ending)
+            remove_outputs(record, folder, target.file_ending, but=standing)
         taken = {
             case: key
             for key, other in done.items()
@@ -271,6 +273,7 @@ def _convert_units(
         found = unit.convert(folder, taken)
         done[unit.key] = {"signature": signature, "entries": [_plain(e) for e in found]}
         journal.add(unit.key, done[unit.key])
+        standing.update(cases_of_record(done[unit.key]))
         converted += 1
     return converted
 

@@ -113,7 +113,7 @@ class LidcOptions:
     Raises
     ------
     UserError
-        An unknown choice, a number out of range, or a crop of whole scans.
+        An unknown choice, a number out of range, a crop of whole scans, or what has no effect.
     """
 
     form: str = "slices"
@@ -146,5 +146,21 @@ class LidcOptions:
             raise UserError(f"crop_mm must be > 0 and finite, got {self.crop_mm}")
         if self.crop_mm is not None and self.form == "scans":
             raise UserError("crop_mm is for slices and crops, whole scans are not cut")
+        self._refuse_what_has_no_effect()
         if self.form == "crops" and self.crop_mm is None:
             object.__setattr__(self, "crop_mm", CROP_MM)
+
+    def _refuse_what_has_no_effect(self) -> None:
+        for name, default, applies, what in (
+            ("reader", 1, self.consensus == "one", 'consensus "one"'),
+            (
+                "voters",
+                "scan",
+                self.consensus in ("majority", "all"),
+                'consensus "majority", "all"',
+            ),
+            ("min_pixels", 1, self.form == "slices", "slices"),
+            ("keep_empty", False, self.form == "scans", "scans"),
+        ):
+            if getattr(self, name) != default and not applies:
+                raise UserError(f"{name} is for {what} alone, and would have no effect here")

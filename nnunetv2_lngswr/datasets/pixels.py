@@ -78,23 +78,43 @@ def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
     Raises
     ------
     Unfit
-        Not readable, or without `threshold` more than one value besides 0.
+        Not readable; without `threshold` more than one value or colour besides 0; what is
+        transparent, or a palette's first colour, would be foreground.
     """
-    pixels = _pixels(path)
+    pixels, first = _pixels(path), _first_of_palette(path)
     if pixels.ndim == 3:
-        # an alpha channel says nothing about the mask
-        pixels = pixels[..., : pixels.shape[2] - (pixels.shape[2] in (2, 4))].max(2)
+        pixels = _without_alpha(pixels)
+    brightest = pixels if pixels.ndim == 2 else pixels.max(2)
     if threshold is not None:
-        return pixels >= threshold
-    values = np.unique(pixels)
-    foreground = values[values != 0]
+        return brightest >= threshold
+    values = np.unique(pixels.reshape(brightest.size, -1), axis=0)
+    foreground = values[values.any(1)]
     if len(foreground) > 1:
-        some = ", ".join(map(str, foreground[:6]))
+        some = ", ".join("/".join(map(str, value)) for value in foreground[:6])
         raise Unfit(
             f"mask has {len(foreground)} values besides 0 ({some}), one was expected; "
             "--mask-threshold for lossy files"
         )
-    return pixels > 0
+    mask = brightest > 0
+    if first is not None and mask[first].any():
+        raise Unfit("the first colour of the mask's palette is not black: save it as grey values")
+    return mask
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, C) without the alpha channel, which says nothing about a mask unless it hides some."""
+    if pixels.shape[2] not in (2, 4):
+        return pixels
+    colours, alpha = pixels[..., :-1], pixels[..., -1]
+    if alpha.any() and colours[alpha == 0].any():
+        raise Unfit("the mask has colours where it is transparent: save it without transparency")
+    return colours
+
+
+def _first_of_palette(path: Path) -> np.ndarray | None:
+    """(H, W) bool, where an image with a palette has its first colour; None without a palette."""
+    with Image.open(path) as image:
+        return np.asarray(image) == 0 if image.mode == "P" else None
 
 
 def write_png(array: np.ndarray, path: Path) -> None:

@@ -20,6 +20,8 @@ JOURNAL = "manifest.partial.jsonl"
 PARTIAL = ".partial-"  # as files.atomic_path names what it has not finished
 
 Record = Mapping[str, Any]
+ENTRY_KEYS = {"source", "status", "reason", "case", "group", "stratum", "details"}
+"""As conversion.Entry."""
 
 
 class Journal:
@@ -136,9 +138,11 @@ def stands(record: Record, units: Collection[str], folder: Path, file_ending: st
     return others <= set(units) and all(f.is_file() for f in _outputs(record, folder, file_ending))
 
 
-def remove_outputs(record: Record, folder: Path, file_ending: str) -> None:
-    """Remove the files of a unit that is converted again."""
-    for file in _outputs(record, folder, file_ending):
+def remove_outputs(
+    record: Record, folder: Path, file_ending: str, *, but: Collection[str] = ()
+) -> None:
+    """Remove the files of a unit that is converted again; not those of the cases `but`."""
+    for file in _outputs(record, folder, file_ending, but=but):
         file.unlink(missing_ok=True)
 
 
@@ -162,9 +166,12 @@ def image_file(folder: Path, case: str, file_ending: str) -> Path:
     return folder / "imagesTr" / f"{case}_0000{file_ending}"
 
 
-def _outputs(record: Record, folder: Path, file_ending: str) -> list[Path]:
-    images = [image_file(folder, case, file_ending) for case in cases_of_record(record)]
-    labels = [folder / "labelsTr" / f"{case}{file_ending}" for case in cases_of_record(record)]
+def _outputs(
+    record: Record, folder: Path, file_ending: str, *, but: Collection[str] = ()
+) -> list[Path]:
+    cases = [case for case in cases_of_record(record) if case not in but]
+    images = [image_file(folder, case, file_ending) for case in cases]
+    labels = [folder / "labelsTr" / f"{case}{file_ending}" for case in cases]
     return images + labels
 
 
@@ -174,10 +181,17 @@ def _check_records(file: Path, settings: Any, records: Any) -> None:
         isinstance(r, dict)
         and isinstance(r.get("signature"), str)
         and isinstance(r.get("entries"), list)
-        and all(isinstance(e, dict) for e in r["entries"])
+        and all(isinstance(e, dict) and _is_entry(e) for e in r["entries"])
         for r in records.values()
     ):
         raise UserError(_foreign(file))
+
+
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    """Manifests travel, and the files of a case may be removed: its name must lead nowhere else."""
+    case = entry.get("case", "")
+    named = {"source", "status"} <= entry.keys() <= ENTRY_KEYS
+    return named and isinstance(case, str) and not set(case) & {"/", "\\", "\0"} and case[:1] != "."
 
 
 def _whole_lines(journal: Path) -> list[dict]:

@@ -24,7 +24,8 @@ def groups_by_pattern(
 ) -> dict[str, str]:
     """case -> group: what the regular expression `pattern` finds in the case's name.
 
-    That is its capture groups, or the whole match if it has none. `option` is what messages name.
+    That is its capture groups, or the whole match if it has none; what is empty is nothing.
+    `option` is what messages name.
 
     Raises
     ------
@@ -36,12 +37,11 @@ def groups_by_pattern(
     without: list[str] = []
     for case in cases:
         match = expression.search(case)
-        if match is None:
-            without.append(case)
-        elif match.groups():
-            groups[case] = "|".join(part or "" for part in match.groups())
+        found = [] if match is None else [part or "" for part in match.groups() or (match.group(),)]
+        if any(found):
+            groups[case] = "|".join(found)
         else:
-            groups[case] = match.group()
+            without.append(case)
     if without:
         raise UserError(
             f"pattern {pattern!r} finds no group in {some_names(sorted(without))}: it must find "

@@ -183,7 +183,22 @@ def test_killed_between_two_steps(busi, tmp_path, monkeypatch, at):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"settings": [], "units": {}}', '{"settings": {}, "units": {"a": 1}}', "{"]
+    "content",
+    [
+        "[]",
+        '{"settings": [], "units": {}}',
+        '{"settings": {}, "units": {"a": 1}}',
+        "{",
+        *(
+            json.dumps({"settings": {}, "units": {"a": {"signature": "", "entries": [entry]}}})
+            for entry in (
+                {"source": "a", "status": "used", "case": "../../../holiday"},
+                {"source": "a", "status": "used", "case": 5},
+                {"source": "a", "status": "used", "case": "a", "more": 1},
+                {"case": "a"},
+            )
+        ),
+    ],
 )
 def test_a_damaged_manifest_is_named(busi, tmp_path, content, capsys):
     folder = convert(busi, tmp_path / "raw").folder

@@ -160,3 +160,21 @@ def test_sixteen_bit_images_keep_their_values(tmp_path):
 def test_bad_options(options, said):
     with pytest.raises(ValueError, match=said):
         ImageOptions(**options)
+
+
+@pytest.mark.parametrize("order", [("a/x", "b/a_x", "c/x"), ("b/x", "a/b_x", "c/x")])
+def test_names_that_move_from_one_image_to_another_take_no_files_along(tmp_path, order):
+    def add(name, seed):
+        save(speckle(seed), tmp_path / "in" / f"{name}.png")
+        save(square(slice(1, 4), slice(1, 4)), tmp_path / "in" / f"{name}_mask.png")
+
+    *first, last = order
+    for seed, name in enumerate(first):
+        add(name, seed)
+    convert(tmp_path / "in", tmp_path / "raw")
+    add(last, 2)  # now that x is there twice, its folder is part of its name
+    done = convert(tmp_path / "in", tmp_path / "raw")
+    assert done.counts["used"] == 3
+    for entry in done.entries:
+        image, _ = read(done.folder, entry.case)
+        assert np.array_equal(image, speckle(order.index(entry.source.removesuffix(".png"))))

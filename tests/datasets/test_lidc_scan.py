@@ -180,6 +180,10 @@ def test_holes_are_taken_out(tmp_path):
         ({"reader": 0}, "reader must be >= 1, got 0"),
         ({"crop_mm": -1}, "crop_mm must be > 0"),
         ({"crop_mm": 5, "form": "scans"}, "whole scans are not cut"),
+        ({"reader": 2}, 'reader is for consensus "one" alone'),
+        ({"voters": "nodule", "consensus": "any"}, "voters is for .* would have no effect"),
+        ({"min_pixels": 5, "form": "crops"}, "min_pixels is for slices alone"),
+        ({"keep_empty": True}, "keep_empty is for scans alone"),
     ],
 )
 def test_bad_options(options, said):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from nnunetv2_lngswr.cli import main as cli
-from nnunetv2_lngswr.datasets.pixels import Unfit, read_image
+from nnunetv2_lngswr.datasets.pixels import Unfit, read_image, read_mask
 from tests.datasets.image_files import command, save, speckle, square
 
 
@@ -56,3 +56,44 @@ def test_damaged_files_are_unfit_whatever_the_decoder_raises(tmp_path):
         except Unfit:
             unfit += 1
     assert unfit > 25
+
+
+CLASSES = square(slice(2, 8), slice(2, 8), value=1) + square(slice(10, 15), slice(3, 9), value=2)
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0]
+
+
+def with_palette(indices: np.ndarray, palette: list[int]) -> Image.Image:
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette(palette)
+    return image
+
+
+def test_colours_of_a_mask_are_classes(tmp_path):
+    path = tmp_path / "mask.png"
+    for image in (with_palette(CLASSES, VOC), with_palette(CLASSES, VOC).convert("RGB")):
+        image.save(path)
+        with pytest.raises(Unfit, match=r"mask has 2 values besides 0 \(0/128/0, 128/0/0\)"):
+            read_mask(path)
+        assert np.array_equal(read_mask(path, threshold=1), CLASSES > 0)
+    one = np.minimum(CLASSES, 1)
+    for image in (with_palette(one, VOC), with_palette(one, VOC).convert("RGBA")):
+        image.save(path)
+        assert np.array_equal(read_mask(path), one > 0)
+
+
+def test_a_mask_in_the_alpha_channel_is_no_foreground_everywhere(tmp_path):
+    path, shape = tmp_path / "mask.png", square(slice(2, 8), slice(2, 8))
+    white, alpha = Image.new("L", shape.shape[::-1], 255), Image.fromarray(shape)
+    Image.merge("LA", (white, alpha)).save(path)
+    with pytest.raises(Unfit, match="colours where it is transparent"):
+        read_mask(path)
+    # cut out: black where it is transparent
+    Image.merge("LA", (alpha, alpha)).save(path)
+    assert np.array_equal(read_mask(path), shape > 0)
+
+
+def test_a_palette_that_begins_with_another_colour_does_not_turn_the_mask_around(tmp_path):
+    path = tmp_path / "mask.png"
+    with_palette(np.minimum(CLASSES, 1), [255, 255, 255, 0, 0, 0]).save(path)
+    with pytest.raises(Unfit, match="first colour of the mask's palette is not black"):
+        read_mask(path)

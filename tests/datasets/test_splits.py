@@ -51,6 +51,11 @@ def test_groups_by_pattern():
     assert groups_by_pattern(["x 1", "y 1"], r"^(\w) (\d)") == {"x 1": "x|1", "y 1": "y|1"}
     with pytest.raises(ValueError, match="finds no group in q"):
         groups_by_pattern(["p1", "q"], r"^p")
+    # a group that took no part is no patient
+    with pytest.raises(ValueError, match="finds no group in ctl_0, ctl_1"):
+        groups_by_pattern(["p1_0", "ctl_0", "ctl_1"], r"(p\d)?_\d")
+    with pytest.raises(ValueError, match="finds no group in q"):
+        groups_by_pattern(["p1", "q"], r"p?")
     with pytest.raises(ValueError, match="no regular expression"):
         groups_by_pattern(["p1"], "(")
 
