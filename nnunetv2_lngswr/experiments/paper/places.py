@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.experiments.paper.protocol import FOLDERS, PLANS, Protocol
+from nnunetv2_lngswr.experiments.preprocessed_labels import outdated
 from nnunetv2_lngswr.experiments.splits import read_splits
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
@@ -137,17 +137,14 @@ class Places:
             They are not, since the data were converted anew, and trainings have used the copies.
         """
         ending = read_json(self.raw / "dataset.json", needs=("file_ending",))["file_ending"]
-        labels, copies = self.raw / "labelsTr", self.preprocessed / "gt_segmentations"
-        # by content: times do not survive a copy to another machine
-        names = [f"{case}{ending}" for case in self.cases]
-        different, missing = filecmp.cmpfiles(labels, copies, names, shallow=False)[1:]
-        if self.begun and (different or missing):
+        changed = outdated(self.raw, self.preprocessed, [f"{case}{ending}" for case in self.cases])
+        if self.begun and changed:
             raise UserError(
-                f"{labels} has changed since it was preprocessed into {self.preprocessed}, and "
-                f"{', '.join(self.begun)} were trained on that: remove it and those results in "
-                f"{self.results}, or convert as before"
+                f"{self.raw / 'labelsTr'} has changed since it was preprocessed into "
+                f"{self.preprocessed}, and {', '.join(self.begun)} were trained on that: remove it "
+                f"and those results in {self.results}, or convert as before"
             )
-        return not different and not missing
+        return not changed
 
     @property
     def begun(self) -> list[str]:
@@ -193,7 +190,13 @@ class Places:
         return self.output / "made_of" / f"{output.parent.name}.json"
 
     def resumed(self, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return a command; a training goes on from its checkpoint if there is one."""
+        """Return a command; a training goes on from its checkpoint if there is one.
+
+        Models that were trained again since their evaluation are evaluated anew.
+        """
+        if command[:2] == ("lngswr", "evaluate"):
+            summary = Path(command[command.index("-o") + 1]) / "summary.json"
+            return (*command, "--overwrite") if self._note_of(summary).is_file() else command
         if command[0] != "nnUNetv2_train":
             return command
         fold = self.model(command[command.index("-tr") + 1]) / f"fold_{command[3]}"

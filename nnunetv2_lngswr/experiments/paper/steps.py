@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunetv2_lngswr.experiments.paper.places import Places
-from nnunetv2_lngswr.experiments.paper.protocol import ATTACKS
+from nnunetv2_lngswr.experiments.paper.protocol import ATTACKS, PLANS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,14 @@ def _splits(places: Places) -> Step:
 def _preprocessing(places: Places) -> Step:
     protocol = places.protocol
     what = ("-d", str(protocol.dataset_id), "-c", protocol.configuration)
+    if protocol.plans == PLANS:
+        # data that were converted anew have another fingerprint, which nnU-Net keeps otherwise
+        command = ("nnUNetv2_plan_and_preprocess", *what, "--verify_dataset_integrity", "--clean")
+    else:
+        command = ("nnUNetv2_preprocess", *what, "-plans_name", protocol.plans)
     return Step(
         title="plan and preprocess",
-        command=("nnUNetv2_plan_and_preprocess", *what, "--verify_dataset_integrity"),
+        command=command,
         done=lambda: (
             places.cases <= places.preprocessed_cases() and places.labels_are_preprocessed()
         ),
@@ -94,7 +99,7 @@ def _table(places: Places) -> Step:
     table = str(places.output / "table")
     return Step(
         title="table",
-        command=("python", "-m", "evaluation.compare", *evaluations, "-o", table),
+        command=("lngswr", "compare", *evaluations, "-o", table),
         done=lambda: places.compared(trainers),
         output=places.output / "table" / "compare.md",
         inputs=places.evaluations(trainers),

@@ -15,6 +15,8 @@ from nnunetv2_lngswr.experiments.robustness.planning import (
     check_arms,
     check_configuration,
     check_evaluation,
+    check_labels,
+    drop_outdated,
     plan_data,
     plan_run,
     preprocess,
@@ -96,12 +98,14 @@ def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
     check_evaluation(benchmark)
     check_folds(benchmark, options.folds)
     check_splits(benchmark)
+    check_labels(benchmark)
     check_groups(benchmark, options.folds)
     check_record(benchmark, arms)
 
 
 def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str], None]) -> None:
     commands = Commands(benchmark, say, options.dry_run)
+    drop_outdated(commands)
     plan_data(commands)
     check_arms(benchmark, arms)  # again: patch, batch and network are known now
     preprocess(commands)

@@ -41,7 +41,7 @@ def check_splits(benchmark: Benchmark) -> None:
     A training that goes on, and its evaluation, would take the new ones.
     """
     file, used = _find_splits(benchmark), _copy(benchmark)
-    if file is None or not used.is_file() or not _has_begun(benchmark):
+    if file is None or not used.is_file() or not has_begun(benchmark):
         return
     there, here = read_splits(used), _without_held_out(read_splits(file), benchmark.hold_out)
     if there == here:
@@ -91,7 +91,8 @@ def _copy(benchmark: Benchmark) -> Path:
     return benchmark.preprocessed / "splits_final.json"
 
 
-def _has_begun(benchmark: Benchmark) -> bool:
+def has_begun(benchmark: Benchmark) -> bool:
+    """Whether anything was trained in the folder, or was about to be."""
     results = benchmark.output / "nnUNet_results" / benchmark.dataset
     return (benchmark.output / RECORD).is_file() or any(results.glob("*/fold_*"))
 

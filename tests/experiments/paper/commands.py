@@ -27,10 +27,10 @@ class Commands:
         write = {
             "nnUNetv2_plan_and_preprocess": self.preprocess,
             "nnUNetv2_train": self.train,
-            "lngswr": self.evaluate,
-            "python": self.compare,
+            "evaluate": self.evaluate,
+            "compare": self.compare,
         }
-        write[argv[0]](argv)
+        write[argv[1] if argv[0] == "lngswr" else argv[0]](argv)
         return 0
 
     def preprocess(self, argv):
@@ -56,6 +56,8 @@ class Commands:
 
     def evaluate(self, argv):
         out = Path(argv[argv.index("-o") + 1])
+        # the real one refuses what it holds of another checkpoint
+        assert not (out / "summary.json").exists() or "--overwrite" in argv
         out.mkdir(parents=True, exist_ok=True)
         (out / "summary.json").write_text("{}")
 

@@ -4,6 +4,7 @@ The commands themselves are stood in for by files that they would write; that th
 the tests of trainers and evaluation, which use the same options.
 """
 
+import dataclasses
 import json
 import os
 import shlex
@@ -19,6 +20,8 @@ from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.paper import TRAINERS, Protocol, run_paper
 from nnunetv2_lngswr.experiments.paper import run as paper_run
+from nnunetv2_lngswr.experiments.paper.places import Places
+from nnunetv2_lngswr.experiments.paper.steps import make_steps
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
 from nnunetv2_lngswr.utils.locks import hold
 from tests.experiments.paper.commands import NAME
@@ -32,7 +35,7 @@ def test_all_steps_in_their_order(root, commands):
     assert table.read_text() == "| table |"
     assert [c[0] for c in run.seen] == ["nnUNetv2_plan_and_preprocess"] + ["nnUNetv2_train"] * 8 + [
         "lngswr"
-    ] * 4 + ["python"]
+    ] * 5
     assert [(c[5], c[3]) for c in run.seen[1:9]] == [(t, f) for t in TRAINERS for f in "01"]
     attack = run.seen[9]
     assert attack[attack.index("--attacks") + 1 :][:5] == [
@@ -43,7 +46,7 @@ def test_all_steps_in_their_order(root, commands):
         "--corruptions",
     ]
     # the baseline of the table is the vanilla network
-    assert [Path(p).name for p in run.seen[-1][3:7]] == list(TRAINERS)
+    assert [Path(p).name for p in run.seen[-1][2:6]] == list(TRAINERS)
     copied = root / "nnUNet_preprocessed" / NAME / "splits_final.json"
     assert json.loads(copied.read_text()) == json.loads(
         (root / "nnUNet_raw" / NAME / "splits_final.json").read_text()
@@ -95,7 +98,7 @@ def test_a_new_checkpoint_is_attacked_again(root, commands):
     commands_again = commands()
     # the stand-in's outputs are older than a time in the future, as where a clock was set back
     run_paper(PROTOCOL, root / "out")
-    assert [c[0] for c in commands_again.seen] == ["lngswr", "python"]
+    assert [c[:2] for c in commands_again.seen] == [["lngswr", "evaluate"], ["lngswr", "compare"]]
     assert "nnUNetTrainerAT__nnUNetPlans__2d" in commands_again.seen[0][3]
     once_more = commands()
     run_paper(PROTOCOL, root / "out")
@@ -141,11 +144,23 @@ def test_data_that_were_converted_anew_are_preprocessed_again_or_refused(root, c
     assert [c[0] for c in first.seen[:1] + second.seen[:2]] == [
         "nnUNetv2_plan_and_preprocess"
     ] * 2 + ["nnUNetv2_train"]
+    # else nnU-Net keeps the fingerprint of what was there before
+    assert "--clean" in second.seen[0]
     label.write_text("all readers")
     changed = "labelsTr has changed since it was preprocessed"
     trained = "nnUNetTrainerVanilla, .* were trained on that"
     with pytest.raises(ValueError, match=f"{changed} .* {trained}"):
         run_paper(PROTOCOL, root / "out")
+
+
+def test_plans_of_ones_own_are_preprocessed_not_planned(root, commands):
+    folder = root / "nnUNet_preprocessed" / NAME
+    folder.mkdir(parents=True)
+    plans = {"configurations": {"2d": {"data_identifier": "mine_2d"}}}
+    (folder / "mine.json").write_text(json.dumps(plans))
+    steps = make_steps(Places.of(dataclasses.replace(PROTOCOL, plans="mine"), root / "out"))
+    assert shlex.join(steps[1].command) == "nnUNetv2_preprocess -d 620 -c 2d -plans_name mine"
+    assert not steps[1].done()
 
 
 def test_ctrl_c_ends_with_one_line(root, commands, monkeypatch, capsys):
@@ -172,7 +187,7 @@ def test_dry_run_prints_what_would_be_run_and_writes_nothing(root, commands, cap
     assert cli.main([*call, "-f", "0"]) == 0
     assert stand_in.seen == [] and sorted(root.rglob("*")) == before
     printed = printed_commands(capsys)
-    preprocess = "nnUNetv2_plan_and_preprocess -d 620 -c 2d --verify_dataset_integrity"
+    preprocess = "nnUNetv2_plan_and_preprocess -d 620 -c 2d --verify_dataset_integrity --clean"
     train = "nnUNetv2_train 620 2d 0 -tr nnUNetTrainerVanilla_5epochs -p nnUNetPlans"
     assert printed[1] == preprocess.split()
     assert printed[2] == train.split()
@@ -191,12 +206,12 @@ def test_the_printed_commands_are_ones_that_exist(root, capsys, monkeypatch):
     call = ["paper", "lidc", "-o", str(root / "out"), "--dry-run", "--steps", "3"]
     cli.main([*call, "--max-cases", "2", "--disable_tta", "-device", "cpu", "--epochs", "1"])
     for words in printed_commands(capsys):
-        if words[0] == "lngswr":
+        if words[:2] == ["lngswr", "evaluate"]:
             parsed = build_parser().parse_args(words[2:])
             assert parsed.corruptions == [] and parsed.max_cases == 2
             assert not parsed.use_mirroring and len(parsed.folds) == 5
-        elif words[0] == "python":
-            assert words[1:3] == ["-m", "evaluation.compare"] and compare.main(words[3:]) == 0
+        elif words[0] == "lngswr":
+            assert words[1] == "compare" and compare.main(words[2:]) == 0
             assert len(compared[0][0]) == 4 and Path(compared[0][1]).name == "table"
         elif words[0] == "nnUNetv2_train":
             assert hasattr(trainers, words[words.index("-tr") + 1])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -88,3 +89,36 @@ def test_a_low_resolution_hands_nothing_on_to_a_stage_that_nobody_trains(tmp_pat
     assert PlansManager(plans).get_configuration(configuration).next_stage_names is None
     of_nnunet = json.loads(its.plans_file(its.base_plans).read_text())
     assert of_nnunet == {"configurations": planned}
+
+
+def test_adversarial_settings_of_all_arms_are_a_variants_too(raw, tmp_path):
+    its = make_benchmark(tmp_path, settings={"adversarial": {"epsilon": "2/255"}})
+    its.preprocessed.mkdir(parents=True)
+    its.plans_file(its.base_plans).write_text(json.dumps({"configurations": {"2d": {}}}))
+    arm = {"arm": "AT", "adversarial": {"scheme": "pgd", "steps": 5}}
+    plans = json.loads(its.plans_file(plan_run(its, "pgd", arm, 0, 0).plans).read_text())
+    entry = plans["configurations"]["2d"]["lngswr"]
+    assert entry["adversarial"] == {"epsilon": "2/255", "scheme": "pgd", "steps": 5}
+
+
+def test_labels_that_were_converted_anew_are_preprocessed_again_or_refused(raw, tmp_path, ran):
+    out, call = tmp_path / "out", {"arms": [], "preset": "tiny"}
+    benchmark_robustness(DATASET, "2d", out, **call)
+    copies = out / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
+    shutil.copytree(raw / DATASET / "labelsTr", copies)
+    ran.clear()
+    benchmark_robustness(DATASET, "2d", out, **call)
+    assert not {"nnUNetv2_preprocess", "nnUNetv2_extract_fingerprint"} & {c[0] for c, _ in ran}
+    label = next((raw / DATASET / "labelsTr").glob("*"))
+    label.write_bytes(label.read_bytes() + b" ")
+    with pytest.raises(UserError, match=f"labelsTr has changed .*{label.name}.* another folder"):
+        benchmark_robustness(DATASET, "2d", out, **call)
+    (out / "runs.json").unlink()  # nothing was begun
+    ran.clear()
+    benchmark_robustness(DATASET, "2d", out, **call)
+    assert [c[0] for c, _ in ran][:3] == [
+        "nnUNetv2_extract_fingerprint",
+        "nnUNetv2_plan_experiment",
+        "nnUNetv2_preprocess",
+    ]
+    assert not copies.exists()
