@@ -67,10 +67,11 @@ class ArrayCase:
             )
         if not torch.isfinite(image).all():
             raise UserError(f"{self.place}: image holds NaN or infinite values")
-        if not bool((label == label.long()).all()):
+        # as int64, and so compared: torch has few operations for unsigned integers
+        whole = label.long()
+        if label.is_floating_point() and not bool((label == whole).all()):
             raise UserError(f"{self.place}: label must hold whole numbers")
-        spacing = self.spacing if self.spacing is not None else [1.0] * len(label.shape)
-        spacing = tuple(float(s) for s in spacing)
+        spacing = self._spacing_of(label.ndim)
         if len(spacing) != label.ndim or not all(0 < s < math.inf for s in spacing):
             raise UserError(
                 f"{self.place}: spacing must be {label.ndim} numbers > 0 (mm), got {spacing}"
@@ -78,7 +79,7 @@ class ArrayCase:
         # copies of our own: what was given may change, and stays as it is
         for name, value in (
             ("image", image.float().clone()),
-            ("label", label.long().clone()),
+            ("label", whole.clone()),
             ("spacing", spacing),
         ):
             object.__setattr__(self, name, value)
@@ -122,6 +123,16 @@ class ArrayCase:
             file_offset=None,
             resampled=False,
         )
+
+    def _spacing_of(self, axes: int) -> tuple[float, ...]:
+        if self.spacing is None:
+            return (1.0,) * axes
+        try:
+            return tuple(float(s) for s in self.spacing)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{self.place}: spacing must be {axes} numbers > 0 (mm), got {shown(self.spacing)}"
+            ) from None
 
     def _check_name(self) -> None:
         name = self.identifier
@@ -175,7 +186,17 @@ def _plain(array: Any, what: str) -> torch.Tensor:
 
     if not isinstance(array, torch.Tensor):
         try:
-            array = torch.as_tensor(array)
+            array = torch.as_tensor(_as_torch_takes_it(array))
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{what} must be a tensor or an array, got {shown(array)}") from None
     return array.detach().cpu().as_subclass(torch.Tensor)
+
+
+def _as_torch_takes_it(array: Any) -> Any:
+    """A NumPy array without negative strides or foreign byte order; else what is given."""
+    import numpy as np
+
+    if not isinstance(array, np.ndarray):
+        return array
+    native = array.dtype.newbyteorder("=")
+    return np.ascontiguousarray(array, dtype=native)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -312,10 +313,20 @@ def _text_of(network: Any, inference: Inference | None) -> str:
         return "the network's own, on the whole case"
     if hasattr(inference, "__qualname__"):
         return inference.__qualname__
-    settings = {
+    if isinstance(inference, partial):
+        func = inference.func
+        called = getattr(func, "__qualname__", type(func).__name__)
+        return (
+            f"{called}({_settings_text({**dict(enumerate(inference.args)), **inference.keywords})})"
+        )
+    return f"{type(inference).__name__}({_settings_text(vars(inference))})"
+
+
+def _settings_text(settings: Mapping[Any, Any]) -> str:
+    """Those that are plain values."""
+    plain = {
         name: value.value if isinstance(value, Enum) else value
-        for name, value in vars(inference).items()
-        if not name.startswith("_") and isinstance(value, (int, float, str, tuple, list, Enum))
+        for name, value in settings.items()
+        if not str(name).startswith("_") and isinstance(value, (int, float, str, tuple, list, Enum))
     }
-    said = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return f"{type(inference).__name__}({said})"
+    return ", ".join(f"{name}={value}" for name, value in plain.items())
