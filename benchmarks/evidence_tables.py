@@ -7,12 +7,13 @@ What lies between these two lines of a page is written by this script:
     <!-- table: KIND FILE.json[,FILE.json] [ARM ...] -->
     <!-- end of table -->
 
-KIND  short: Dice, and how much smaller the drop is. cases: with the difference from vanilla;
-      intervals over cases or their groups, for these trainings. again: the same over trainings and
-      groups. late: minus late AT, as cases. seeds: Dice of every training. against: minus the first
-      arm, by seed, and the mean with its 95% interval over the seeds. search: of `small_search` and
-      `late_phase`, the mean over the seeds, and the mean difference from the first arm (its
-      standard error).
+KIND  short: Dice, and how much smaller the drop is. both: the same, with the difference of clean
+      Dice from vanilla's; two intervals each, as cases and as again. cases: with all differences
+      from vanilla; intervals over cases or their groups, for these trainings. again: the same over
+      trainings and groups. late: minus late AT, as cases. seeds: Dice of every training. against:
+      minus the first arm, by seed, and the mean with its 95% interval over the seeds. search: of
+      `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
+      first arm (its standard error).
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
       commas, for `search`, and for others if their vanilla trainings are the same.
 ARM   what to show, in this order; all by default.
@@ -94,6 +95,22 @@ def short(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
         dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
         yield f"`{trainer}`", cost, *dice, *_reductions(rows[arm], "")
+
+
+def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    rows, costs = rows_of(record), step_ratios(record)
+    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
+    yield "", "train step", *READINGS.values(), "clean minus vanilla", *smaller
+    for arm in arms:
+        its = rows[arm]
+        dice = [_percent(its[reading]["dice"]) for reading in READINGS.values()]
+        difference = _twice(its["clean"], "difference", _percent, 1)
+        reductions = [
+            _twice(its[reading], "reduction", lambda share: f"{100 * share:.0f}%", 0)
+            for reading in ("4/255", "8/255")
+        ]
+        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
+        yield _label(arm), cost, *dice, difference, *reductions
 
 
 def cases(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -180,7 +197,7 @@ def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (short, cases, again, late, seeds, against, search)
+    kind.__name__: kind for kind in (short, both, cases, again, late, seeds, against, search)
 }
 
 
@@ -196,7 +213,7 @@ def table(what: str) -> str:
         if differ or record["dice"].keys() & other["dice"].keys():
             raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
         record["dice"] |= other["dice"]
-    if others and kind in ("short", "cases", "again"):
+    if others and kind in ("short", "both", "cases", "again"):
         _compare_anew(record, arms)
     head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
@@ -289,6 +306,16 @@ def _reductions(rows: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
         "" if row[name] is None else f"{100 * row[name]:.0f}% {_interval(row, name)}"
         for row in found
     ]
+
+
+def _twice(row: Mapping[str, Any], name: str, said: Callable[[float], str], digits: int) -> str:
+    """A figure with its interval over cases and, of several trainings, that over trainings too."""
+    if row[name] is None:
+        return ""
+    again = f"{name}_again"
+    known = row.get("trainings") and row.get(again) is not None
+    second = f" {_interval(row, again, digits)}" if known else ""
+    return f"{said(row[name])} {_interval(row, name, digits)}{second}"
 
 
 def _line(cells: Iterable[str]) -> str:
