@@ -245,7 +245,7 @@ def check_guidance(method: LNGSWRConfig, at: ATConfig | None, batch_size: int | 
     Raises
     ------
     ValueError
-        An odd batch, or scheme "free".
+        A batch of one sample, or scheme "free".
     """
     if not guides(method, at):
         return
@@ -255,8 +255,8 @@ def check_guidance(method: LNGSWRConfig, at: ATConfig | None, batch_size: int | 
             'scheme "free" lets samples stay, and so does noise_guided, each in its own way: '
             f'choose one, got "free" and {size}'
         )
-    if batch_size is not None and batch_size % GUIDED_STEPS:
+    if batch_size is not None and batch_size < GUIDED_STEPS:
         raise ValueError(
-            f"noise_guided needs a batch of which half is new at every step, got {size} and a "
+            f"noise_guided needs a batch of which a part is new at every step, got {size} and a "
             f"batch of {batch_size}: change the batch size, or set 0"
         )

@@ -1,8 +1,9 @@
 """Free adversarial training that rolls: samples stay for m steps, their perturbations with them.
 
-A batch is m shares. At each step the oldest share leaves and a new one comes, so that a step asks
-the augmentation for 1 / m of a batch. The first batch of an epoch is new altogether and leaves
-share by share, after 1, 2, ... m steps; what comes later stays m steps, or to the epoch's end.
+A batch is m shares, as equal as they can be. At each step the oldest share leaves and a new one
+comes, so that a step asks the augmentation for 1 / m of a batch. The first batch of an epoch is new
+altogether and leaves share by share, after 1, 2, ... m steps; what comes later stays m steps, or to
+the epoch's end.
 
 A batch is what nnU-Net's loaders give: "data" (B, C, *spatial), "target" as "data", or a list of
 those of deep supervision, and "keys" (B,). It is asked for whole and cut: nnU-Net guarantees
@@ -30,7 +31,7 @@ class Rolling:
     batches
         What nnU-Net augments with, single- or multi-process.
     shares
-        m; divides the batch size.
+        m, at most the batch size.
     """
 
     def __init__(self, batches: Any, shares: int) -> None:
@@ -71,9 +72,12 @@ class Window:
 
 
 def _shares_of(batch: dict[str, Any], shares: int) -> Iterator[dict[str, Any]]:
-    size = len(batch["data"]) // shares
-    for start in range(0, shares * size, size):
-        yield _samples(batch, slice(start, start + size))
+    size, longer = divmod(len(batch["data"]), shares)
+    start = 0
+    for share in range(shares):
+        end = start + size + (share < longer)
+        yield _samples(batch, slice(start, end))
+        start = end
 
 
 def _samples(batch: dict[str, Any], which: slice) -> dict[str, Any]:

@@ -27,9 +27,12 @@ GUIDED = {"noise_guided": 0.1}
 STEPS = 5
 
 
-@pytest.mark.parametrize("dimension", [2, 3])
-def test_every_sample_is_trained_on_twice_and_guided_the_second_time(make, admitted, dimension):
-    trainer = make(nnUNetTrainerLNGSWR, dimension=dimension, batch_size=2, **GUIDED)
+@pytest.mark.parametrize("dimension, batch_size", [(2, 2), (2, 4), (3, 2)])
+def test_every_sample_is_trained_on_twice_and_guided_the_second_time(
+    make, admitted, dimension, batch_size
+):
+    trainer = make(nnUNetTrainerLNGSWR, dimension=dimension, batch_size=batch_size, **GUIDED)
+    half = batch_size // 2
     known = []
 
     def record(batch, own=trainer._guided_batch):
@@ -42,11 +45,22 @@ def test_every_sample_is_trained_on_twice_and_guided_the_second_time(make, admit
     an_epoch(trainer, STEPS)
     lengths = sorted(len(seen) for seen in steps_of(admitted).values())
     # half of the first batch leaves at once, and the last to come has one step
-    assert lengths == [1, 1] + [2] * (STEPS - 1)
+    assert lengths == [1] * 2 * half + [2] * (STEPS - 1) * half
     # nothing is known before the second backward pass
     for of_layers in known[2:]:
         assert len(of_layers) > 2
-        assert all(found.tolist() == [True, False] for found in of_layers)
+        assert all(found.tolist() == [True] * half + [False] * half for found in of_layers)
+
+
+def test_a_batch_of_odd_size_is_parted_as_evenly_as_it_can_be(make, admitted):
+    trainer = make(nnUNetTrainerLNGSWR, batch_size=5, **GUIDED)
+    an_epoch(trainer, STEPS)
+    assert all(len(batch["data"]) == 5 for batch in admitted)
+    steps = list(steps_of(admitted).values())
+    come = [sum(seen[0] == step for seen in steps) for step in range(STEPS)]
+    assert come == [5, 3, 2, 3, 2]
+    # of the first batch three leave at once; who comes last has one step, everyone else two
+    assert sorted(map(len, steps)) == [1] * (3 + 2) + [2] * (2 + 3 + 2 + 3)
 
 
 def test_without_it_the_training_is_what_it_was(make):
@@ -99,7 +113,7 @@ def test_augmenting_processes_end_with_the_training(make, monkeypatch):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"batch_size": 3}, "noise_guided needs a batch of which half is new.* a batch of 3"),
+        ({"batch_size": 1}, "noise_guided needs a batch of which a part is new.* a batch of 1"),
         (
             {"adversarial": {"scheme": "free", "start": 0.5}},
             'scheme "free" lets samples stay, and so does noise_guided.* got "free" and 0.1',
@@ -119,7 +133,7 @@ def test_where_it_has_no_effect_nothing_is_refused_and_the_log_says_so(make):
         (nnUNetTrainerLNGSWR, {"noise": False}),
         (nnUNetTrainerLNGSWRAT, {"adversarial": {**FULL, "scheme": "free"}}),
     ):
-        trainer = make(cls, plans_name=cls.__name__, batch_size=3, **{**GUIDED, **options})
+        trainer = make(cls, plans_name=cls.__name__, batch_size=1, **{**GUIDED, **options})
         trainer.on_train_start()
         assert not isinstance(trainer.dataloader_train, Rolling)
         assert "noise_guided has no effect" in Path(trainer.log_file).read_text()
@@ -132,11 +146,11 @@ def test_nothing_of_it_is_held_during_validation(make):
     assert all(g.direction is None for g in trainer.lngswr.guidance())
 
 
-def test_a_batch_that_ranks_cannot_halve_is_refused_on_all_of_them(make, monkeypatch):
-    trainer = make(nnUNetTrainerLNGSWR, batch_size=6, **GUIDED)
+def test_a_batch_that_ranks_cannot_part_is_refused_on_all_of_them(make, monkeypatch):
+    trainer = make(nnUNetTrainerLNGSWR, batch_size=3, **GUIDED)
     trainer.is_ddp = True
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(UserError, match="noise_guided needs .* a batch of 3"):
+    with pytest.raises(UserError, match="noise_guided needs .* a batch of 1"):
         trainer.initialize()
 
 
