@@ -16,7 +16,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.evidence_tables import LABELS
+from benchmarks.evidence_kinds import LABELS
 from benchmarks.saving import first_paragraph, write_picture
 from nnunetv2_lngswr.utils.files import read_json
 

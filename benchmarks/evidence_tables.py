@@ -8,12 +8,13 @@ What lies between these two lines of a page is written by this script:
     <!-- end of table -->
 
 KIND  short: Dice, and how much smaller the drop is. both: the same, with the difference of clean
-      Dice from vanilla's; two intervals each, as cases and as again. cases: with all differences
-      from vanilla; intervals over cases or their groups, for these trainings. again: the same over
-      trainings and groups. late: minus late AT, as cases. seeds: Dice of every training. against:
-      minus the first arm, by seed, and the mean with its 95% interval over the seeds. search: of
-      `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
-      first arm (its standard error).
+      Dice from vanilla's; two intervals each, as cases and as again. runs: the same from the mean
+      Dice of every training, one interval, over the seeds that vanilla has too. cases: with all
+      differences from vanilla; intervals over cases or their groups, for these trainings. again:
+      the same over trainings and groups. late: minus late AT, as cases. seeds: Dice of every
+      training. against: minus the first arm, by seed, and the mean with its 95% interval over the
+      seeds. search: of `small_search` and `late_phase`, the mean over the seeds, and the mean
+      difference from the first arm (its standard error).
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
       commas, for `search`, and for others if their vanilla trainings are the same.
 ARM   what to show, in this order; all by default.
@@ -25,180 +26,20 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
-from benchmarks.pareto import step_cost, step_ratios
+from benchmarks.evidence_kinds import KINDS, RUN_KEYS, by_seed
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
-from benchmarks.small_search import differences
-from evaluation.comparison.trained_again import NO_SPREAD
-from nnunetv2_lngswr.experiments.robustness.arms import ARMS, BASELINE
+from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
-READINGS = {("clean", ""): "clean", ("worst", "4/255"): "4/255", ("worst", "8/255"): "8/255"}
-LABELS = {
-    "vanilla": "vanilla",
-    "DA5": "strong augmentation (DA5)",
-    "LNG": "noise alone",
-    "SWR": "reconstruction alone",
-    "LNGSWR": "LNG-SWR",
-    "LNGSWRGuided": "LNG-SWR, guided",
-    "LNGSWRguided": "LNG-SWR, guided",
-    "LNGSWRDA5": "LNG-SWR with DA5",
-    "LateAT": "late AT",
-    "LateAT-4": "late AT at 4/255",
-    "LateATDA5": "late AT with DA5",
-    "LNGSWRLateAT": "LNG-SWR, then late AT",
-    "AT": "AT from the first step",
-}
 SAME = ("dataset", "cases", "features", "budget")
 """Of searches that are put together."""
-RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
-"""Of the Dice of a run, as READINGS."""
-SINCE = {"LNGSWRguided": "LNGSWRGuided"}
-"""Variants that have become trainers."""
-Rows = dict[str, dict[str, dict[str, Any]]]
-"""Results by arm and reading."""
-
-
-def rows_of(record: Mapping[str, Any]) -> Rows:
-    """What a robustness.json has of clean images and under the suite."""
-    rows: Rows = {}
-    for result in record["results"]:
-        reading = READINGS.get((result["kind"], result["epsilon_text"] or ""))
-        if reading:
-            rows.setdefault(result["model"], {})[reading] = result
-    return rows
-
-
-def short(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    rows, costs = rows_of(record), step_ratios(record)
-    yield (
-        "`nnUNetTrainer...`",
-        "train step",
-        "clean",
-        "worst 4/255",
-        "worst 8/255",
-        *(f"drop smaller at {reading}" for reading in ("4/255", "8/255")),
-    )
-    for arm in arms:
-        arm_since = SINCE.get(arm, arm)
-        trainer = ARMS[arm_since if arm_since in ARMS else record["arms"][arm]["arm"]]
-        trainer = trainer.removeprefix("nnUNetTrainer")
-        dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
-        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        yield f"`{trainer}`", cost, *dice, *_reductions(rows[arm], "")
-
-
-def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    rows, costs = rows_of(record), step_ratios(record)
-    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
-    yield "", "train step", *READINGS.values(), "clean minus vanilla", *smaller
-    for arm in arms:
-        its = rows[arm]
-        dice = [_percent(its[reading]["dice"]) for reading in READINGS.values()]
-        difference = _twice(its["clean"], "difference", _percent, 1)
-        reductions = [
-            _twice(its[reading], "reduction", lambda share: f"{100 * share:.0f}%", 0)
-            for reading in ("4/255", "8/255")
-        ]
-        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        yield _label(arm), cost, *dice, difference, *reductions
-
-
-def cases(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    yield from _compared(rows_of(record), arms, "")
-
-
-def again(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    rows = rows_of(record)
-    arms = [arm for arm in arms if rows[arm]["clean"].get("trainings", 1) > 1]
-    yield from _compared(rows, arms, "_again")
-
-
-def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str]]:
-    minus = (f"{reading} minus vanilla" for reading in READINGS.values())
-    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
-    yield "", *READINGS.values(), *minus, *smaller
-    for arm in arms:
-        found = [rows[arm][reading] for reading in READINGS.values()]
-        dice = [_percent(row["dice"]) for row in found]
-        dice[1:] = [
-            f"{value} {_interval(row, f'dice{of}')}" for value, row in zip(dice[1:], found[1:])
-        ]
-        yield (
-            _label(arm),
-            *dice,
-            *(_difference(row, of) for row in found),
-            *_reductions(rows[arm], of),
-        )
-
-
-def late(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    said = record.get("against_late_at") or results_of(record, ["LateAT", *arms])
-    rows = rows_of({"results": said})
-    yield "minus late AT", *READINGS.values()
-    for arm in arms:
-        yield _label(arm), *(_difference(rows[arm][reading], "") for reading in READINGS.values())
-
-
-def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    names = sorted({run["seed"] for run in record["runs"]})
-    yield "clean, 4/255, 8/255", *(f"seed {seed}" for seed in names)
-    for arm in arms:
-        by_seed, keys = _by_seed(record, arm), RUN_KEYS
-        yield (
-            _label(arm),
-            *(
-                ", ".join(_percent(by_seed[seed][key]) for key in keys) if seed in by_seed else ""
-                for seed in names
-            ),
-        )
-
-
-def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    first, *others = arms
-    yield (
-        f"minus {_label(first)}, by seed",
-        *READINGS.values(),
-        *(f"{reading}: mean" for reading in READINGS.values()),
-    )
-    base = _by_seed(record, first)
-    for arm in others:
-        its = _by_seed(record, arm)
-        seeds = sorted(base.keys() & its.keys())
-        values = [[100 * (its[seed][key] - base[seed][key]) for seed in seeds] for key in RUN_KEYS]
-        yield (
-            _label(arm),
-            *(", ".join(f"{value:.1f}" for value in of) for of in values),
-            *map(_mean_over_seeds, values),
-        )
-
-
-def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    dice = {arm: record["dice"][arm] for arm in arms}
-    readings = list(next(iter(dice[arms[0]].values())))
-    minus = differences(dice)
-    yield "", *readings, *(f"{reading} minus `{arms[0]}`" for reading in readings)
-    for arm in arms:
-        means = [
-            sum(d[reading] for d in dice[arm].values()) / len(dice[arm]) for reading in readings
-        ]
-        found = minus[arm].values() if arm in minus else []
-        said = [f"{d['mean']:+.1f}{_error(d['standard_error'])}" for d in found]
-        yield f"`{arm}`", *(f"{mean:.1f}" for mean in means), *(said or [""] * len(readings))
-
-
-KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (short, both, cases, again, late, seeds, against, search)
-}
 
 
 def table(what: str) -> str:
@@ -220,9 +61,13 @@ def table(what: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> None:
     """Of two benchmarks whose vanilla trainings came out the same: they are one."""
-    mine, its = (_by_seed(one, BASELINE) for one in (record, other))
+    mine, its = (by_seed(one, BASELINE) for one in (record, other))
     same = all(
         abs(mine[seed][key] - its[seed][key]) < 1e-6
         for seed in mine.keys() & its.keys()
@@ -250,76 +95,6 @@ def _compare_anew(record: dict[str, Any], arms: Sequence[str]) -> None:
 def written(page: str) -> str:
     """A page with its tables as they are now."""
     return BLOCK.sub(lambda found: f"{found[1]}\n{table(found[2])}\n{found[4]}", page)
-
-
-def _by_seed(record: Mapping[str, Any], arm: str) -> dict[int, dict[str, float]]:
-    runs = [run for run in record["runs"] if run["arm"] == arm]
-    by_seed = {run["seed"]: run["dice"] for run in runs}
-    if len(by_seed) < len(runs):
-        raise SystemExit(f"{arm} has several folds per seed, which this table does not show")
-    return by_seed
-
-
-def _mean_over_seeds(values: Sequence[float]) -> str:
-    """With Student's interval over the seeds alone: the cases are the same."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    error = statistics.stdev(values) / len(values) ** 0.5
-    half = float(stats.t.isf(0.025, len(values) - 1)) * error
-    return f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
-
-
-def _error(standard_error: float | None) -> str:
-    """Nothing is known of it from one seed."""
-    return "" if standard_error is None else f" ({standard_error:.1f})"
-
-
-def _label(arm: str) -> str:
-    return LABELS.get(arm, f"`{arm}`")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _interval(row: Mapping[str, Any], of: str, digits: int = 0) -> str:
-    low, high = (100 * row[f"{of}_{end}"] for end in ("low", "high"))
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _difference(row: Mapping[str, Any], of: str) -> str:
-    name = f"difference{of}"
-    if row[name] is None:
-        return ""
-    # as compare has it since: trainings that happen to agree are not tested
-    agree = of and row["se_trainings"] <= NO_SPREAD
-    p = None if agree else row[f"p{of}_holm"]
-    said = "" if p is None else f", p {p:.2f}" if p >= 0.1 else f", p {p:.1g}"
-    return f"{_percent(row[name])} {_interval(row, name, 1)}{said}"
-
-
-def _reductions(rows: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
-    name = f"reduction{of}"
-    found = [rows[reading] for reading in ("4/255", "8/255")]
-    return [
-        "" if row[name] is None else f"{100 * row[name]:.0f}% {_interval(row, name)}"
-        for row in found
-    ]
-
-
-def _twice(row: Mapping[str, Any], name: str, said: Callable[[float], str], digits: int) -> str:
-    """A figure with its interval over cases and, of several trainings, that over trainings too."""
-    if row[name] is None:
-        return ""
-    again = f"{name}_again"
-    known = row.get("trainings") and row.get(again) is not None
-    second = f" {_interval(row, again, digits)}" if known else ""
-    return f"{said(row[name])} {_interval(row, name, digits)}{second}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import evidence_tables
+from benchmarks import evidence_kinds, evidence_tables
 
 PAGE = """# Page
 
@@ -83,7 +83,7 @@ def test_arms_of_two_benchmarks_are_paired_by_seed_if_vanilla_is_the_same(result
         found = []
         for seed in (0, 1):
             for of, more in (("vanilla", 0.0), (arm, shift * (seed + 1))):
-                keys = evidence_tables.RUN_KEYS
+                keys = evidence_kinds.RUN_KEYS
                 found.append({"arm": of, "seed": seed, "dice": dict.fromkeys(keys, 0.5 + more)})
         path = evidence_tables.RESULTS / name
         path.write_text(json.dumps({"runs": found, "arms": {}}))
@@ -94,6 +94,19 @@ def test_arms_of_two_benchmarks_are_paired_by_seed_if_vanilla_is_the_same(result
     row = evidence_tables.table("against a.json,b.json AT LNGSWR").splitlines()[2]
     # 1 and 2 points: 1.5, plus or minus 12.706 times .5
     assert row.count("1.0, 2.0") == 3 and row.count("1.5 [-4.9, 7.9]") == 3
+    for name in ("a.json", "b.json"):
+        path = evidence_tables.RESULTS / name
+        record = json.loads(path.read_text()) | {"configuration": "2d"}
+        record["arms"] = {run["arm"]: {"arm": run["arm"]} for run in record["runs"]}
+        for run in record["runs"]:
+            run["dice"] |= {"clean": 0.7}
+        path.write_text(json.dumps(record))
+    row = evidence_tables.table("runs a.json,b.json AT").splitlines()[2]
+    # of a drop of 20 points 2 and 4 are gone: 10 and 20%, 15 plus or minus 12.706 times 5
+    assert row == (
+        "| AT from the first step | 1.73 | 70.0 | 53.0 | 53.0 | 0.0 [0.0, 0.0] | "
+        "15 [-49, 79] | 15 [-49, 79] |"
+    )
     other.write_text(other.read_text().replace("0.5,", "0.4,").replace("0.5}", "0.4}"))
     with pytest.raises(SystemExit, match="vanilla are not the same"):
         evidence_tables.table("against a.json,b.json AT LNGSWR")
