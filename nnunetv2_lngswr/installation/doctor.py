@@ -175,9 +175,9 @@ def _trainers_finding(probe: _Probe) -> Finding:
 
 def _optional_finding(name: str) -> Finding:
     try:
-        return Finding(name, f"{importlib.metadata.version(name)} (only the tests use it)")
+        return Finding(name, f"{importlib.metadata.version(name)} (optional)")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed (only the tests use it)")
+        return Finding(name, "not installed (optional: see evaluation.md)")
 
 
 def _environment_finding(name: str) -> Finding:
