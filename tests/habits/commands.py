@@ -31,7 +31,7 @@ RUN_ELSEWHERE = {
     "pip install --no-deps torchattacks": "quickstart.py",
     "pip install 'nnunetv2_lngswr[mr]'": "quickstart.py installs .[test], which has it",
     "pip install torch==2.13.0 .": "quickstart.py names the same version",
-    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "quickstart.py",
+    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": "PyTorch's own",
     "python -m venv .venv": "quickstart.py makes one",
     ". .venv/bin/activate": "a shell's own",
     "pre-commit install": ".pre-commit-config.yaml; the hooks are those of tests/habits",
