@@ -13,10 +13,10 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.pareto import step_cost, step_ratios
-from benchmarks.results_by_case import results_of
+from benchmarks.results_by_case import are_there, results_of
 from benchmarks.small_search import differences
 from evaluation.comparison.trained_again import NO_SPREAD
-from nnunetv2_lngswr.experiments.robustness.arms import ARMS, BASELINE
+from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 
 READINGS = {("clean", ""): "clean", ("worst", "4/255"): "4/255", ("worst", "8/255"): "8/255"}
 LABELS = {
@@ -26,7 +26,10 @@ LABELS = {
     "SWR": "reconstruction alone",
     "LNGSWR": "LNG-SWR",
     "LNGSWRGuided": "LNG-SWR, guided",
-    "LNGSWRguided": "LNG-SWR, guided",
+    "LNGSWRguided-0125": "LNG-SWR, guided by 0.0125",
+    "LNGSWRguided-025": "LNG-SWR, guided by 0.025",
+    "LNGSWRguided-05": "LNG-SWR, guided by 0.05",
+    "LNGSWRguided": "LNG-SWR, guided by 0.1",
     "LNGSWRDA5": "LNG-SWR with DA5",
     "LateAT": "late AT",
     "LateAT-4": "late AT at 4/255",
@@ -36,8 +39,6 @@ LABELS = {
 }
 RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
 """Of the Dice of a run, as READINGS."""
-SINCE = {"LNGSWRguided": "LNGSWRGuided"}
-"""Variants that have become trainers."""
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Results by arm and reading."""
 
@@ -50,25 +51,6 @@ def rows_of(record: Mapping[str, Any]) -> Rows:
         if reading:
             rows.setdefault(result["model"], {})[reading] = result
     return rows
-
-
-def short(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    rows, costs = rows_of(record), step_ratios(record)
-    yield (
-        "`nnUNetTrainer...`",
-        "train step",
-        "clean",
-        "worst 4/255",
-        "worst 8/255",
-        *(f"drop smaller at {reading}" for reading in ("4/255", "8/255")),
-    )
-    for arm in arms:
-        arm_since = SINCE.get(arm, arm)
-        trainer = ARMS[arm_since if arm_since in ARMS else record["arms"][arm]["arm"]]
-        trainer = trainer.removeprefix("nnUNetTrainer")
-        dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
-        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        yield f"`{trainer}`", cost, *dice, *_reductions(rows[arm], "")
 
 
 def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -116,7 +98,10 @@ def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str
 
 
 def late(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    said = record.get("against_late_at") or results_of(record, ["LateAT", *arms])
+    said = record.get("against_late_at")
+    if said is None and not are_there(record, ["LateAT", *arms]):
+        raise SystemExit("nothing is known of a comparison with late AT")
+    said = said or results_of(record, ["LateAT", *arms])
     rows = rows_of({"results": said})
     yield "minus late AT", *READINGS.values()
     for arm in arms:
@@ -144,7 +129,8 @@ def runs(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
     clean, *attacked = RUN_KEYS
     for arm in arms:
         its = by_seed(record, arm)
-        pairs = [(its[seed], base[seed]) for seed in sorted(its.keys() & base.keys())]
+        common = sorted(its.keys() & base.keys())
+        pairs = [(its[seed], base[seed]) for seed in common]
         minus = [100 * (mine[clean] - vanilla[clean]) for mine, vanilla in pairs]
         reductions = [
             [
@@ -155,7 +141,7 @@ def runs(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
         ]
         of_means = [_mean_over_seeds(minus), *(_mean_over_seeds(r, 0) for r in reductions)]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        means = [_percent(statistics.mean(d[key] for d in its.values())) for key in RUN_KEYS]
+        means = [_percent(statistics.mean(its[seed][key] for seed in common)) for key in RUN_KEYS]
         yield _label(arm), cost, *means, *(of_means if arm != BASELINE else [""] * 3)
 
 
@@ -193,7 +179,7 @@ def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (short, both, runs, cases, again, late, seeds, against, search)
+    kind.__name__: kind for kind in (both, runs, cases, again, late, seeds, against, search)
 }
 
 

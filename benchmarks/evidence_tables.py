@@ -7,14 +7,14 @@ What lies between these two lines of a page is written by this script:
     <!-- table: KIND FILE.json[,FILE.json] [ARM ...] -->
     <!-- end of table -->
 
-KIND  short: Dice, and how much smaller the drop is. both: the same, with the difference of clean
-      Dice from vanilla's; two intervals each, as cases and as again. runs: the same from the mean
-      Dice of every training, one interval, over the seeds that vanilla has too. cases: with all
-      differences from vanilla; intervals over cases or their groups, for these trainings. again:
-      the same over trainings and groups. late: minus late AT, as cases. seeds: Dice of every
-      training. against: minus the first arm, by seed, and the mean with its 95% interval over the
-      seeds. search: of `small_search` and `late_phase`, the mean over the seeds, and the mean
-      difference from the first arm (its standard error).
+KIND  both: Dice, its difference from vanilla's on clean images and how much smaller the drop is;
+      two intervals each, as cases and as again. runs: the same from the mean Dice of every
+      training, one interval, over the seeds that vanilla has too. cases: with all differences from
+      vanilla; intervals over cases or their groups, for these trainings. again: the same over
+      trainings and groups. late: minus late AT, as cases. seeds: Dice of every training. against:
+      minus the first arm, by seed, and the mean with its 95% interval over the seeds. search: of
+      `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
+      first arm (its standard error).
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
       commas, for `search`, and for others if their vanilla trainings are the same.
 ARM   what to show, in this order; all by default.
@@ -54,7 +54,7 @@ def table(what: str) -> str:
         if differ or record["dice"].keys() & other["dice"].keys():
             raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
         record["dice"] |= other["dice"]
-    if others and kind in ("short", "both", "cases", "again"):
+    if others and kind in ("both", "cases", "again"):
         _compare_anew(record, arms)
     head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
@@ -75,8 +75,12 @@ def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> 
     )
     if not same or not mine.keys() & its.keys():
         raise SystemExit(f"{files}: the trainings of {BASELINE} are not the same in both")
+    if record.get("groups", {}).get("of") != other.get("groups", {}).get("of"):
+        raise SystemExit(f"{files}: other groups of cases")
     known = {run["arm"] for run in record["runs"]}
-    record["runs"] = [*record["runs"], *(r for r in other["runs"] if r["arm"] not in known)]
+    there = {(run["arm"], run["seed"]) for run in record["runs"]}
+    further = (r for r in other["runs"] if (r["arm"], r["seed"]) not in there)
+    record["runs"] = [*record["runs"], *(r for r in further if r["arm"] not in known - {BASELINE})]
     more = [row for row in other.get("results", ()) if row["model"] not in known]
     record["results"] = [*record.get("results", ()), *more]
     record["arms"] = other["arms"] | record["arms"]

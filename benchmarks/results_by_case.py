@@ -19,7 +19,8 @@ KEY = "dice_by_case"
 
 def are_there(record: Mapping[str, Any], arms: Sequence[str]) -> bool:
     """Whether every training of these arms has its Dice by case."""
-    return all(run.get(KEY) for run in record["runs"] if run["arm"] in arms)
+    runs = [run for run in record["runs"] if run["arm"] in arms]
+    return {run["arm"] for run in runs} == set(arms) and all(run.get(KEY) for run in runs)
 
 
 def results_of(

@@ -68,8 +68,8 @@ class ArrayCase:
         if not torch.isfinite(image).all():
             raise UserError(f"{self.place}: image holds NaN or infinite values")
         # as int64, and so compared: torch has few operations for unsigned integers
-        whole = label.long()
-        if label.is_floating_point() and not bool((label == whole).all()):
+        whole = label.real.long() if label.is_complex() else label.long()
+        if label.is_complex() or (label.is_floating_point() and not bool((label == whole).all())):
             raise UserError(f"{self.place}: label must hold whole numbers")
         spacing = self._spacing_of(label.ndim)
         if len(spacing) != label.ndim or not all(0 < s < math.inf for s in spacing):

@@ -178,7 +178,7 @@ def from_cross_validation(
             f"{raw} holds no raw data set (nnUNet_raw={os.environ['nnUNet_raw']}); "
             "put it there, or give -i and -l"
         )
-    listed = _listed(raw)
+    listed = listed_cases(raw)
     cases = []
     for name, fold in validation.items():
         images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
@@ -275,8 +275,14 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and bool(name) and not set(name) & {"/", "\\", "\0"}
 
 
-def _listed(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
-    """Cases that dataset.json of the raw data set places elsewhere (its 'dataset' entry)."""
+def listed_cases(raw: Path) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """{case: (images, label)} that dataset.json of a raw data set places (its "dataset" entry).
+
+    Raises
+    ------
+    UserError
+        The entry is not as nnU-Net has it.
+    """
     file = raw / "dataset.json"
     if not file.is_file():
         return {}

@@ -10,6 +10,7 @@ through the whole call, in the memory that this takes.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
@@ -311,22 +312,34 @@ def _text_of(network: Any, inference: Inference | None) -> str:
         )
     if inference is None:
         return "the network's own, on the whole case"
-    if hasattr(inference, "__qualname__"):
-        return inference.__qualname__
-    if isinstance(inference, partial):
-        func = inference.func
-        called = getattr(func, "__qualname__", type(func).__name__)
-        return (
-            f"{called}({_settings_text({**dict(enumerate(inference.args)), **inference.keywords})})"
-        )
-    return f"{type(inference).__name__}({_settings_text(vars(inference))})"
+    return _described(inference)
+
+
+def _described(value: Any) -> str:
+    """What tells two inferences apart: names, and settings that are plain values."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(_described, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_described(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, partial):
+        settings = {**dict(enumerate(value.args)), **value.keywords}
+        return f"{_described(value.func)}({_settings_text(settings)})"
+    if inspect.ismethod(value):
+        return f"{_described(value.__self__)}.{value.__name__}"
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if isinstance(value, nn.Module) or not hasattr(value, "__dict__"):
+        return type(value).__name__  # weights are hashed
+    return f"{type(value).__name__}({_settings_text(vars(value))})"
 
 
 def _settings_text(settings: Mapping[Any, Any]) -> str:
-    """Those that are plain values."""
-    plain = {
-        name: value.value if isinstance(value, Enum) else value
-        for name, value in settings.items()
-        if not str(name).startswith("_") and isinstance(value, (int, float, str, tuple, list, Enum))
-    }
-    return ", ".join(f"{name}={value}" for name, value in plain.items())
+    said = {name: v for name, v in settings.items() if not str(name).startswith("_")}
+    return ", ".join(f"{name}={_described(value)}" for name, value in said.items())

@@ -27,6 +27,7 @@ from nnunetv2_lngswr.datasets.options import DatasetSpec
 from nnunetv2_lngswr.datasets.records import (
     JOURNAL,
     MANIFEST,
+    STATUSES,
     Journal,
     cases_of_record,
     earlier_records,
@@ -43,7 +44,6 @@ from nnunetv2_lngswr.utils.locks import hold
 from nnunetv2_lngswr.utils.progress import progress_bar
 
 SCHEMA_VERSION = 1
-STATUSES = ("used", "left out", "skipped")
 
 
 @dataclass(frozen=True, kw_only=True)

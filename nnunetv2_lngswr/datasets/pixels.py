@@ -79,26 +79,31 @@ def read_mask(path: Path, *, threshold: int | None = None) -> np.ndarray:
     ------
     Unfit
         Not readable; without `threshold` more than one value or colour besides 0; what is
-        transparent, or a palette's first colour, would be foreground.
+        transparent would be foreground.
     """
-    pixels, first = _pixels(path), _first_of_palette(path)
+    pixels = _pixels(path)
     if pixels.ndim == 3:
         pixels = _without_alpha(pixels)
     brightest = pixels if pixels.ndim == 2 else pixels.max(2)
     if threshold is not None:
         return brightest >= threshold
-    values = np.unique(pixels.reshape(brightest.size, -1), axis=0)
-    foreground = values[values.any(1)]
+    foreground = _values(pixels)
     if len(foreground) > 1:
         some = ", ".join("/".join(map(str, value)) for value in foreground[:6])
         raise Unfit(
             f"mask has {len(foreground)} values besides 0 ({some}), one was expected; "
             "--mask-threshold for lossy files"
         )
-    mask = brightest > 0
-    if first is not None and mask[first].any():
-        raise Unfit("the first colour of the mask's palette is not black: save it as grey values")
-    return mask
+    return brightest > 0
+
+
+def _values(pixels: np.ndarray) -> list[tuple[int, ...]]:
+    """The values, or colours, besides 0 of (H, W) or (H, W, C)."""
+    channels = pixels.reshape(*pixels.shape[:2], -1)
+    shifts = 16 * np.arange(channels.shape[2], dtype=np.uint64)[::-1]
+    # one integer for each pixel: rows are slow to sort
+    packed = np.unique((channels.astype(np.uint64) << shifts).sum(2, dtype=np.uint64))
+    return [tuple(int(v) for v in (p >> shifts) & np.uint64(0xFFFF)) for p in packed if p]
 
 
 def _without_alpha(pixels: np.ndarray) -> np.ndarray:
@@ -109,12 +114,6 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
     if alpha.any() and colours[alpha == 0].any():
         raise Unfit("the mask has colours where it is transparent: save it without transparency")
     return colours
-
-
-def _first_of_palette(path: Path) -> np.ndarray | None:
-    """(H, W) bool, where an image with a palette has its first colour; None without a palette."""
-    with Image.open(path) as image:
-        return np.asarray(image) == 0 if image.mode == "P" else None
 
 
 def write_png(array: np.ndarray, path: Path) -> None:

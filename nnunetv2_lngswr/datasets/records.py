@@ -20,6 +20,7 @@ JOURNAL = "manifest.partial.jsonl"
 PARTIAL = ".partial-"  # as files.atomic_path names what it has not finished
 
 Record = Mapping[str, Any]
+STATUSES = ("used", "left out", "skipped")
 ENTRY_KEYS = {"source", "status", "reason", "case", "group", "stratum", "details"}
 """As conversion.Entry."""
 
@@ -190,8 +191,10 @@ def _check_records(file: Path, settings: Any, records: Any) -> None:
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Manifests travel, and the files of a case may be removed: its name must lead nowhere else."""
     case = entry.get("case", "")
-    named = {"source", "status"} <= entry.keys() <= ENTRY_KEYS
-    return named and isinstance(case, str) and not set(case) & {"/", "\\", "\0"} and case[:1] != "."
+    named = {"source", "status"} <= entry.keys() <= ENTRY_KEYS and entry["status"] in STATUSES
+    texts = all(isinstance(v, str) for k, v in entry.items() if k != "details")
+    whole = named and texts and isinstance(entry.get("details", {}), dict)
+    return whole and not set(case) & {"/", "\\", "\0"} and case[:1] != "."
 
 
 def _whole_lines(journal: Path) -> list[dict]:

@@ -4,23 +4,38 @@ import filecmp
 from collections.abc import Iterable
 from pathlib import Path
 
+from evaluation.inputs import listed_cases
+from nnunetv2_lngswr.utils.files import read_json
 
-def outdated(raw: Path, preprocessed: Path, files: Iterable[str] | None = None) -> list[str]:
-    """Return the label files that are not those which nnU-Net's preprocessing has copied.
+
+def copied_cases(raw: Path, preprocessed: Path) -> set[str]:
+    """Return the cases whose labels nnU-Net's preprocessing has copied."""
+    ending = _ending(raw)
+    copies = (preprocessed / "gt_segmentations").glob(f"[!.]*{ending}")
+    return {file.name.removesuffix(ending) for file in copies}
+
+
+def outdated(raw: Path, preprocessed: Path, cases: Iterable[str]) -> list[str]:
+    """Return the cases whose labels are not those which nnU-Net's preprocessing has copied.
 
     Parameters
     ----------
     raw, preprocessed
         The data set's folders in nnUNet_raw and nnUNet_preprocessed.
-    files
-        Which are asked for, missing ones included; None: those that were copied.
+    cases
+        Which are asked for; a label that is missing, here or there, is another one.
     """
-    labels, copies = raw / "labelsTr", preprocessed / "gt_segmentations"
-    if files is None:
-        # where dataset.json places the labels elsewhere, nothing is known
-        names = [f.name for f in copies.glob("[!.]*")] if labels.is_dir() else []
-    else:
-        names = list(files)
-    # by content: times do not survive a copy to another machine
-    different, missing = filecmp.cmpfiles(labels, copies, names, shallow=False)[1:]
-    return sorted([*different, *missing])
+    ending, listed = _ending(raw), listed_cases(raw)
+    found = []
+    for case in cases:
+        _, label = listed.get(case, ((), raw / "labelsTr" / f"{case}{ending}"))
+        copy = preprocessed / "gt_segmentations" / f"{case}{ending}"
+        there = label.is_file() and copy.is_file()
+        # by content: times do not survive a copy to another machine
+        if not there or not filecmp.cmp(label, copy, shallow=False):
+            found.append(case)
+    return sorted(found)
+
+
+def _ending(raw: Path) -> str:
+    return read_json(raw / "dataset.json", needs=("file_ending",))["file_ending"]

@@ -58,7 +58,6 @@ def results(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("what", "line"),
     [
-        ("short x.json", "| `AT` | 1.73 | 80.0 | 60.0 | 60.0 | 50% [40, 60] | 50% [40, 60] |"),
         (
             "cases x.json AT",
             "| AT from the first step | 80.0 | 60.0 [50, 70] | 60.0 [50, 70] | "
@@ -136,11 +135,11 @@ def test_arms_of_one_training_are_not_said_to_be_trained_again(results):
 
 def test_only_the_tables_of_a_page_are_written_and_old_ones_are_seen(results, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(PAGE.format("short x.json"))
+    page.write_text(PAGE.format("both x.json"))
     with pytest.raises(SystemExit, match="page.md has other tables"):
         evidence_tables.main([str(page), "--check"])
     evidence_tables.main([str(page)])
-    before, _, after = PAGE.format("short x.json").partition("old\n")
+    before, _, after = PAGE.format("both x.json").partition("old\n")
     text = page.read_text()
     assert text.startswith(before) and text.endswith(after) and "old" not in text
     evidence_tables.main([str(page), "--check"])

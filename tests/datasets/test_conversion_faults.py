@@ -196,6 +196,8 @@ def test_killed_between_two_steps(busi, tmp_path, monkeypatch, at):
                 {"source": "a", "status": "used", "case": 5},
                 {"source": "a", "status": "used", "case": "a", "more": 1},
                 {"case": "a"},
+                {"source": "a", "status": "weird"},
+                {"source": "a", "status": "used", "case": "a", "details": 5},
             )
         ),
     ],

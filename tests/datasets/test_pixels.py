@@ -92,8 +92,9 @@ def test_a_mask_in_the_alpha_channel_is_no_foreground_everywhere(tmp_path):
     assert np.array_equal(read_mask(path), shape > 0)
 
 
-def test_a_palette_that_begins_with_another_colour_does_not_turn_the_mask_around(tmp_path):
-    path = tmp_path / "mask.png"
-    with_palette(np.minimum(CLASSES, 1), [255, 255, 255, 0, 0, 0]).save(path)
-    with pytest.raises(Unfit, match="first colour of the mask's palette is not black"):
-        read_mask(path)
+def test_colours_tell_what_is_foreground_whatever_their_numbers_are(tmp_path):
+    path, mask = tmp_path / "mask.gif", square(slice(2, 8), slice(2, 8))
+    Image.fromarray(mask).convert("RGB").save(path)
+    assert np.array_equal(read_mask(path), mask > 0)
+    with_palette(mask // 255, [255, 255, 255, 0, 0, 0]).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), mask == 0)

@@ -136,8 +136,7 @@ class Places:
         UserError
             They are not, since the data were converted anew, and trainings have used the copies.
         """
-        ending = read_json(self.raw / "dataset.json", needs=("file_ending",))["file_ending"]
-        changed = outdated(self.raw, self.preprocessed, [f"{case}{ending}" for case in self.cases])
+        changed = outdated(self.raw, self.preprocessed, self.cases)
         if self.begun and changed:
             raise UserError(
                 f"{self.raw / 'labelsTr'} has changed since it was preprocessed into "

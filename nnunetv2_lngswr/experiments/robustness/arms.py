@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nnunetv2_lngswr.experiments.robustness.presets import SHORT_BUDGET
-from nnunetv2_lngswr.training.settings import check_entry
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 
 ARMS = {
@@ -51,7 +51,7 @@ def read_arms(
     for name, variant in variants.items():
         # as in the "arms" of robustness.json, so that these can be run again
         if variant != {"arm": name}:
-            _check_variant(name, variant)
+            _check_variant(name, variant, settings)
         found[name] = dict(variant)
     unknown = [arm["arm"] for arm in found.values() if arm["arm"] not in list(ARMS)]
     if unknown:
@@ -70,7 +70,7 @@ def equal_for_all(entry: Mapping[str, Any]) -> list[str]:
     return sorted({"seed", *SHORT_BUDGET} & set(entry))
 
 
-def _check_variant(name: str, variant: Any) -> None:
+def _check_variant(name: str, variant: Any, settings: Mapping) -> None:
     if not re.fullmatch(r"[\w+-][\w.+-]*", name) or name in ARMS:
         raise UserError(
             "a variant's name must be made of letters, digits and . + - _, not begin with a dot "
@@ -89,6 +89,11 @@ def _check_variant(name: str, variant: Any) -> None:
     if equal:
         raise UserError(
             f"variant {name} must not set {', '.join(equal)}: seed and budget are those of all arms"
+        )
+    if ADVERSARIAL_KEY in variant and ADVERSARIAL_KEY in settings:
+        raise UserError(
+            f'variant {name} sets "{ADVERSARIAL_KEY}", and so do the settings for all arms, of '
+            "which it would keep nothing: say all of it in the variant, and not in --settings"
         )
 
 

@@ -8,13 +8,17 @@ from typing import Any
 
 from evaluation.protocol import plan_runs
 from nnunetv2_lngswr.experiments.plans import drop_next_stage, resolved
-from nnunetv2_lngswr.experiments.preprocessed_labels import outdated
+from nnunetv2_lngswr.experiments.preprocessed_labels import copied_cases, outdated
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
 from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.presets import as_evaluate_reads
-from nnunetv2_lngswr.experiments.robustness.splits import has_begun, write_splits
-from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY, PLANS_KEY, check_entry
+from nnunetv2_lngswr.experiments.robustness.splits import (
+    cases_of_splits,
+    has_begun,
+    write_splits,
+)
+from nnunetv2_lngswr.training.settings import PLANS_KEY, check_entry
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.names import some_names
@@ -86,8 +90,8 @@ def check_labels(benchmark: Benchmark) -> None:
     changed = _outdated(benchmark)
     if changed and has_begun(benchmark):
         raise UserError(
-            f"{benchmark.raw / benchmark.dataset / 'labelsTr'} has changed since models in "
-            f"{benchmark.output} were trained ({some_names(changed)}): convert as before, or "
+            f"labels of {benchmark.raw / benchmark.dataset} have changed since models in "
+            f"{benchmark.output} were trained ({some_names(changed)}): put those back, or "
             "choose another folder with -o"
         )
 
@@ -95,14 +99,23 @@ def check_labels(benchmark: Benchmark) -> None:
 def drop_outdated(commands: Commands) -> None:
     """Remove what was planned and preprocessed of other labels than the data set has now."""
     its = commands.benchmark
-    if _outdated(its):
-        commands.say(f"The labels of {its.dataset} have changed: planned and preprocessed anew.")
-        if not commands.dry_run:
-            shutil.rmtree(its.preprocessed)
+    if not _outdated(its):
+        return
+    said = f"The labels of {its.dataset} have changed: planned and preprocessed anew"
+    commands.say(said + (", which is not among these commands." if commands.dry_run else "."))
+    if not commands.dry_run:
+        # under another name first: what a kill leaves of it must not look whole
+        gone = its.preprocessed.with_name(f".{its.dataset}.outdated")
+        shutil.rmtree(gone, ignore_errors=True)
+        its.preprocessed.rename(gone)
+        shutil.rmtree(gone)
 
 
 def _outdated(benchmark: Benchmark) -> list[str]:
-    return outdated(benchmark.raw / benchmark.dataset, benchmark.preprocessed)
+    """Cases of which other labels were preprocessed; none as long as nothing was."""
+    raw, preprocessed = benchmark.raw / benchmark.dataset, benchmark.preprocessed
+    copied = copied_cases(raw, preprocessed)
+    return outdated(raw, preprocessed, copied | cases_of_splits(benchmark)) if copied else []
 
 
 def plan_data(commands: Commands) -> None:
@@ -216,7 +229,7 @@ def plan_run(
     if settings:
         plans += f"_{name}"
     if not dry_run:
-        entry = {**_with_shared(benchmark, settings), "seed": seed}
+        entry = {**_shared_settings(benchmark), "seed": seed, **settings}
         if epochs:
             entry["num_epochs"] = epochs
         _write_plans(benchmark, plans, entry, variant=name if settings else None)
@@ -233,7 +246,7 @@ def check_arms(benchmark: Benchmark, arms: Mapping[str, Mapping[str, Any]]) -> N
     batch_size = benchmark.preset.batch_size.get(benchmark.dimensions)
     planned = _planned(benchmark)
     for name, arm in arms.items():
-        entry = _with_shared(benchmark, settings_of(arm))
+        entry = {**_shared_settings(benchmark), **settings_of(arm)}
         trainer = getattr(trainers, ARMS[arm["arm"]])
         try:
             check_entry(entry, batch_size=batch_size)
@@ -260,13 +273,8 @@ def _batch(benchmark: Benchmark) -> dict[str, int]:
     return {"batch_size": sizes[benchmark.dimensions]} if sizes else {}
 
 
-def _with_shared(benchmark: Benchmark, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's settings besides those of all arms, adversarial ones one by one."""
-    entry = {**benchmark.settings, **benchmark.preset.budget, **settings}
-    attacks = [of.get(ADVERSARIAL_KEY) for of in (benchmark.settings, settings)]
-    if all(attacks):
-        entry[ADVERSARIAL_KEY] = {**attacks[0], **attacks[1]}
-    return entry
+def _shared_settings(benchmark: Benchmark) -> dict[str, Any]:
+    return {**benchmark.settings, **benchmark.preset.budget}
 
 
 def _write_plans(

@@ -72,6 +72,13 @@ def check_groups(benchmark: Benchmark, folds: Sequence[int]) -> None:
         parse_groups(benchmark.groups, choose(cases, options.max_cases, seed=options.seed))
 
 
+def cases_of_splits(benchmark: Benchmark) -> set[str]:
+    """The cases that any fold trains on or validates; none where there are no splits."""
+    file = _find_splits(benchmark)
+    folds = [] if file is None else read_splits(file)
+    return {case for fold in folds for part in ("train", "val") for case in fold[part]}
+
+
 def write_splits(commands: Commands) -> None:
     """Give nnU-Net the splits of the data, without what is held out, or say that there are none."""
     its = commands.benchmark

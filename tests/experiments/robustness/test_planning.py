@@ -91,30 +91,53 @@ def test_a_low_resolution_hands_nothing_on_to_a_stage_that_nobody_trains(tmp_pat
     assert of_nnunet == {"configurations": planned}
 
 
-def test_adversarial_settings_of_all_arms_are_a_variants_too(raw, tmp_path):
-    its = make_benchmark(tmp_path, settings={"adversarial": {"epsilon": "2/255"}})
-    its.preprocessed.mkdir(parents=True)
-    its.plans_file(its.base_plans).write_text(json.dumps({"configurations": {"2d": {}}}))
-    arm = {"arm": "AT", "adversarial": {"scheme": "pgd", "steps": 5}}
-    plans = json.loads(its.plans_file(plan_run(its, "pgd", arm, 0, 0).plans).read_text())
-    entry = plans["configurations"]["2d"]["lngswr"]
-    assert entry["adversarial"] == {"epsilon": "2/255", "scheme": "pgd", "steps": 5}
+def place_elsewhere(dataset):
+    content = json.loads((dataset / "dataset.json").read_text())
+    ending = content["file_ending"]
+    (dataset / "labelsTr").rename(dataset / "labelsX")
+    (dataset / "labelsTr").mkdir()
+    content["dataset"] = {
+        label.name.removesuffix(ending): {
+            "images": [f"imagesTr/{label.name.removesuffix(ending)}_0000{ending}"],
+            "label": f"labelsX/{label.name}",
+        }
+        for label in (dataset / "labelsX").glob(f"*{ending}")
+    }
+    (dataset / "dataset.json").write_text(json.dumps(content))
 
 
-def test_labels_that_were_converted_anew_are_preprocessed_again_or_refused(raw, tmp_path, ran):
+def preprocess(dataset, copies):
+    copies.mkdir()
+    for label in labels_of(dataset):
+        shutil.copy(label, copies)
+
+
+def labels_of(dataset):
+    return [*dataset.glob("labelsTr/*"), *dataset.glob("labelsX/*")]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_labels_that_were_converted_anew_are_preprocessed_again_or_refused(
+    raw, tmp_path, ran, elsewhere
+):
     out, call = tmp_path / "out", {"arms": [], "preset": "tiny"}
     benchmark_robustness(DATASET, "2d", out, **call)
     copies = out / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
-    shutil.copytree(raw / DATASET / "labelsTr", copies)
+    if elsewhere:  # as nnU-Net's dataset.json may place them
+        place_elsewhere(raw / DATASET)
+    preprocess(raw / DATASET, copies)
     ran.clear()
     benchmark_robustness(DATASET, "2d", out, **call)
     assert not {"nnUNetv2_preprocess", "nnUNetv2_extract_fingerprint"} & {c[0] for c, _ in ran}
-    label = next((raw / DATASET / "labelsTr").glob("*"))
+    label = labels_of(raw / DATASET)[0]
     label.write_bytes(label.read_bytes() + b" ")
-    with pytest.raises(UserError, match=f"labelsTr has changed .*{label.name}.* another folder"):
+    with pytest.raises(UserError, match=f"{DATASET} have changed since .* another folder"):
         benchmark_robustness(DATASET, "2d", out, **call)
     (out / "runs.json").unlink()  # nothing was begun
     ran.clear()
+    said = []
+    benchmark_robustness(DATASET, "2d", out, dry_run=True, say=said.append, **call)
+    assert copies.exists() and any("not among these commands" in line for line in said)
     benchmark_robustness(DATASET, "2d", out, **call)
     assert [c[0] for c, _ in ran][:3] == [
         "nnUNetv2_extract_fingerprint",
@@ -122,3 +145,13 @@ def test_labels_that_were_converted_anew_are_preprocessed_again_or_refused(raw, 
         "nnUNetv2_preprocess",
     ]
     assert not copies.exists()
+
+
+def test_a_case_that_was_added_is_preprocessed_too(raw, tmp_path, ran):
+    out, call = tmp_path / "out", {"arms": [], "preset": "tiny"}
+    benchmark_robustness(DATASET, "2d", out, **call)
+    copies = out / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
+    preprocess(raw / DATASET, copies)
+    next(copies.glob("*")).unlink()
+    with pytest.raises(UserError, match="have changed"):
+        benchmark_robustness(DATASET, "2d", out, **call)

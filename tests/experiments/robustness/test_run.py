@@ -15,6 +15,7 @@ from nnunetv2_lngswr.installation.register import trainers_are_found
 from tests.experiments.robustness.settings import DATASET
 
 CALL = ["benchmark", "robustness", "-c", "2d"]
+SHARED = ["--settings", '{"adversarial": {"epsilon": "2/255"}}']
 
 
 def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
@@ -80,6 +81,10 @@ def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments,
             ["--variants", '{"late": {"arm": "AT", "adversarial": {"start": 0.999}}}'],
             "start must leave at least one whole epoch to the attack, got 0.999 of ",
         ),
+        (
+            ["--variants", '{"p": {"arm": "AT", "adversarial": {"scheme": "pgd"}}}', *SHARED],
+            'variant p sets "adversarial", and so do the settings for all arms',
+        ),
         (["--variants", "[]"], "variants must be an object"),
         (["--variants", "null"], "--variants must be a JSON object, got null"),
         (["--variants", '{"a": {"arm": [], "gate_init": 0}}'], "unknown arm"),
@@ -92,7 +97,7 @@ def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments,
 def test_a_dry_run_refuses_what_a_run_refuses(raw, tmp_path, capsys, arguments, message):
     if arguments[0] == "--variants":
         (tmp_path / "variants.json").write_text(arguments[1])
-        arguments = ["--variants", str(tmp_path / "variants.json")]
+        arguments = ["--variants", str(tmp_path / "variants.json"), *arguments[2:]]
     if arguments[0] == "-o":
         arguments = ["-o", str(raw / DATASET / "dataset.json" / "x")]
     call = [*CALL, "-d", DATASET, "-o", str(tmp_path / "out"), *arguments]
