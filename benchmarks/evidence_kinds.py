@@ -139,7 +139,7 @@ def runs(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
             ]
             for key in attacked
         ]
-        of_means = [_mean_over_seeds(minus), *(_mean_over_seeds(r, 0) for r in reductions)]
+        of_means = [_mean_over_seeds(minus), *(_mean_over_seeds(r, 0, "%") for r in reductions)]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
         means = [_percent(statistics.mean(its[seed][key] for seed in common)) for key in RUN_KEYS]
         yield _label(arm), cost, *means, *(of_means if arm != BASELINE else [""] * 3)
@@ -192,14 +192,14 @@ def by_seed(record: Mapping[str, Any], arm: str) -> dict[int, dict[str, float]]:
     return found
 
 
-def _mean_over_seeds(values: Sequence[float], digits: int = 1) -> str:
+def _mean_over_seeds(values: Sequence[float], digits: int = 1, unit: str = "") -> str:
     """With Student's interval over the seeds alone: the cases are the same."""
     mean = statistics.mean(values)
     if len(values) < 2:
-        return f"{mean:.{digits}f}"
+        return f"{mean:.{digits}f}{unit}"
     error = statistics.stdev(values) / len(values) ** 0.5
     half = float(stats.t.isf(0.025, len(values) - 1)) * error
-    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+    return f"{mean:.{digits}f}{unit} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
 
 
 def _error(standard_error: float | None) -> str:
@@ -246,5 +246,6 @@ def _twice(row: Mapping[str, Any], name: str, said: Callable[[float], str], digi
         return ""
     again = f"{name}_again"
     known = row.get("trainings") and row.get(again) is not None
-    second = f" {_interval(row, again, digits)}" if known else ""
+    # not side by side, which is a link in Markdown
+    second = f"; {_interval(row, again, digits)}" if known else ""
     return f"{said(row[name])} {_interval(row, name, digits)}{second}"

@@ -67,7 +67,7 @@ def results(tmp_path, monkeypatch):
         (
             "both x.json AT",
             "| AT from the first step | 1.73 | 80.0 | 60.0 | 60.0 | "
-            "20.0 [10.0, 30.0] [10.0, 30.0] | 50% [40, 60] [40, 60] | 50% [40, 60] [40, 60] |",
+            "20.0 [10.0, 30.0]; [10.0, 30.0] | 50% [40, 60]; [40, 60] | 50% [40, 60]; [40, 60] |",
         ),
         ("seeds x.json", "| AT from the first step |  | 71.0, 52.0, 33.0 |"),
         ("search A.json,B.json", "| `B` | 72.0 | +2.0 (1.0) |"),
@@ -104,7 +104,7 @@ def test_arms_of_two_benchmarks_are_paired_by_seed_if_vanilla_is_the_same(result
     # of a drop of 20 points 2 and 4 are gone: 10 and 20%, 15 plus or minus 12.706 times 5
     assert row == (
         "| AT from the first step | 1.73 | 70.0 | 53.0 | 53.0 | 0.0 [0.0, 0.0] | "
-        "15 [-49, 79] | 15 [-49, 79] |"
+        "15% [-49, 79] | 15% [-49, 79] |"
     )
     other.write_text(other.read_text().replace("0.5,", "0.4,").replace("0.5}", "0.4}"))
     with pytest.raises(SystemExit, match="vanilla are not the same"):
