@@ -36,7 +36,7 @@ ARGUMENTS = [
     bad("input is a circle", splits("-i", "ROOT/c"), "ROOT/c", spoil=spoil.circle("c")),
     bad("pattern is none", splits("--pattern", "(p"), "(p"),
     bad("pattern finds nothing", splits("--pattern", "^q"), "^q", "p0_0"),
-    bad("pattern is empty text", splits("--pattern", ""), "3 folds", "1"),
+    bad("pattern is empty text", splits("--pattern", ""), "finds no group", "--pattern"),
     bad("pattern gives one group", splits("--pattern", "p"), "3 folds", "1"),
     bad("folds 0", splits("--folds", "0"), "--folds", "0"),
     bad("folds 1", splits("--folds", "1"), "--folds", "1"),

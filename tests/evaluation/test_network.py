@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from evaluation import ArrayCase, evaluate_network
-from evaluation.array_cases import as_cases
 from evaluation.compare import compare
 from evaluation.model.folder import SegmentationModel
 from evaluation.model.tiling import flips_of, gaussian_weights, tile
@@ -225,56 +223,6 @@ def test_a_killed_call_goes_on_unless_the_network_is_another(restless, tmp_path)
         restless.layers[3].bias[0] += 1
     with pytest.raises(UserError, match="results of other settings .*first_case_logits"):
         run(lambda x: restless(x), None)
-
-
-def test_arrays_of_any_kind_are_taken():
-    image, label = np.random.default_rng(0).normal(size=(1, 8, 6)), np.eye(8, 6)
-    whole = as_cases([("a", image, label)])[0].hashes
-    for kind in (np.uint8, np.uint16, np.uint32, np.int16, ">i2", bool):
-        flipped = image[:, ::-1].copy()[:, ::-1]
-        assert as_cases([("a", flipped, label.astype(kind))])[0].hashes == whole
-    grey = np.arange(48).reshape(1, 8, 6)
-    whole = as_cases([("a", grey.astype(float), label)])[0].hashes
-    for kind in (np.uint8, np.uint16, np.uint32, ">i2", ">f4"):
-        assert as_cases([("a", grey.astype(kind), label)])[0].hashes == whole
-    for odd in (label + 0.5, label + 0.5j):
-        with pytest.raises(UserError, match="label must hold whole numbers"):
-            as_cases([("a", image, odd)])
-    with pytest.raises(UserError, match=r"spacing must be 2 numbers > 0 \(mm\), got 1.0"):
-        as_cases([("a", image, label, 1.0)])
-
-
-class Window:
-    def __init__(self, overlap):
-        self.overlap = overlap
-
-    def __call__(self, x, network, **more):
-        return network(x)
-
-    predict = __call__
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        lambda overlap: partial(Window(0.1), overlap=overlap),
-        lambda overlap: partial(Window(overlap)),
-        lambda overlap: Window(overlap).predict,
-        lambda overlap: Window(np.float32(overlap)),
-        lambda overlap: Window({"of": np.array([overlap, 0.5])}),
-    ],
-)
-def test_settings_of_an_inference_tell_evaluations_apart(restless, tmp_path, made):
-    def run(overlap):
-        out, labels = tmp_path / "out", {"ball": 1}
-        how = made(overlap)
-        return evaluate_network(
-            restless, [image_case()], out, labels=labels, inference=how, **QUICK
-        )
-
-    assert "0.5" in (run(0.5).folder / "report.md").read_text()
-    with pytest.raises(UserError, match="results of other settings"):
-        run(0.25)
 
 
 def test_one_channel_is_a_sigmoid(restless, tmp_path):

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.compare import compare
-from evaluation.report.cases_table import read_cases
-from evaluation.report.formats import json_ready
 from evaluation.rows import MEAN_LABEL
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
@@ -139,6 +137,10 @@ def dice_by_case(evaluation: Path) -> dict[str, dict[str, list[float | None]]]:
         {"clean", "worst_linf 4/255", ...: {case: Dice of each label, in the order of the labels}};
         None where a label is in neither ground truth nor prediction.
     """
+    # not at the top, which the command's help imports
+    from evaluation.report.cases_table import read_cases
+    from evaluation.report.formats import json_ready
+
     found: dict[str, dict[str, list[float | None]]] = {}
     for row in read_cases(evaluation / "cases.csv"):
         if row["kind"] in ("clean", "worst") and row["label"] != MEAN_LABEL:

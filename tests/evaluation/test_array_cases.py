@@ -1,0 +1,61 @@
+"""Networks and arrays in memory: what is taken, and what tells two inferences apart."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from evaluation import evaluate_network
+from evaluation.array_cases import as_cases
+from nnunetv2_lngswr.utils.errors import UserError
+from tests.evaluation.test_network import QUICK, Restless, image_case
+
+
+def test_arrays_of_any_kind_are_taken():
+    image, label = np.random.default_rng(0).normal(size=(1, 8, 6)), np.eye(8, 6)
+    whole = as_cases([("a", image, label)])[0].hashes
+    for kind in (np.uint8, np.uint16, np.uint32, np.int16, ">i2", bool):
+        flipped = image[:, ::-1].copy()[:, ::-1]
+        assert as_cases([("a", flipped, label.astype(kind))])[0].hashes == whole
+    grey = np.arange(48).reshape(1, 8, 6)
+    whole = as_cases([("a", grey.astype(float), label)])[0].hashes
+    for kind in (np.uint8, np.uint16, np.uint32, ">i2", ">f4"):
+        assert as_cases([("a", grey.astype(kind), label)])[0].hashes == whole
+    for odd in (label + 0.5, label + 0.5j):
+        with pytest.raises(UserError, match="label must hold whole numbers"):
+            as_cases([("a", image, odd)])
+    with pytest.raises(UserError, match=r"spacing must be 2 numbers > 0 \(mm\), got 1.0"):
+        as_cases([("a", image, label, 1.0)])
+
+
+class Window:
+    def __init__(self, overlap):
+        self.overlap = overlap
+
+    def __call__(self, x, network, **more):
+        return network(x)
+
+    predict = __call__
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda overlap: partial(Window(0.1), overlap=overlap),
+        lambda overlap: partial(Window(overlap)),
+        lambda overlap: Window(overlap).predict,
+        lambda overlap: Window(np.float32(overlap)),
+        lambda overlap: Window({"of": np.array([overlap, 0.5])}),
+    ],
+)
+def test_settings_of_an_inference_tell_evaluations_apart(tmp_path, made):
+    network = Restless()
+
+    def run(overlap):
+        out, labels = tmp_path / "out", {"ball": 1}
+        how = made(overlap)
+        return evaluate_network(network, [image_case()], out, labels=labels, inference=how, **QUICK)
+
+    assert "0.5" in (run(0.5).folder / "report.md").read_text()
+    with pytest.raises(UserError, match="results of other settings"):
+        run(0.25)
