@@ -10,10 +10,7 @@ through the whole call, in the memory that this takes.
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping
-from enum import Enum
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -25,6 +22,7 @@ from torch import nn
 
 import nnunetv2_lngswr
 from evaluation.model.case import Case
+from evaluation.model.described import described
 from evaluation.model.kinds import GIVEN
 from evaluation.model.prediction import Prediction
 from evaluation.model.sliding_window import SlidingWindow
@@ -312,34 +310,4 @@ def _text_of(network: Any, inference: Inference | None) -> str:
         )
     if inference is None:
         return "the network's own, on the whole case"
-    return _described(inference)
-
-
-def _described(value: Any) -> str:
-    """What tells two inferences apart: names, and settings that are plain values."""
-    if isinstance(value, Enum):
-        return str(value.value)
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        inner = ", ".join(map(_described, value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_described(v)}" for key, v in value.items()) + "}"
-    if isinstance(value, partial):
-        settings = {**dict(enumerate(value.args)), **value.keywords}
-        return f"{_described(value.func)}({_settings_text(settings)})"
-    if inspect.ismethod(value):
-        return f"{_described(value.__self__)}.{value.__name__}"
-    if hasattr(value, "__qualname__"):
-        return value.__qualname__
-    if isinstance(value, nn.Module) or not hasattr(value, "__dict__"):
-        return type(value).__name__  # weights are hashed
-    return f"{type(value).__name__}({_settings_text(vars(value))})"
-
-
-def _settings_text(settings: Mapping[Any, Any]) -> str:
-    said = {name: v for name, v in settings.items() if not str(name).startswith("_")}
-    return ", ".join(f"{name}={_described(value)}" for name, value in said.items())
+    return described(inference)

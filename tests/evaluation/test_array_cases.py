@@ -38,6 +38,11 @@ class Window:
     predict = __call__
 
 
+def with_itself(window):
+    window.own = window
+    return window
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -46,6 +51,8 @@ class Window:
         lambda overlap: Window(overlap).predict,
         lambda overlap: Window(np.float32(overlap)),
         lambda overlap: Window({"of": np.array([overlap, 0.5])}),
+        lambda overlap: Window([0.5, np.full(1000, overlap)]),
+        lambda overlap: with_itself(Window(overlap)),
     ],
 )
 def test_settings_of_an_inference_tell_evaluations_apart(tmp_path, made):
