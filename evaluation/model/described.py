@@ -25,7 +25,7 @@ def described(value: Any, depth: int = 0) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return str(value)
     if hasattr(value, "__qualname__") and not inspect.ismethod(value):
-        return value.__qualname__
+        return str(value.__qualname__)
     # weights are hashed; what holds itself has no end
     if isinstance(value, nn.Module) or depth == DEEPEST:
         return type(value).__name__
