@@ -24,11 +24,12 @@ def described(value: Any, depth: int = 0) -> str:
         value = value.tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return str(value)
-    if hasattr(value, "__qualname__") and not inspect.ismethod(value):
-        return str(value.__qualname__)
+    named = getattr(value, "__qualname__", None)
+    if named is not None and not inspect.ismethod(value):
+        return str(named)
     # weights are hashed; what holds itself has no end
     if isinstance(value, nn.Module) or depth == DEEPEST:
-        return type(value).__name__
+        return str(type(value).__name__)
     inner = partial(described, depth=depth + 1)
     if isinstance(value, (list, tuple)):
         return f"({', '.join(map(inner, value))})"
