@@ -19,6 +19,8 @@ from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 
 READINGS = {("clean", ""): "clean", ("worst", "4/255"): "4/255", ("worst", "8/255"): "8/255"}
+ATTACKED = ("4/255", "8/255")
+SMALLER = tuple(f"drop smaller at {reading}" for reading in ATTACKED)
 LABELS = {
     "vanilla": "vanilla",
     "DA5": "strong augmentation (DA5)",
@@ -55,15 +57,14 @@ def rows_of(record: Mapping[str, Any]) -> Rows:
 
 def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     rows, costs = rows_of(record), step_ratios(record)
-    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
-    yield "", "train step", *READINGS.values(), "clean minus vanilla", *smaller
+    yield "", "train step", *READINGS.values(), "clean minus vanilla", *SMALLER
     for arm in arms:
         its = rows[arm]
         dice = [_percent(its[reading]["dice"]) for reading in READINGS.values()]
         difference = _twice(its["clean"], "difference", _percent, 1)
         reductions = [
             _twice(its[reading], "reduction", lambda share: f"{100 * share:.0f}%", 0)
-            for reading in ("4/255", "8/255")
+            for reading in ATTACKED
         ]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
         yield _label(arm), cost, *dice, difference, *reductions
@@ -81,8 +82,7 @@ def again(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
 
 def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str]]:
     minus = (f"{reading} minus vanilla" for reading in READINGS.values())
-    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
-    yield "", *READINGS.values(), *minus, *smaller
+    yield "", *READINGS.values(), *minus, *SMALLER
     for arm in arms:
         found = [rows[arm][reading] for reading in READINGS.values()]
         dice = [_percent(row["dice"]) for row in found]
@@ -124,8 +124,7 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
 
 def runs(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     costs, base = step_ratios(record), by_seed(record, BASELINE)
-    smaller = (f"drop smaller at {reading}" for reading in ("4/255", "8/255"))
-    yield "", "train step", *READINGS.values(), "clean minus vanilla", *smaller
+    yield "", "train step", *READINGS.values(), "clean minus vanilla", *SMALLER
     clean, *attacked = RUN_KEYS
     for arm in arms:
         its = by_seed(record, arm)
@@ -233,7 +232,7 @@ def _difference(row: Mapping[str, Any], of: str) -> str:
 
 def _reductions(rows: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
     name = f"reduction{of}"
-    found = [rows[reading] for reading in ("4/255", "8/255")]
+    found = [rows[reading] for reading in ATTACKED]
     return [
         "" if row[name] is None else f"{100 * row[name]:.0f}% {_interval(row, name)}"
         for row in found

@@ -78,9 +78,12 @@ def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> 
     if record.get("groups", {}).get("of") != other.get("groups", {}).get("of"):
         raise SystemExit(f"{files}: other groups of cases")
     known = {run["arm"] for run in record["runs"]}
-    there = {(run["arm"], run["seed"]) for run in record["runs"]}
-    further = (r for r in other["runs"] if (r["arm"], r["seed"]) not in there)
-    record["runs"] = [*record["runs"], *(r for r in further if r["arm"] not in known - {BASELINE})]
+    further = [
+        run
+        for run in other["runs"]
+        if run["arm"] not in known or (run["arm"] == BASELINE and run["seed"] not in mine)
+    ]
+    record["runs"] = [*record["runs"], *further]
     more = [row for row in other.get("results", ()) if row["model"] not in known]
     record["results"] = [*record.get("results", ()), *more]
     record["arms"] = other["arms"] | record["arms"]

@@ -143,3 +143,21 @@ def test_only_the_tables_of_a_page_are_written_and_old_ones_are_seen(results, tm
     text = page.read_text()
     assert text.startswith(before) and text.endswith(after) and "old" not in text
     evidence_tables.main([str(page), "--check"])
+
+
+def test_seeds_of_vanilla_that_a_second_file_adds_are_compared_with(results):
+    def write(name, seeds, arms):
+        dice = dict.fromkeys(evidence_kinds.RUN_KEYS, 0.5) | {"clean": 0.7}
+        of = [{"arm": a, "seed": s, "dice": dice} for a in arms for s in seeds]
+        record = {"runs": of, "arms": {a: {"arm": a} for a in arms}, "configuration": "2d"}
+        path = evidence_tables.RESULTS / name
+        path.write_text(json.dumps(record))
+        return path
+
+    write("a.json", (0, 1), ["vanilla"])
+    other = write("b.json", (0, 1, 2), ["vanilla", "AT"])
+    row = evidence_tables.table("against a.json,b.json vanilla AT").splitlines()[2]
+    assert row.count("0.0, 0.0, 0.0") == 3
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"groups": {"of": {"c": "p"}}}))
+    with pytest.raises(SystemExit, match="other groups of cases"):
+        evidence_tables.table("against a.json,b.json vanilla AT")

@@ -87,8 +87,8 @@ def check_labels(benchmark: Benchmark) -> None:
 
     Evaluations would take the new ones.
     """
-    changed = _outdated(benchmark)
-    if changed and has_begun(benchmark):
+    changed = _outdated(benchmark) if has_begun(benchmark) else []
+    if changed:
         raise UserError(
             f"labels of {benchmark.raw / benchmark.dataset} have changed since models in "
             f"{benchmark.output} were trained ({some_names(changed)}): put those back, or "
@@ -99,7 +99,8 @@ def check_labels(benchmark: Benchmark) -> None:
 def drop_outdated(commands: Commands) -> None:
     """Remove what was planned and preprocessed of other labels than the data set has now."""
     its = commands.benchmark
-    if not _outdated(its):
+    # once trainings have begun `check_labels` has refused, and labels are not read again
+    if has_begun(its) or not _outdated(its):
         return
     said = f"The labels of {its.dataset} have changed: planned and preprocessed anew"
     commands.say(said + (", which is not among these commands." if commands.dry_run else "."))
