@@ -16,8 +16,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.evidence_kinds import LABELS
 from benchmarks.saving import first_paragraph, write_picture
+from benchmarks.trainings import label
 from nnunetv2_lngswr.utils.files import read_json
 
 
@@ -38,7 +38,7 @@ def draw(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure:
     for axis, record in zip(axes, records):
         for i, arm in enumerate(arms):
             budgets, dice, low, high = zip(*curve(record, arm))
-            axis.plot(budgets, dice, color=f"C{i}", marker="o", label=LABELS.get(arm, arm))
+            axis.plot(budgets, dice, color=f"C{i}", marker="o", label=label(arm))
             axis.fill_between(budgets, low, high, color=f"C{i}", alpha=0.08, linewidth=0)
         seeds = len({run["seed"] for run in record["runs"]})
         title = f"{record['dataset']}, {seeds} {'seeds' if seeds > 1 else 'seed'}"

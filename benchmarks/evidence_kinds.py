@@ -15,32 +15,13 @@ from scipy import stats
 from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.small_search import differences
+from benchmarks.trainings import RUN_KEYS, by_seed, label
 from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 
 READINGS = {("clean", ""): "clean", ("worst", "4/255"): "4/255", ("worst", "8/255"): "8/255"}
 ATTACKED = ("4/255", "8/255")
 SMALLER = tuple(f"drop smaller at {reading}" for reading in ATTACKED)
-LABELS = {
-    "vanilla": "vanilla",
-    "DA5": "strong augmentation (DA5)",
-    "LNG": "noise alone",
-    "SWR": "reconstruction alone",
-    "LNGSWR": "LNG-SWR",
-    "LNGSWRGuided": "LNG-SWR, guided",
-    "LNGSWRguided-0125": "LNG-SWR, guided by 0.0125",
-    "LNGSWRguided-025": "LNG-SWR, guided by 0.025",
-    "LNGSWRguided-05": "LNG-SWR, guided by 0.05",
-    "LNGSWRguided": "LNG-SWR, guided by 0.1",
-    "LNGSWRDA5": "LNG-SWR with DA5",
-    "LateAT": "late AT",
-    "LateAT-4": "late AT at 4/255",
-    "LateATDA5": "late AT with DA5",
-    "LNGSWRLateAT": "LNG-SWR, then late AT",
-    "AT": "AT from the first step",
-}
-RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
-"""Of the Dice of a run, as READINGS."""
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Results by arm and reading."""
 
@@ -67,7 +48,7 @@ def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
             for reading in ATTACKED
         ]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        yield _label(arm), cost, *dice, difference, *reductions
+        yield label(arm), cost, *dice, difference, *reductions
 
 
 def cases(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -90,7 +71,7 @@ def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str
             f"{value} {_interval(row, f'dice{of}')}" for value, row in zip(dice[1:], found[1:])
         ]
         yield (
-            _label(arm),
+            label(arm),
             *dice,
             *(_difference(row, of) for row in found),
             *_reductions(rows[arm], of),
@@ -105,7 +86,7 @@ def late(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
     rows = rows_of({"results": said})
     yield "minus late AT", *READINGS.values()
     for arm in arms:
-        yield _label(arm), *(_difference(rows[arm][reading], "") for reading in READINGS.values())
+        yield label(arm), *(_difference(rows[arm][reading], "") for reading in READINGS.values())
 
 
 def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -114,7 +95,7 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
     for arm in arms:
         its, keys = by_seed(record, arm), RUN_KEYS
         yield (
-            _label(arm),
+            label(arm),
             *(
                 ", ".join(_percent(its[seed][key]) for key in keys) if seed in its else ""
                 for seed in names
@@ -141,13 +122,13 @@ def runs(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
         of_means = [_mean_over_seeds(minus), *(_mean_over_seeds(r, 0, "%") for r in reductions)]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
         means = [_percent(statistics.mean(its[seed][key] for seed in common)) for key in RUN_KEYS]
-        yield _label(arm), cost, *means, *(of_means if arm != BASELINE else [""] * 3)
+        yield label(arm), cost, *means, *(of_means if arm != BASELINE else [""] * 3)
 
 
 def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     first, *others = arms
     yield (
-        f"minus {_label(first)}, by seed",
+        f"minus {label(first)}, by seed",
         *READINGS.values(),
         *(f"{reading}: mean" for reading in READINGS.values()),
     )
@@ -157,7 +138,7 @@ def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence
         seeds = sorted(base.keys() & its.keys())
         values = [[100 * (its[seed][key] - base[seed][key]) for seed in seeds] for key in RUN_KEYS]
         yield (
-            _label(arm),
+            label(arm),
             *(", ".join(f"{value:.1f}" for value in of) for of in values),
             *map(_mean_over_seeds, values),
         )
@@ -182,15 +163,6 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[
 }
 
 
-def by_seed(record: Mapping[str, Any], arm: str) -> dict[int, dict[str, float]]:
-    """Dice by reading, of every training of an arm."""
-    runs = [run for run in record["runs"] if run["arm"] == arm]
-    found = {run["seed"]: run["dice"] for run in runs}
-    if len(found) < len(runs):
-        raise SystemExit(f"{arm} has several folds per seed, which this table does not show")
-    return found
-
-
 def _mean_over_seeds(values: Sequence[float], digits: int = 1, unit: str = "") -> str:
     """With Student's interval over the seeds alone: the cases are the same."""
     mean = statistics.mean(values)
@@ -204,10 +176,6 @@ def _mean_over_seeds(values: Sequence[float], digits: int = 1, unit: str = "") -
 def _error(standard_error: float | None) -> str:
     """Nothing is known of it from one seed."""
     return "" if standard_error is None else f" ({standard_error:.1f})"
-
-
-def _label(arm: str) -> str:
-    return LABELS.get(arm, f"`{arm}`")
 
 
 def _percent(share: float) -> str:

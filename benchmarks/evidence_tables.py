@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_kinds import KINDS, RUN_KEYS, by_seed
+from benchmarks.evidence_kinds import KINDS
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
+from benchmarks.trainings import joined
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -45,16 +46,9 @@ SAME = ("dataset", "cases", "features", "budget")
 def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
     kind, files, *arms = re.sub(r",\s+", ",", what).split()
-    record, *others = (read_json(RESULTS / file) for file in files.split(","))
-    for other in others:
-        if kind != "search":
-            _join_runs(record, other, files)
-            continue
-        differ = [key for key in SAME if other.get(key) != record.get(key)]
-        if differ or record["dice"].keys() & other["dice"].keys():
-            raise SystemExit(f"{files}: other {', '.join(differ) or 'results of the same arm'}")
-        record["dice"] |= other["dice"]
-    if others and kind in ("both", "cases", "again"):
+    paths = [RESULTS / file for file in files.split(",")]
+    record = _joined_searches(paths) if kind == "search" else joined(paths)
+    if len(paths) > 1 and kind in ("both", "cases", "again"):
         _compare_anew(record, arms)
     head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
@@ -65,28 +59,14 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _join_runs(record: dict[str, Any], other: Mapping[str, Any], files: str) -> None:
-    """Of two benchmarks whose vanilla trainings came out the same: they are one."""
-    mine, its = (by_seed(one, BASELINE) for one in (record, other))
-    same = all(
-        abs(mine[seed][key] - its[seed][key]) < 1e-6
-        for seed in mine.keys() & its.keys()
-        for key in RUN_KEYS
-    )
-    if not same or not mine.keys() & its.keys():
-        raise SystemExit(f"{files}: the trainings of {BASELINE} are not the same in both")
-    if record.get("groups", {}).get("of") != other.get("groups", {}).get("of"):
-        raise SystemExit(f"{files}: other groups of cases")
-    known = {run["arm"] for run in record["runs"]}
-    further = [
-        run
-        for run in other["runs"]
-        if run["arm"] not in known or (run["arm"] == BASELINE and run["seed"] not in mine)
-    ]
-    record["runs"] = [*record["runs"], *further]
-    more = [row for row in other.get("results", ()) if row["model"] not in known]
-    record["results"] = [*record.get("results", ()), *more]
-    record["arms"] = other["arms"] | record["arms"]
+def _joined_searches(paths: Sequence[Path]) -> dict[str, Any]:
+    record, *others = map(read_json, paths)
+    for path, other in zip(paths[1:], others):
+        differ = [key for key in SAME if other.get(key) != record.get(key)]
+        if differ or record["dice"].keys() & other["dice"].keys():
+            raise SystemExit(f"{path.name}: other {', '.join(differ) or 'results of the same arm'}")
+        record["dice"] |= other["dice"]
+    return record
 
 
 def _compare_anew(record: dict[str, Any], arms: Sequence[str]) -> None:

@@ -1,21 +1,26 @@
 """What robustness costs: Dice of a benchmark's arms over the cost of their train step.
 
-    python -m benchmarks.pareto ROBUSTNESS.json [-o pareto.png]
+    python -m benchmarks.pareto ROBUSTNESS.json ... [--arms ARM ...] [-o pareto.png]
 
 The cost is relative to vanilla's step and comes from `adversarial_step.py`, taken side by side on
 one machine; epoch times of a benchmark are rough. An arm whose attack begins at `start` takes
-plain steps until then. Bars are the 95% intervals that the benchmark gives. The front is drawn
-through the arms that no other arm beats in both. The figures go into FILE.json beside the picture.
+plain steps until then. Small dots are trainings, large ones their means; the front is drawn through
+the means that no other beats in both. Several files are joined as for `evidence_tables`. The
+figures go into FILE.json beside the picture.
 """
 
+from __future__ import annotations
+
 import argparse
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmarks.saving import command_line, write_json, write_picture
+from benchmarks.trainings import RUN_KEYS, by_seed, joined, label
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json
@@ -70,18 +75,18 @@ def step_ratios(record: Mapping[str, Any]) -> dict[str, float]:
     return {arm: its["train_step"]["ratio"] for arm, its in arms.items()}
 
 
-def points(record: Mapping[str, Any], ratios: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One row per arm and reading (clean, worst per budget): cost, Dice and its interval."""
+def points(
+    record: Mapping[str, Any], arms: Sequence[str], ratios: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """One row per arm and reading (clean, worst per budget): cost, Dice in percent and by seed."""
     rows = []
-    for result in record["results"]:
-        if result["kind"] not in ("clean", "worst"):
-            continue
-        reading = "clean" if result["kind"] == "clean" else f"worst {result['epsilon_text']}"
-        arm = record["arms"][result["model"]]
-        values = {key: 100 * result[key] for key in ("dice", "dice_low", "dice_high")}
-        rows.append(
-            {"arm": result["model"], "reading": reading, "cost": step_cost(arm, ratios), **values}
-        )
+    for arm in arms:
+        its, cost = by_seed(record, arm), step_cost(record["arms"][arm], ratios)
+        for key in RUN_KEYS:
+            of_seeds = {seed: 100 * dice[key] for seed, dice in its.items()}
+            found = {"dice": statistics.mean(of_seeds.values()), "by_seed": of_seeds}
+            reading = key.replace("worst_linf", "worst")
+            rows.append({"arm": arm, "reading": reading, "cost": cost, **found})
     return rows
 
 
@@ -103,8 +108,9 @@ def draw(rows: list[dict[str, Any]], title: str) -> Figure:
         best = front(its)
         axis.plot([r["cost"] for r in best], [r["dice"] for r in best], color="0.7", zorder=0)
         for row in its:
-            bar = [[row["dice"] - row["dice_low"]], [row["dice_high"] - row["dice"]]]
-            axis.errorbar(row["cost"], row["dice"], bar, fmt="o", capsize=2, label=row["arm"])
+            drawn = axis.plot(row["cost"], row["dice"], "o", label=label(row["arm"]))
+            seeds = list(row["by_seed"].values())
+            axis.plot([row["cost"]] * len(seeds), seeds, ".", ms=4, color=drawn[0].get_color())
         axis.set(title=reading, xlabel="train step / vanilla's")
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("foreground Dice, %")
@@ -116,13 +122,13 @@ def draw(rows: list[dict[str, Any]], title: str) -> Figure:
 def main(argv: list[str] | None = None) -> None:
     """Write the picture and its figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("record", type=Path, metavar="ROBUSTNESS.json")
+    parser.add_argument("records", type=Path, nargs="+", metavar="ROBUSTNESS.json")
+    parser.add_argument("--arms", nargs="+", metavar="ARM")
     parser.add_argument("-o", dest="output", type=Path, default=Path("pareto.png"))
     args = parser.parse_args(argv)
-    record = read_json(args.record, needs=("results", "arms"))
-    rows = points(record, step_ratios(record))
-    seeds = sorted({run["seed"] for run in record["runs"]})
-    title = f"{record['dataset']}, {record['configuration']}, seeds {', '.join(map(str, seeds))}"
+    record = joined(args.records)
+    rows = points(record, args.arms or list(record["arms"]), step_ratios(record))
+    title = f"{record['dataset']}, {record['configuration']}"
     write_picture(args.output, draw(rows, title))
     written = {"command": command_line("pareto", argv), "steps": STEP.name, "points": rows}
     write_json(args.output.with_suffix(".json"), written)

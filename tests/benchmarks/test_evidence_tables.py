@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import evidence_kinds, evidence_tables
+from benchmarks import evidence_tables, trainings
 
 PAGE = """# Page
 
@@ -82,7 +82,7 @@ def test_arms_of_two_benchmarks_are_paired_by_seed_if_vanilla_is_the_same(result
         found = []
         for seed in (0, 1):
             for of, more in (("vanilla", 0.0), (arm, shift * (seed + 1))):
-                keys = evidence_kinds.RUN_KEYS
+                keys = trainings.RUN_KEYS
                 found.append({"arm": of, "seed": seed, "dice": dict.fromkeys(keys, 0.5 + more)})
         path = evidence_tables.RESULTS / name
         path.write_text(json.dumps({"runs": found, "arms": {}}))
@@ -147,7 +147,7 @@ def test_only_the_tables_of_a_page_are_written_and_old_ones_are_seen(results, tm
 
 def test_seeds_of_vanilla_that_a_second_file_adds_are_compared_with(results):
     def write(name, seeds, arms):
-        dice = dict.fromkeys(evidence_kinds.RUN_KEYS, 0.5) | {"clean": 0.7}
+        dice = dict.fromkeys(trainings.RUN_KEYS, 0.5) | {"clean": 0.7}
         of = [{"arm": a, "seed": s, "dice": dice} for a in arms for s in seeds]
         record = {"runs": of, "arms": {a: {"arm": a} for a in arms}, "configuration": "2d"}
         path = evidence_tables.RESULTS / name

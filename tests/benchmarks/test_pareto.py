@@ -5,7 +5,9 @@ import json
 import pytest
 
 from benchmarks.pareto import front, main, step_cost
+from benchmarks.trainings import RUN_KEYS
 
+VANILLA_AND_AT = {"vanilla": 0.5, "AT": 0.6}
 RATIOS = {"vanilla": 1.0, "LNG-SWR": 1.1, "AT FGSM-RS": 1.7, "LNG-SWR + AT FGSM-RS": 2.0}
 
 
@@ -36,27 +38,25 @@ def test_the_front_holds_what_nothing_beats():
     assert front(rows) == [{"cost": 1, "dice": 55}, {"cost": 1.7, "dice": 70}]
 
 
-def test_every_arm_and_reading_is_written(tmp_path):
-    results = [
-        {"kind": kind, "epsilon_text": text, "model": arm, "dice": d}
-        | dict.fromkeys(("dice_low", "dice_high"), d)
-        for arm, d in (("vanilla", 0.5), ("AT", 0.6))
-        for kind, text in (("clean", ""), ("worst", "8/255"), ("noise", "8/255"))
+def test_every_arm_and_reading_of_all_files_is_written(tmp_path):
+    def write(name, arms, seeds):
+        runs = [
+            {"arm": arm, "seed": seed, "dice": dict.fromkeys(RUN_KEYS, dice + 0.02 * seed)}
+            for arm, dice in arms.items()
+            for seed in seeds
+        ]
+        record = {"dataset": "Dataset001_X", "configuration": "2d", "runs": runs}
+        record["arms"] = {arm: {"arm": arm} for arm in arms}
+        (tmp_path / name).write_text(json.dumps(record))
+        return str(tmp_path / name)
+
+    files = [write("a.json", {"vanilla": 0.5}, (0, 1)), write("b.json", VANILLA_AND_AT, (0,))]
+    main([*files, "-o", str(tmp_path / "pareto.png")])
+    found = json.loads((tmp_path / "pareto.json").read_text())["points"]
+    expected = [
+        (arm, reading, pytest.approx(dice), seeds)
+        for arm, dice, seeds in (("vanilla", 51, ["0", "1"]), ("AT", 60, ["0"]))
+        for reading in ("clean", "worst 4/255", "worst 8/255")
     ]
-    record = {
-        "dataset": "Dataset001_X",
-        "configuration": "2d",
-        "runs": [{"seed": 0}],
-        "arms": {"vanilla": {"arm": "vanilla"}, "AT": {"arm": "AT"}},
-        "results": results,
-    }
-    (tmp_path / "robustness.json").write_text(json.dumps(record))
-    main([str(tmp_path / "robustness.json"), "-o", str(tmp_path / "pareto.png")])
-    points = json.loads((tmp_path / "pareto.json").read_text())["points"]
-    assert [(p["arm"], p["reading"], p["dice"]) for p in points] == [
-        ("vanilla", "clean", 50),
-        ("vanilla", "worst 8/255", 50),
-        ("AT", "clean", 60),
-        ("AT", "worst 8/255", 60),
-    ]
+    assert [(p["arm"], p["reading"], p["dice"], [*p["by_seed"]]) for p in found] == expected
     assert (tmp_path / "pareto.png").stat().st_size > 10_000

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import evidence_kinds, evidence_tables
+from benchmarks import evidence_kinds, evidence_tables, trainings
 from benchmarks.results_by_case import are_there, results_of
 from evaluation.compare import compare
 from evaluation.report.cases_table import read_cases, write_cases
@@ -85,7 +85,7 @@ def test_arms_of_two_files_are_tested_as_one_table(trained, tmp_path, monkeypatc
     monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
     monkeypatch.setitem(evidence_kinds.READINGS, ("worst", "1/255"), "4/255")
     monkeypatch.setitem(evidence_kinds.READINGS, ("worst", "2/255"), "8/255")
-    monkeypatch.setattr(evidence_tables, "RUN_KEYS", ("clean", "worst_linf 1/255"))
+    monkeypatch.setattr(trainings, "RUN_KEYS", ("clean", "worst_linf 1/255"))
     for name, arms in (("a", ["vanilla", "AT"]), ("b", ["vanilla", "LNGSWR"])):
         record = record_of(trained, arms)
         assert are_there(record, arms)
