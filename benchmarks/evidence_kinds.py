@@ -158,6 +158,19 @@ def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[
         yield f"`{arm}`", *(f"{mean:.1f}" for mean in means), *(said or [""] * len(readings))
 
 
+def validation(
+    records: Sequence[Mapping[str, Any]], arms: Sequence[str]
+) -> Iterable[Sequence[str]]:
+    budgets = [record["budget"] for record in records]
+    yield "", *(f"{b['num_epochs']} x {b['num_iterations_per_epoch']}" for b in budgets)
+    for arm in arms or list(dict.fromkeys(arm for record in records for arm in record["arms"])):
+        found = [
+            [run["validation_dice"] for run in record["runs"] if run["arm"] == arm]
+            for record in records
+        ]
+        yield label(arm), *(_percent(statistics.mean(of)) if of else "" for of in found)
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
     kind.__name__: kind for kind in (both, runs, cases, again, late, seeds, against, search)
 }

@@ -14,9 +14,11 @@ KIND  both: Dice, its difference from vanilla's on clean images and how much sma
       trainings and groups. late: minus late AT, as cases. seeds: Dice of every training. against:
       minus the first arm, by seed, and the mean with its 95% interval over the seeds. search: of
       `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
-      first arm (its standard error).
+      first arm (its standard error). validation: nnU-Net's own validation Dice of benchmarks of
+      several budgets, side by side; the mean over the seeds.
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
-      commas, for `search`, and for others if their vanilla trainings are the same.
+      commas, for `search` and `validation`, and for others if they have a training of vanilla in
+      common.
 ARM   what to show, in this order; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
@@ -30,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_kinds import KINDS
+from benchmarks.evidence_kinds import KINDS, validation
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
 from benchmarks.trainings import joined
@@ -47,10 +49,14 @@ def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
     kind, files, *arms = re.sub(r",\s+", ",", what).split()
     paths = [RESULTS / file for file in files.split(",")]
-    record = _joined_searches(paths) if kind == "search" else joined(paths)
-    if len(paths) > 1 and kind in ("both", "cases", "again"):
-        _compare_anew(record, arms)
-    head, *rows = KINDS[kind](record, arms or list(record["dice" if kind == "search" else "arms"]))
+    if kind == "validation":
+        head, *rows = validation([read_json(path) for path in paths], arms)
+    else:
+        record = _joined_searches(paths) if kind == "search" else joined(paths)
+        if len(paths) > 1 and kind in ("both", "cases", "again"):
+            _compare_anew(record, arms)
+        arms = arms or list(record["dice" if kind == "search" else "arms"])
+        head, *rows = KINDS[kind](record, arms)
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
     return "\n".join(lines) + "\n"
 

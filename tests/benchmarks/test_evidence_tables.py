@@ -161,3 +161,14 @@ def test_seeds_of_vanilla_that_a_second_file_adds_are_compared_with(results):
     other.write_text(json.dumps(json.loads(other.read_text()) | {"groups": {"of": {"c": "p"}}}))
     with pytest.raises(SystemExit, match="other groups of cases"):
         evidence_tables.table("against a.json,b.json vanilla AT")
+
+
+def test_nnunets_validation_of_several_budgets_is_side_by_side(results):
+    for epochs, of in ((10, {"vanilla": [0.5, 0.7], "LNGSWR": [0.4]}), (20, {"vanilla": [0.8]})):
+        runs = [{"arm": arm, "validation_dice": d} for arm, dice in of.items() for d in dice]
+        budget = {"num_epochs": epochs, "num_iterations_per_epoch": 50}
+        record = {"runs": runs, "arms": dict.fromkeys(of), "budget": budget}
+        (evidence_tables.RESULTS / f"{epochs}.json").write_text(json.dumps(record))
+    head, _, *rows = evidence_tables.table("validation 10.json,20.json").splitlines()
+    assert head == "|  | 10 x 50 | 20 x 50 |"
+    assert rows == ["| vanilla | 60.0 | 80.0 |", "| LNG-SWR | 40.0 |  |"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -99,6 +100,7 @@ def _run_record(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
     return {
         **dataclasses.asdict(run),
         "settings": _trained_settings(benchmark, run),
+        "validation_dice": validation_dice(benchmark.fold_folder(run)),
         "dice": dice_of(benchmark.evaluation_folder(run)),
         "dice_by_case": dice_by_case(benchmark.evaluation_folder(run)),
     }
@@ -109,6 +111,18 @@ def _trained_settings(benchmark: Benchmark, run: TrainingRun) -> dict[str, Any]:
     file = benchmark.fold_folder(run).parent / "plans.json"
     plans = read_json(file, needs=("configurations",))
     return plans["configurations"][benchmark.configuration][PLANS_KEY]
+
+
+def validation_dice(fold: Path) -> float | None:
+    """nnU-Net's own mean validation Dice of a fold_X folder; None where that is not known.
+
+    Of clean images, all cases of the fold and with mirroring, other than what is evaluated here.
+    """
+    file = fold / "validation" / "summary.json"
+    if not file.is_file():  # a copied or tidied folder
+        return None
+    dice = read_json(file).get("foreground_mean", {}).get("Dice")
+    return dice if dice is not None and math.isfinite(dice) else None
 
 
 def dice_of(evaluation: Path) -> dict[str, float]:

@@ -145,3 +145,19 @@ def test_an_arm_whose_logs_are_gone_has_no_epoch_time(evaluated, tmp_path, monke
     benchmark_robustness(DATASET, "2d", out, arms=["AT", "SWR"], device="cpu")
     assert set(json.loads((out / "robustness.json").read_text())["cost"]) == {"vanilla", "SWR"}
     assert "| AT | nnUNetTrainerAT | 0/0 | not known |" in (out / "robustness.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("summary", "dice"),
+    [
+        ('{"foreground_mean": {"Dice": 0.75}}', 0.75),
+        ('{"foreground_mean": {"Dice": NaN}}', None),
+        ("{}", None),
+        (None, None),
+    ],
+)
+def test_nnunets_own_validation_is_kept_where_it_is_known(tmp_path, summary, dice):
+    if summary is not None:
+        (tmp_path / "validation").mkdir()
+        (tmp_path / "validation" / "summary.json").write_text(summary)
+    assert table.validation_dice(tmp_path) == dice

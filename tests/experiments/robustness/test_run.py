@@ -186,6 +186,7 @@ def check_dice(record):
         )
     assert {"clean", "worst_linf 8/255"} <= set(record["runs"][0]["dice"])
     for run in record["runs"]:
+        assert 0 <= run["validation_dice"] <= 1
         by_case = run["dice_by_case"]["clean"]
         assert len(by_case) == 2
         assert mean_over_cases(np.array([*by_case.values()], float)) == pytest.approx(
