@@ -1,4 +1,4 @@
-"""Three ideas for LNG-SWR, tried outside of the package: what pays moves in, what does not stays.
+"""Ideas for LNG-SWR, tried outside of the package: what pays moves in, what does not stays.
 
     python -m benchmarks.noise_trials TRIAL DATASET TRAINER PLANS
 
@@ -9,10 +9,8 @@ the trainer.
 sensitivity   The noise of a stage is coloured by what the loss is sensitive to: the energy of its
               gradient per channel and stride, a running mean, gives the variance there. The sum of
               the variances is that of the default noise.
-guided        Samples stay two steps (`training.rolling`). In their second, what the gradient of the
-              first says of every stage is added to the random noise (adversarial noise propagation,
-              Liu et al., arXiv 1909.09034): a step along its sign. guided_input and guided_stages:
-              on the image alone, after the stages alone; replayed: the samples stay, unguided.
+guided_input  "noise_guided" of the entry acts on the image alone; guided_stages: after the stages
+              alone.
 gate_ramp     The gains act in full from the middle of the training on, and grow until then, as the
               noise does (after FPCM, Bu et al., arXiv 2307.09763).
 """
@@ -31,7 +29,6 @@ from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.method.noise import MULTISCALE_STRIDES, LayerwiseNoise, channel_sd
 from nnunetv2_lngswr.method.reconstruction import SelectiveWaveletReconstruction
 from nnunetv2_lngswr.training.lngswr_trainer import LNGSWRTrainer
-from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp
 
 EVERY, MOMENTUM = 5, 0.1
@@ -40,8 +37,6 @@ POWER = 0.5
 """Of the gradient's energy, that the noise's variance is proportional to."""
 LEAST, MOST = 0.1, 10.0
 """Of a channel's and stride's variance, in units of the default noise's."""
-GUIDED = 0.1
-"""Of a guided step, in standard deviations of a channel."""
 
 
 def block_sums(x: Tensor, stride: int) -> Tensor:
@@ -111,94 +106,28 @@ class SensitivityNoise(LayerwiseNoise):
         self.energy = torch.lerp(self.energy, new, MOMENTUM)
 
 
-class GuidedNoise(LayerwiseNoise):
-    """The default noise and, where a sample has been seen, a step along its gradient's sign."""
-
-    gradient: Tensor | None = None
-    """(N, C, *spatial), of the last step."""
-    guided = GUIDED
-
-    def forward(self, x: Tensor, sd: Tensor | None = None) -> Tensor:
-        if not self.training or self.sigma_max == 0:
-            return x
-        sd = channel_sd(x) if sd is None else sd
-        noise = super().forward(x.detach(), sd) - x.detach()
-        if self.gradient is not None:
-            step = self.guided * (sd * self.strength).view(1, -1, *[1] * (x.ndim - 2))
-            noise = noise + step * self.gradient.sign()
-        if torch.is_grad_enabled():
-            noise.requires_grad_()
-            noise.register_hook(self._keep)
-        return x + noise
-
-    def _keep(self, gradient: Tensor) -> None:
-        self.gradient = gradient.detach().clone()
-
-    def pass_on(self, new: int) -> None:
-        """Drop what the `new` first samples have, and begin as many at the end with none."""
-        if self.gradient is not None:
-            left = torch.zeros_like(self.gradient[:new])
-            self.gradient = torch.cat((self.gradient[new:], left))
-
-
-class _OtherNoise(LNGSWRTrainer):
-    noise: type[LayerwiseNoise]
-
+class Sensitivity(LNGSWRTrainer):
     def initialize(self):
         super().initialize()
         for _, branch in self.lngswr.branches():
             if branch.noise is not None:
-                branch.noise.__class__ = self.noise
+                branch.noise.__class__ = SensitivityNoise
 
 
-class Sensitivity(_OtherNoise):
-    noise = SensitivityNoise
-
-
-class Guided(_OtherNoise):
-    noise = GuidedNoise
-    on_image = on_stages = GUIDED
-
+class GuidedInput(LNGSWRTrainer):
     def initialize(self):
         super().initialize()
         for name, branch in self.lngswr.branches():
-            branch.noise.guided = self.on_image if name == "input" else self.on_stages
-
-    def on_train_start(self):
-        super().on_train_start()
-        self.dataloader_train = Rolling(self.dataloader_train, 2)
-
-    def on_train_end(self):
-        self.dataloader_train = self.dataloader_train.batches
-        super().on_train_end()
-
-    def on_train_epoch_start(self):
-        super().on_train_epoch_start()
-        self._window = Window()
-        self.dataloader_train.restart(rolls=True)
-        for noise in self._noises():
-            noise.gradient = None
-
-    def train_step(self, batch: dict) -> dict:
-        for noise in self._noises():
-            noise.pass_on(len(batch["data"]))
-        return super().train_step(self._window.admit(batch))
-
-    def _noises(self) -> list[GuidedNoise]:
-        noises = [branch.noise for _, branch in self.lngswr.branches()]
-        return [noise for noise in noises if isinstance(noise, GuidedNoise)]
+            if name != "input" and branch.guidance is not None:
+                branch.guidance.size = 0.0
 
 
-class GuidedInput(Guided):
-    on_stages = 0.0
-
-
-class GuidedStages(Guided):
-    on_image = 0.0
-
-
-class Replayed(Guided):
-    on_image = on_stages = 0.0
+class GuidedStages(LNGSWRTrainer):
+    def initialize(self):
+        super().initialize()
+        guidance = self.lngswr.image.guidance
+        assert guidance is not None  # the entry has "noise_guided"
+        guidance.size = 0.0
 
 
 class GateRamp(LNGSWRTrainer):
@@ -222,10 +151,8 @@ class GateRamp(LNGSWRTrainer):
 
 TRIALS = {
     "sensitivity": Sensitivity,
-    "guided": Guided,
     "guided_input": GuidedInput,
     "guided_stages": GuidedStages,
-    "replayed": Replayed,
     "gate_ramp": GateRamp,
 }
 

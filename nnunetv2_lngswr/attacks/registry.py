@@ -271,10 +271,12 @@ def run_attack(
     Raises
     ------
     UserError
-        An unknown name, a norm that the attack does not work in, an option that its name fixes, or
-        a surrogate that is missing.
+        An unknown name, a norm that the attack does not work in, an option that its name fixes,
+        a surrogate that is missing, or values of `x` that are not finite.
     """
     spec = get_attack(name)
+    if not x.isfinite().all():
+        raise UserError(f"attack {name} needs finite values; the image has NaN or infinite ones")
     if ball.norm not in spec.norms:
         raise UserError(
             f"attack {name} works in {' or '.join(n.value for n in spec.norms)}, "

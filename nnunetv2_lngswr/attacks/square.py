@@ -104,7 +104,8 @@ def _with_cubes(
         region = [slice(None)]
         for n in x.shape[2:]:
             width = min(side, n)
-            start = int(torch.randint(0, n - width + 1, (), generator=generator))
+            draw = torch.randint(0, n - width + 1, (), generator=generator, device=generator.device)
+            start = int(draw)
             region.append(slice(start, start + width))
         signs = _signs([x.shape[1], *[1] * (x.ndim - 2)], x, generator)
         changed[case][tuple(region)] += size[case] * signs
@@ -112,7 +113,8 @@ def _with_cubes(
 
 
 def _signs(shape: Sequence[int], x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return (torch.randint(0, 2, tuple(shape), generator=generator) * 2 - 1).to(x)
+    bits = torch.randint(0, 2, tuple(shape), generator=generator, device=generator.device)
+    return (bits * 2 - 1).to(x)
 
 
 def _divisor(query: int, queries: int) -> int:

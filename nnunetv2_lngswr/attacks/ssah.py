@@ -222,7 +222,9 @@ class _TanhSpace:
 
         s_p = 1 is a maximum, so its gradient vanishes at the clean case.
         """
-        jitter = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+        jitter = torch.randn(
+            w.shape, generator=generator, dtype=w.dtype, device=generator.device
+        ).to(w.device)
         moved = w + SADDLE_JITTER * (jitter - low_frequencies(jitter, self.axes))
         return torch.where(self.movable, moved, w)
 

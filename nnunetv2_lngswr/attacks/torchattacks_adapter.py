@@ -62,7 +62,7 @@ def torchattacks_attack(
     module = _UnitModule(model, x, ball.bounds)
     options = _constructor_options(name, kind, x, ball, options)
     # torchattacks draws from the global state
-    seed = int(torch.randint(0, 2**31 - 1, (), generator=generator))
+    seed = int(torch.randint(0, 2**31 - 1, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(seed)
         runner = kind(module, **options)

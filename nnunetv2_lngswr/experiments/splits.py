@@ -1,10 +1,24 @@
-"""splits_final.json as the experiments read it."""
+"""splits_final.json as the experiments read it, and the splits that nnU-Net makes without it."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+
+RANDOM_FOLDS, SPLIT_SEED = 5, 12345
+"""nnU-Net's, of splits that it makes."""
+
+
+def random_splits(cases: Collection[str]) -> list[dict[str, list[str]]]:
+    """Return those that nnU-Net's trainer makes of the cases; empty where it cannot, as it says."""
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    if len(cases) < RANDOM_FOLDS:
+        return []
+    splits = generate_crossval_split(sorted(cases), seed=SPLIT_SEED, n_splits=RANDOM_FOLDS)
+    return [{part: [str(c) for c in fold[part]] for part in ("train", "val")} for fold in splits]
 
 
 def read_splits(file: Path) -> list[dict[str, list[str]]]:

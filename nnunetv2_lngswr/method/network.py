@@ -210,7 +210,8 @@ class LNGSWR(nn.Module):
     def state(self) -> dict[str, dict]:
         """{branch: {"bands": names, "prior": gain of each band, "gain": the applied one}}.
 
-        Gains are averaged over the channels; a branch without reconstruction has no "gain".
+        Gains are averaged over the channels. A branch without reconstruction has no "gain", nor one
+        whose convolution mixes what was reconstructed with what was not.
         """
         result = {}
         for name, branch in self.branches():
@@ -221,7 +222,7 @@ class LNGSWR(nn.Module):
                 "bands": list(subbands(len(branch.prior.axes))),
                 "prior": prior.mean(0).tolist(),
             }
-            if branch.reconstruction is not None:
+            if branch.reconstruction is not None and branch.convolution is None:
                 entry["gain"] = branch.reconstruction.gains(prior).mean(0).tolist()
             result[name] = entry
         return result

@@ -134,11 +134,6 @@ def counted_voxels(target: Tensor, space: LabelSpace) -> Tensor:
     return target[:, :1] != space.ignore_label
 
 
-def select(target: SegmentationTarget, samples: Tensor) -> SegmentationTarget:
-    """The target of some samples, (n,) indices."""
-    return target.cases(samples)
-
-
 def attacked_samples(
     step: int, batch_size: int, clean_share: float, generator: torch.Generator
 ) -> Tensor:

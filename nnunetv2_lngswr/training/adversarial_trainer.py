@@ -26,7 +26,6 @@ from nnunetv2_lngswr.training.consistency import ConsistencyLoss
 from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.restarted_lr import RestartedPolyLR
 from nnunetv2_lngswr.training.robust_validation import FALLBACK_STEPS, RobustValidationTrainer
-from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
 from nnunetv2_lngswr.training.weight_average import add_to_average, exchange
 from nnunetv2_lngswr.utils.errors import UserError
@@ -94,6 +93,10 @@ class AdversarialTrainer(RobustValidationTrainer):
         return self._free and self._attacking
 
     @property
+    def _shares(self) -> int:
+        return self._at.free_steps if self._at.rolling else super()._shares
+
+    @property
     def _rolls(self) -> bool:
         return (self._at.rolling and self._frees) or super()._rolls
 
@@ -125,9 +128,7 @@ class AdversarialTrainer(RobustValidationTrainer):
                 f"{self.num_epochs - 1} are the last phase (start {self._at.start:g}, restart_lr "
                 f"{self._at.restart_lr:g})"
             )
-        if self._at.rolling:
-            self.dataloader_train = Rolling(self.dataloader_train, self._at.free_steps)
-        elif self._at.scheme == "free":
+        if self._at.scheme == "free" and not self._at.rolling:
             self.dataloader_train = Replay(self.dataloader_train, times=1)
 
     def on_train_epoch_start(self):
@@ -142,12 +143,9 @@ class AdversarialTrainer(RobustValidationTrainer):
                 f"again at {rate:g}"
             )
         self._step = self._draws = 0
-        # an epoch begins with nothing of the last one, as a continued run does
-        self._perturbation, self._window = Perturbation(), Window()
+        self._perturbation = Perturbation()
         self._replayed = None  # the keys of the batch that is being replayed
-        if isinstance(self.dataloader_train, Rolling):
-            self.dataloader_train.restart(rolls=self._rolls)
-        elif isinstance(self.dataloader_train, Replay):
+        if isinstance(self.dataloader_train, Replay):
             self.dataloader_train.times = self._at.free_steps if self._frees else 1
             self.dataloader_train.restart()
 

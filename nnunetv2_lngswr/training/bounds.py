@@ -37,7 +37,7 @@ class CaseRanges:
         Raises
         ------
         UserError
-            A case is stored as integers.
+            A case is stored as integers, or has values that are not finite.
         """
         minima, maxima = zip(*(self._of(str(key)) for key in keys))
         return torch.from_numpy(np.stack(minima)), torch.from_numpy(np.stack(maxima))
@@ -53,6 +53,11 @@ class CaseRanges:
                 (channel.min(), channel.max()) for channel in map(np.asarray, self._images(key))
             ]
             minimum, maximum = np.array(extremes, np.float32).T
+            if not np.isfinite((minimum, maximum)).all():
+                raise UserError(
+                    f"the preprocessed case {key} holds NaN or infinite values: mend its image and "
+                    "preprocess the data set again"
+                )
             self._known[key] = minimum, maximum
         return self._known[key]
 

@@ -22,7 +22,6 @@ from nnunetv2_lngswr.method.network import LNGSWR, attach, find_lngswr
 from nnunetv2_lngswr.training.adversarial_settings import GUIDED_STEPS, guides
 from nnunetv2_lngswr.training.history import gain_lines, plot_history, read_history
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
-from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.schedule import ramp
 from nnunetv2_lngswr.training.settings import TrainerSettings
 from nnunetv2_lngswr.utils.files import write_file
@@ -110,8 +109,6 @@ class LNGSWRTrainer(PlansEntryTrainer):
             self.print_to_log_file(
                 "noise_guided has no effect: there is no noise, or every epoch attacks"
             )
-        if self._may_guide:
-            self.dataloader_train = Rolling(self.dataloader_train, GUIDED_STEPS)
 
     def _seed_streams(self, seed: int, epoch: int) -> None:
         super()._seed_streams(seed, epoch)
@@ -129,24 +126,23 @@ class LNGSWRTrainer(PlansEntryTrainer):
         return self._may_guide and not self._attacking
 
     @property
+    def _shares(self) -> int:
+        return GUIDED_STEPS if self._may_guide else super()._shares
+
+    @property
     def _rolls(self) -> bool:
         return self._guides or super()._rolls
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
         self._steps = self.current_epoch * self.num_iterations_per_epoch
-        if self._may_guide:
-            # an epoch begins with nothing of the last one, as a continued run does
-            self._forget_samples()
-            self.dataloader_train.restart(rolls=self._rolls)
+        self._forget_gradients()
 
     def on_train_epoch_end(self, train_outputs: list[dict]):
         super().on_train_epoch_end(train_outputs)
-        if self._may_guide:
-            self._forget_samples()  # validation needs the memory
+        self._forget_gradients()  # validation needs the memory
 
-    def _forget_samples(self) -> None:
-        self._guided = Window()
+    def _forget_gradients(self) -> None:
         for guidance in self.lngswr.guidance():
             guidance.restart()
 
@@ -166,7 +162,7 @@ class LNGSWRTrainer(PlansEntryTrainer):
         """The batch in which new samples have come, and to whose others the gradient is known."""
         for guidance in self.lngswr.guidance():
             guidance.pass_on(new=len(batch["data"]))
-        return self._guided.admit(self._on_device(batch))
+        return self._window.admit(self._on_device(batch))
 
     # --- gains and priors, for people to look at
 

@@ -10,8 +10,9 @@ import dataclasses
 import json
 import os
 import random
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from nnunetv2_lngswr.method.config import LNGSWRConfig
 from nnunetv2_lngswr.training.adversarial_batch import at_every_resolution
 from nnunetv2_lngswr.training.adversarial_settings import check_guidance, check_shares
 from nnunetv2_lngswr.training.free import Replay
-from nnunetv2_lngswr.training.rolling import Rolling
+from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.settings import (
     ADVERSARIAL_KEY,
     PLANS_KEY,
@@ -41,11 +42,13 @@ from nnunetv2_lngswr.training.settings import (
 from nnunetv2_lngswr.training.warm_start import load_warm_start
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.files import atomic_path, read_json
 from nnunetv2_lngswr.utils.seeds import process_seeds
 
 PROCESSES = "nnUNet_n_proc_DA"
 """nnU-Net's environment variable for the number of augmenting processes."""
+PLANS_LOOKS = 5
+"""At a plans.json that cannot be read, a second apart."""
 
 
 class PlansEntryTrainer(nnUNetTrainer):
@@ -79,6 +82,11 @@ class PlansEntryTrainer(nnUNetTrainer):
     ):
         # before nnU-Net makes any folder: a mistake in the plans must leave nothing behind
         plans = deepcopy(plans)
+        if PLANS_KEY in plans:
+            raise UserError(
+                f'plans: "{PLANS_KEY}" has no effect beside "configurations": put it into the '
+                f'configuration, "configurations": {{"{configuration}": {{"{PLANS_KEY}": ...}}}}'
+            )
         resolved = PlansManager(plans).get_configuration(configuration).configuration
         self.settings = self.settings_to_train_with(resolved)
         warn_of_old_keys(resolved)
@@ -131,8 +139,13 @@ class PlansEntryTrainer(nnUNetTrainer):
         return False
 
     @property
+    def _shares(self) -> int:
+        """Steps that samples stay (`rolling`), in the epochs that roll; 1: in none."""
+        return 1
+
+    @property
     def _rolls(self) -> bool:
-        """Whether in this epoch samples stay some steps (`rolling`), for trainers that let them."""
+        """Whether samples stay in this epoch."""
         return False
 
     def _on_device(self, batch: dict) -> dict:
@@ -179,6 +192,10 @@ class PlansEntryTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
+        # an epoch begins with nothing of the last one, as a continued run does
+        self._window = Window()
+        if isinstance(self.dataloader_train, Rolling):
+            self.dataloader_train.restart(rolls=self._rolls)
         # by epoch, so that a continued run draws what an uninterrupted one would have drawn
         if self.settings.run.seed is not None:
             self._seed_streams(self.settings.run.seed, epoch=self.current_epoch)
@@ -222,6 +239,8 @@ class PlansEntryTrainer(nnUNetTrainer):
             warm_start = warm_start.replace("{fold}", str(self.fold))
             load_warm_start(self._bare_network(), load_checkpoint(warm_start), warm_start)
             self.print_to_log_file(f"Warm start from {warm_start}")
+        if self._shares > 1:
+            self.dataloader_train = Rolling(self.dataloader_train, self._shares)
 
     def on_train_end(self):
         if isinstance(self.dataloader_train, (Replay, Rolling)):
@@ -243,7 +262,7 @@ class PlansEntryTrainer(nnUNetTrainer):
         path = Path(self.output_folder_base) / "plans.json"
         if not path.is_file():
             return
-        plans = PlansManager(json.loads(path.read_text()))
+        plans = PlansManager(_read_when_written(path))
         there = plans.get_configuration(self.configuration_name).configuration
         differences = changed_settings(self.read_settings(there), self.settings)
         if differences:
@@ -272,6 +291,22 @@ def changed_settings(there: TrainerSettings, here: TrainerSettings) -> str:
             if values[0] != values[1]:
                 changed.append(f'{prefix}"{field.name}" {values[0]!r} there, {values[1]!r} here')
     return "; ".join(changed)
+
+
+def _read_when_written(path: Path) -> dict[str, Any]:
+    """A results folder's plans.json, which nnU-Net writes in place, and every fold anew: one that
+    begins beside this one may be at it."""
+    for _ in range(PLANS_LOOKS - 1):
+        with suppress(UserError):
+            return read_json(path)
+        time.sleep(1)
+    try:
+        return read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"{error}: if no other fold is being started, a training was killed while writing it; "
+            "remove it, and this one writes it anew"
+        ) from None
 
 
 def _without_stopwatch(transform: Any) -> None:

@@ -109,8 +109,9 @@ def moving_average(earlier: Sequence[float], value: float) -> float:
     return 0.9 * earlier[-1] + 0.1 * value
 
 
-def nnunets_moving_average(values: Sequence[float]) -> float:
-    """What nnU-Net's logger makes of the mean_fg_dice of some epochs; nan counts for nothing."""
+def moving_average_of(values: Sequence[float]) -> float:
+    """nnU-Net's moving average of some epochs, of which nan counts for nothing, as it does not
+    there."""
     return reduce(lambda average, value: moving_average([average], value), values)
 
 

@@ -30,7 +30,6 @@ from nnunetv2_lngswr.training.adversarial_batch import (
     at_every_resolution,
     batch_target,
     full_resolution,
-    select,
 )
 from nnunetv2_lngswr.training.bounds import CaseRanges, patch_bounds
 from nnunetv2_lngswr.training.history import RobustCurveLogger, plot_robust_curve
@@ -39,7 +38,7 @@ from nnunetv2_lngswr.training.robust_curve import (
     STRONG,
     curve_attacks,
     moving_average,
-    nnunets_moving_average,
+    moving_average_of,
     overfits,
     pseudo_dice,
 )
@@ -111,7 +110,7 @@ class RobustValidationTrainer(PlansEntryTrainer):
         return attack(
             self._bare_network(),
             x,
-            select(target, here),
+            target.cases(here),
             self._ball(x, [batch["keys"][i] for i in samples.tolist()], epsilon),
             autocast=torch.float16 if self.device.type == "cuda" else None,
         )
@@ -176,7 +175,7 @@ class RobustValidationTrainer(PlansEntryTrainer):
         earlier = self._logged["ema_robust_fg_dice"][: self.current_epoch]
         average = moving_average(earlier, strong)
         # nnU-Net's average goes back to before the last phase
-        clean = nnunets_moving_average(self._logged["mean_fg_dice"][self._first_attacked :])
+        clean = moving_average_of(self._logged["mean_fg_dice"][self._first_attacked :])
         weight = self._at.robust_weight
         terms = ((1 - weight, clean), (weight, average))
         self._log("robust_fg_dice", strong)

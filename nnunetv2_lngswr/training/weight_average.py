@@ -3,8 +3,9 @@
 The average is kept in the optimiser's state, as ASGD keeps its own, and so travels in checkpoints.
 While nnU-Net validates and saves, the network holds the average, and the optimiser what the
 training goes on from: `exchange` comes between the training and the validation of an epoch, and
-before the next one. Buffers are not averaged, as nnU-Net's networks (instance norm) have none that
-follow from the weights.
+before the next one. Buffers are not averaged: nnU-Net's networks (instance norm) have none that
+follow from the weights, and the measured priors of LNG-SWR are running means of the features
+already.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ def test_unknown_attacks_and_misuse_are_named(trained):
         run_attack("pgd_linf", *arguments, ball, generator=generator, step_size=0.0)
     with pytest.raises(ValueError, match="fixes loss"):
         run_attack("apgd_js", *arguments, ball, generator=generator, loss="ce")
+    spoiled = x.clone()
+    spoiled[-1, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="finite values; the image has NaN"):
+        run_attack("pgd_linf", arguments[0], spoiled, arguments[2], ball, generator=generator)
 
 
 def test_names_are_validated_without_torch():

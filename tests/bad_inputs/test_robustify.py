@@ -197,6 +197,13 @@ DATA_ROWS = [
         "nnUNetv2_plan_and_preprocess -d 999 -c 2d -pl nnUNetPlannerResEncM makes it",
     ),
     data(
+        "nothing, of a planner that a shell would run",
+        spoil.both(
+            spoil.remove(DATA), spoil.change_json(PLANS, {"experiment_planner_used": "X; touch y"})
+        ),
+        "nnUNetv2_plan_and_preprocess -d 999 -c 2d -pl 'X; touch y' makes it",
+    ),
+    data(
         "of a name without a number",
         spoil.both(spoil.remove(DATA), spoil.change_json(PLANS, {"dataset_name": "Lungs"})),
         "dataset_name",

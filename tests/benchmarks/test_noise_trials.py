@@ -4,13 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from benchmarks.noise_trials import (
-    GUIDED,
-    GuidedNoise,
-    SensitivityNoise,
-    block_sums,
-    changed_trainer,
-)
+from benchmarks.noise_trials import SensitivityNoise, block_sums, changed_trainer
 from nnunetv2_lngswr.method.noise import LayerwiseNoise
 from tests import tiny_dataset
 from tests.training.tiny_training import SHORT
@@ -52,21 +46,16 @@ def test_what_is_coloured_has_the_variance_of_the_default():
     assert float(per_channel.mean()) == pytest.approx(expected, rel=0.15)
 
 
-def test_a_guided_step_goes_up_for_samples_that_stay_alone():
-    noise = GuidedNoise(1e-6, random_amplitude=False)
-    weight = torch.randn(4, 2, 8, 8)
-    x = torch.randn(4, 2, 8, 8)
-    (weight * noise(x)).sum().backward()
-    noise.pass_on(1)
-    moved = noise(x) - x
-    sign = torch.cat((weight[1:].sign(), torch.zeros(1, 2, 8, 8)))
-    sd = (x - x.mean((0, 2, 3), keepdim=True)).square().mean((0, 2, 3), keepdim=True).sqrt()
-    torch.testing.assert_close(moved, GUIDED * sd * sign, atol=1e-4, rtol=0)
-    noise.eval()
-    assert noise(x) is x
+@pytest.mark.parametrize("trial, guided", [("guided_input", True), ("guided_stages", False)])
+def test_the_image_alone_is_guided_or_the_stages_alone(plans, trial, guided):
+    cls = changed_trainer("nnUNetTrainerLNGSWR", trial)
+    trainer = tiny_dataset.make_trainer(cls, plans, entry={**SHORT, "noise_guided": 0.1})
+    trainer.initialize()
+    sizes = {name: branch.guidance.size for name, branch in trainer.lngswr.branches()}
+    assert sizes == {name: 0.1 * ((name == "input") == guided) for name in sizes}
 
 
-@pytest.mark.parametrize("trial", ["sensitivity", "guided", "gate_ramp"])
+@pytest.mark.parametrize("trial", ["sensitivity", "gate_ramp"])
 def test_a_changed_trainer_trains_and_saves_what_the_trainer_loads(plans, trial):
     name = "nnUNetTrainerLNGSWR"
     cls = changed_trainer(name, trial)

@@ -40,6 +40,13 @@ def test_attaching_draws_nothing_from_the_random_stream():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_gain_is_shown_where_one_is_applied():
+    gates = find_lngswr(attach(make(), LNGSWRConfig(gate_init=0.25))).state()["input"]["gain"]
+    assert gates == pytest.approx([1, 0.78, 0.78, 0.755])  # 1 - a (1 - g)
+    mixed = find_lngswr(attach(make(), LNGSWRConfig(fusion="conv", gate_init=0.25))).state()
+    assert not any("gain" in branch for branch in mixed.values()) and "prior" in mixed["input"]
+
+
 @pytest.mark.parametrize("kind", ["plain", "resenc"])
 @pytest.mark.parametrize("strides", list(STRIDES))
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from nnunetv2_lngswr.attacks import ThreatModel
 from nnunetv2_lngswr.training.adversarial_batch import craft
 from nnunetv2_lngswr.training.bounds import CaseRanges, patch_bounds
+from nnunetv2_lngswr.utils.errors import UserError
 from tests.model_folders import make_network
 from tests.training.crafting import SPACE
 
@@ -39,6 +40,14 @@ def test_ranges_are_those_of_the_whole_case_and_read_once():
 def test_integer_cases_are_refused_by_name():
     with pytest.raises(ValueError, match="the preprocessed case a holds int16"):
         CaseRanges(Dataset(a=np.zeros((1, 1, 4, 4), np.int16))).check_type()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_cases_that_are_not_finite_are_refused_by_name(value):
+    case = np.zeros((2, 1, 4, 4), np.float32)
+    case[1, 0, 2, 2] = value
+    with pytest.raises(UserError, match="the preprocessed case b holds NaN or infinite values"):
+        CaseRanges(Dataset(a=np.zeros((2, 1, 4, 4), np.float32), b=case))(["a", "b"])
 
 
 def test_bounds_are_the_cases_widened_to_the_patch():

@@ -228,6 +228,27 @@ def test_a_results_folder_with_the_old_names_is_the_same(plans, cls):
         tiny_dataset.make_trainer(cls, plans, entry=entry).on_train_start()
 
 
+def test_a_plans_json_that_another_fold_is_writing_is_waited_for(plans, monkeypatch):
+    trainer = tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=SHORT)
+    path = Path(trainer.output_folder_base) / "plans.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = json.dumps(trainer.plans_manager.plans)
+    path.write_text(whole[:100])
+    monkeypatch.setattr(plans_entry.time, "sleep", lambda _: path.write_text(whole))
+    trainer.on_train_start()
+    path.write_text(whole[:100])
+    monkeypatch.setattr(plans_entry.time, "sleep", lambda _: None)
+    with pytest.raises(UserError, match="plans.json is not readable .*; remove it"):
+        tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, plans, entry=SHORT).on_train_start()
+    assert path.read_text() == whole[:100]
+
+
+@pytest.mark.parametrize("cls", [nnUNetTrainerLNGSWR, nnUNetTrainerVanilla])
+def test_an_entry_beside_the_configurations_is_refused(plans, cls):
+    with pytest.raises(UserError, match='no effect .*"configurations": {"2d": {"lngswr": ...}}'):
+        tiny_dataset.make_trainer(cls, {**plans, "lngswr": SHORT})
+
+
 def test_prediction_from_a_folder_with_the_old_names_says_nothing(plans):
     plans = json.loads(json.dumps(plans))
     plans["configurations"]["2d"]["lngswr"] = OLD

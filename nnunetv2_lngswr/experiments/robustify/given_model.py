@@ -196,6 +196,13 @@ def _extract(archive: zipfile.ZipFile, path: Path, configuration: str | None, ta
         raise UserError(f"{path} holds {has}: choose one by its configuration (-c)")
     (model,) = chosen
     check_plain_name(model.name, f"{path}: the model's folder")
+    needed = sum(archive.getinfo(name).file_size for name in members[model].values())
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise UserError(
+            f"{path} unpacks to {needed / 2**30:.1f} GiB, and {target.parent} has "
+            f"{free / 2**30:.1f}: set TMPDIR to a larger place"
+        )
     for inside, name in members[model].items():
         file = target / model.name / inside
         file.parent.mkdir(parents=True, exist_ok=True)

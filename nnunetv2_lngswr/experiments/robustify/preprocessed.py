@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from evaluation.inputs import from_cross_validation
 from evaluation.model.case import CasePreprocessor
 from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel, validation_cases
 from nnunetv2_lngswr.experiments.robustify.options import Options
-from nnunetv2_lngswr.experiments.splits import read_splits
+from nnunetv2_lngswr.experiments.splits import SPLIT_SEED, random_splits, read_splits
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.model_files import check_plans
@@ -27,7 +27,6 @@ from nnunetv2_lngswr.utils.model_files import check_plans
 _NEEDED = ("dataset.json", "dataset_fingerprint.json", "gt_segmentations")
 _DATASET = re.compile(r"Dataset(\d{1,9})_.+")
 _SPLITS = "splits_final.json"
-_SEED, _FOLDS = 12345, 5  # nnU-Net's, of splits that it makes
 
 
 def find_preprocessed(model: GivenModel, options: Options) -> Path:
@@ -63,9 +62,15 @@ def find_preprocessed(model: GivenModel, options: Options) -> Path:
 
 def _planning(model: GivenModel) -> str:
     """The command that plans and preprocesses as the model's plans were made."""
-    planner = model.plans.get("experiment_planner_used", "ExperimentPlanner")
-    by = "" if planner == "ExperimentPlanner" else f" -pl {planner}"
-    return f"nnUNetv2_plan_and_preprocess -d {_number(model)} -c {model.configuration}{by}"
+    planner = str(model.plans.get("experiment_planner_used", "ExperimentPlanner"))
+    by = [] if planner == "ExperimentPlanner" else ["-pl", planner]
+    program = "nnUNetv2_plan_and_preprocess"
+    return _pasted([program, "-d", _number(model), "-c", model.configuration, *by])
+
+
+def _pasted(words: Sequence[str]) -> str:
+    """A command as a shell takes it: the names in it are of plans that anyone may have written."""
+    return shlex.join(words)
 
 
 def _number(model: GivenModel) -> str:
@@ -108,7 +113,8 @@ def _check_data(folder: Path, model: GivenModel) -> None:
     alike = [name for name, differences in described.items() if not differences]
     by = next(iter(alike), owner if described else model.plans["plans_name"])
     copied = f"put the model's plans.json there as {by}.json and run "
-    command = f"nnUNetv2_preprocess -d {_number(model)} -plans_name {by} -c {model.configuration}"
+    words = ["-d", _number(model), "-plans_name", by, "-c", model.configuration]
+    command = _pasted(["nnUNetv2_preprocess", *words])
     if described and not alike:
         name, differences = next(iter(described.items()))
         raise UserError(
@@ -198,13 +204,13 @@ def validated(
         All that are preprocessed.
     """
     ordered = sorted(cases)
-    if splits is None and len(ordered) < _FOLDS:
-        return set()  # nnU-Net refuses so few
     if splits is None:
-        splits = generate_crossval_split(ordered, seed=_SEED, n_splits=_FOLDS)
+        splits = random_splits(ordered)
+        if not splits:
+            return set()
     if fold < len(splits):
         return {str(case) for case in splits[fold]["val"]}
-    draw = np.random.RandomState(_SEED + fold)
+    draw = np.random.RandomState(SPLIT_SEED + fold)
     trained = draw.choice(len(ordered), int(len(ordered) * 0.8), replace=False)
     return {case for i, case in enumerate(ordered) if i not in trained}
 

@@ -11,11 +11,9 @@ from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.presets import as_evaluate_reads
 from nnunetv2_lngswr.experiments.robustness.record import RECORD
-from nnunetv2_lngswr.experiments.splits import read_splits
+from nnunetv2_lngswr.experiments.splits import RANDOM_FOLDS, random_splits, read_splits
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
-
-RANDOM_FOLDS = 5  # that nnU-Net makes where it finds no splits
 
 
 def check_folds(benchmark: Benchmark, folds: Sequence[int]) -> None:
@@ -114,19 +112,13 @@ def _find_splits(benchmark: Benchmark) -> Path | None:
 
 
 def _random_splits(benchmark: Benchmark) -> list[dict]:
-    """Those that nnU-Net's trainer makes where it finds none; empty where it cannot, as it says."""
-    from nnunetv2.utilities.crossval_split import generate_crossval_split
-
     from evaluation.model.readers import list_images
 
     folder = benchmark.raw / benchmark.dataset
     content = read_json(folder / "dataset.json", needs=("file_ending",))
     # where dataset.json places the cases, it names them
     named = content.get("dataset") or list_images(folder / "imagesTr", content["file_ending"])
-    if len(named) < RANDOM_FOLDS:
-        return []
-    splits = generate_crossval_split(sorted(named), seed=12345, n_splits=RANDOM_FOLDS)
-    return [{part: [str(c) for c in fold[part]] for part in ("train", "val")} for fold in splits]
+    return random_splits(named)
 
 
 def _without_held_out(splits: list[dict], hold_out: int | None) -> list[dict]:

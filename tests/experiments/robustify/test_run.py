@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from nnunetv2_lngswr.cli import main as cli
-from nnunetv2_lngswr.experiments.robustify import Options, new_plans, run
+from nnunetv2_lngswr.experiments.robustify import Options, given_model, new_plans, run
 from nnunetv2_lngswr.experiments.robustify.run import MARKER, robustify
 from nnunetv2_lngswr.experiments.robustify.steps import steps
 from nnunetv2_lngswr.method.network import find_lngswr, is_backbone_key
@@ -92,6 +93,14 @@ def test_a_zip_file_of_a_resenc_model_becomes_a_robust_one_with_lngswr(
     evaluated = [words[words.index("-m") + 1] for words in in_here if words[0] == "lngswr"]
     assert evaluated == [str(given), str(robust)]
     check_prediction_and_export(robust, root, tmp_path, monkeypatch)
+
+
+def test_a_zip_file_that_the_disk_cannot_hold_is_not_unpacked(project, tmp_path, monkeypatch):
+    _, model = project()
+    source = zipped(model, tmp_path / "given.zip")
+    monkeypatch.setattr(given_model.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match="given.zip unpacks to .* GiB, .* set TMPDIR"):
+        robustify(str(source), tmp_path / "out")
 
 
 def gates_of(model, trainer):
