@@ -53,15 +53,18 @@ class StrongestAttack:
     def __init__(self, runs: Sequence[EvaluationRun]) -> None:
         self.budget = shown_budget(runs)
         self.found: Attacked | None = None
+        self._lowest = float("inf")
 
     def consider(
         self, run: EvaluationRun, x: torch.Tensor, segmentation: np.ndarray, dice: float
     ) -> None:
         if run.function == "noise" or (run.norm, run.epsilon) != self.budget:
             return
-        dice = float("inf") if np.isnan(dice) else dice  # nothing there and nothing found
-        if self.found is None or dice < self.found.dice:
+        # undefined: nothing there and nothing found
+        rank = float("inf") if np.isnan(dice) else dice
+        if self.found is None or rank < self._lowest:
             self.found = Attacked(run=run, x=x, segmentation=segmentation, dice=dice)
+            self._lowest = rank
 
 
 class Pictures:

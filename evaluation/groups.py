@@ -125,8 +125,9 @@ def is_table(given: str | Path) -> bool:
 def recorded_groups(folder: Path, cases: Sequence[str]) -> Groups | None:
     """Groups that a conversion recorded in a raw data set's manifest.json.
 
-    None where nothing is known: no manifest, or not one of a conversion, cases that it does not
-    have, and cases that each are a group of their own.
+    None where nothing is known: no manifest, or not one of a conversion, or cases that it does not
+    have. What cases that are each a group of their own are known by counts too, once they are
+    joined with others (`common_groups`).
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -139,8 +140,7 @@ def recorded_groups(folder: Path, cases: Sequence[str]) -> Groups | None:
         return None
     if not all(isinstance(recorded.get(case), str) for case in cases):
         return None
-    groups = Groups(of=recorded, found=f"recorded by the conversion in {MANIFEST}")
-    return groups if 1 < groups.count(cases) < len(cases) else None
+    return Groups(of=recorded, found=f"recorded by the conversion in {MANIFEST}")
 
 
 def common_groups(

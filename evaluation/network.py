@@ -165,7 +165,7 @@ def _session(
     share: tuple[int, int],
 ) -> Session:
     two_dimensional = cases[0].image.ndim == 3
-    ct = any(str(c).upper() == "CT" for c in channel_names)
+    ct = bool(channel_names) and all(str(c).upper() == "CT" for c in channel_names)
     planned = protocol.plan_runs(
         options,
         ct=ct,

@@ -268,11 +268,11 @@ class ResultsFolder:
                 )
             return {**part[name], **arrays_of(arrays, name)}
 
-    def begin_report(self, cases: str) -> None:
-        """Before cases.csv gets another content: without summary.json, which is written last, OUT
-        is unfinished."""
-        table = self.path / "cases.csv"
-        if not table.is_file() or table.read_bytes() != cases.encode():
+    def begin_report(self, summary: str) -> None:
+        """Before another report is written: without summary.json, which is written last, OUT is
+        unfinished, and a card is of the report that it was made of."""
+        there = self.path / "summary.json"
+        if not there.is_file() or there.read_bytes() != summary.encode():
             for name in ("summary.json", CARD_JSON, CARD_MD):
                 (self.path / name).unlink(missing_ok=True)
 

@@ -289,7 +289,7 @@ def _write_report(
 
     rows = [row for part in parts for row in part["rows"]]
     summary = build_summary(session, parts, rows)
-    out.begin_report(cases_table.cases_text(rows))
+    out.begin_report(records.summary_text(summary))
     cases_table.write_cases(out.path / "cases.csv", rows)
     corrupted = _draw_corruptions(session, out, parts)
     markdown.write_report(out.path / "report.md", summary, corrupted=corrupted)

@@ -20,6 +20,9 @@ from nnunetv2_lngswr.utils.errors import UserError
 
 RESAMPLES = 2000
 PERMUTATIONS = 9999
+STATISTIC_DIGITS = 12
+"""Of a permuted statistic: sums in another order differ by 1e-16, and SciPy takes what is lower by
+so little for less than what was observed, the observed one itself included."""
 COVERAGE = 0.95
 
 
@@ -183,7 +186,10 @@ def swap_test(
     a, b = a[known], b[known]
     units, group = np.unique(known if groups is None else groups[known], return_inverse=True)
     count = len(units)
-    observed = mean_over_cases(a) - mean_over_cases(b)
+    # in units of the largest value, so that equal statistics can be rounded to be equal
+    largest = np.nanmax(np.abs([a, b]), initial=0)
+    a, b = (values / largest if largest > 0 else values for values in (a, b))
+    observed = np.round(mean_over_cases(a) - mean_over_cases(b), STATISTIC_DIGITS)
     if count < 2 or np.isnan(observed) or np.array_equal(a, b, equal_nan=True):
         return 1.0
 
@@ -193,7 +199,7 @@ def swap_test(
         kept = kept if groups is None else kept[:, group]
         taken = np.hstack([kept, 1 - kept])
         found = _weighted_means(np.vstack([a, b]), taken)
-        found -= _weighted_means(np.vstack([b, a]), taken)
+        found = np.round(found - _weighted_means(np.vstack([b, a]), taken), STATISTIC_DIGITS)
         # a swap after which a model has no label left counts against a difference
         found[np.isnan(found)] = observed
         return found.reshape(signs.shape[:-1])

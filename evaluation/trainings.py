@@ -177,7 +177,7 @@ def reduction_figure(
 
 
 def _variance(deviations: np.ndarray, *counts: int) -> float:
-    """Mean square of what is drawn around the figure, times n / (n - 1) for each n drawn of.
+    """Variance of what is drawn, times n / (n - 1) for each n drawn of.
 
     nan where more than 2.5% of the draws are undefined.
     """

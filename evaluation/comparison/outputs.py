@@ -70,7 +70,13 @@ def write_comparison(
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "compare.json").unlink(missing_ok=True)
-    draw_comparison(folder / "compare.png", [m.name for m in models], records, groups=groups)
+    draw_comparison(
+        folder / "compare.png",
+        [m.name for m in models],
+        records,
+        cases=len(cases),
+        groups=groups,
+    )
     for name, text in texts.items():
         write_file(folder / name, text)
 

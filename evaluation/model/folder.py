@@ -301,11 +301,6 @@ class SegmentationModel:
             )
         return self._inference.prediction(x, case.properties)
 
-    def write_segmentation(self, segmentation: np.ndarray, path: str | Path, case: Case) -> None:
-        """Write a result of `predict` with the case's geometry through nnU-Net's writer."""
-        writer = self.plans.image_reader_writer_class()
-        writer.write_seg(segmentation, str(path), dict(case.properties))
-
     def write_case(self, case: Case, x: torch.Tensor, folder: str | Path) -> list[Path]:
         """Write a perturbed x, (C, *spatial), as images, see `perturbed_files.write_perturbed`."""
         return write_perturbed(

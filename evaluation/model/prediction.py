@@ -65,4 +65,6 @@ class Prediction:
     @cached_property
     def _log_partition(self) -> torch.Tensor:
         """(*cropped), what softmax divides by, once for all labels."""
-        return torch.logsumexp(torch.as_tensor(self.logits).float(), 0)
+        # by slices: in float32 all labels of the whole case would be twice what the logits take
+        slices = torch.as_tensor(self.logits).unbind(1)
+        return torch.stack([torch.logsumexp(labels.float(), 0) for labels in slices])

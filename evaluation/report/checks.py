@@ -29,11 +29,13 @@ def checks(results: Sequence[Record]) -> list[str]:
         Records of `records.summarise`.
     """
     lines = [_against(control, results) for control in CONTROLS]
+    # where nothing was found in clean images there is nothing to look for
+    clean = next((r["dice"] for r in results if r["kind"] == "clean"), 1.0)
     lines += [
         f"Check failed: {run_title(r)} returned every case as it was, having found nothing better; "
         f"its Dice says nothing. {_advice(r['attack'])}"
         for r in results
-        if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0
+        if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0 and clean > 0
     ]
     return [line for line in lines if line]
 

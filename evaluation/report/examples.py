@@ -201,4 +201,4 @@ def _budget(example: Example) -> str:
 
 
 def _dice(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{100 * value:.1f}%"
+    return "undefined" if not math.isfinite(value) else f"{100 * value:.1f}%"

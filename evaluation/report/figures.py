@@ -83,7 +83,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     model = summary["model"]
     title = (
         f"{', '.join(model[k] for k in ('trainer', 'configuration', 'dataset') if model[k])}: "
-        f"{clean['cases']} cases, 95% bootstrap intervals over {over(summary.get('groups'))}"
+        f"{len(summary['cases'])} cases, 95% bootstrap intervals over {over(summary.get('groups'))}"
     )
     _entitle(figure, title)
     save(figure, path)
@@ -91,7 +91,12 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
 
 @plain_texts
 def draw_comparison(
-    path: Path, names: Sequence[str], records: Sequence[Record], *, groups: object = None
+    path: Path,
+    names: Sequence[str],
+    records: Sequence[Record],
+    *,
+    cases: int,
+    groups: object = None,
 ) -> None:
     """Draw compare.png, all with 95% bootstrap intervals.
 
@@ -106,6 +111,8 @@ def draw_comparison(
         Of the models.
     records
         Of `evaluation.compare.compare`.
+    cases
+        How many were evaluated.
     groups
         Of cases, over which the intervals are, if they are.
     """
@@ -130,7 +137,7 @@ def draw_comparison(
         _name_groups(axes[-1], corruptions)
         axes[-1].set_title("Corruptions, mean of the severities", fontsize=10, loc="left")
     _add_legend(axes[0], axes[0].get_legend_handles_labels()[0], fontsize=8)
-    _entitle(figure, f"{records[0]['cases']} cases, 95% bootstrap intervals over {over(groups)}")
+    _entitle(figure, f"{cases} cases, 95% bootstrap intervals over {over(groups)}")
     save(figure, path)
 
 

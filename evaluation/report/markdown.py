@@ -6,7 +6,7 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,10 @@ def write_report(path: Path, summary: Summary, *, corrupted: str | None = None) 
 
 def _title(summary: Summary, corrupted: str | None) -> str:
     model, clean = summary["model"], _find(summary, "clean")[0]
-    cases = f"{clean['cases']} case{'s' if clean['cases'] != 1 else ''}{of_groups(summary)}."
+    count = len(summary["cases"])
+    cases = f"{count} case{'s' if count != 1 else ''}{of_groups(summary)}."
+    if clean["cases"] < count:
+        cases += f" In {count - clean['cases']} of them nothing is to be found, nor was: no Dice."
     lines = [
         f"# Robustness of {escaped(model_title(model, 'trainer', 'plans', 'configuration'))}",
         "",
@@ -190,7 +193,9 @@ def _attacks(summary: Summary) -> str:
     if not parts:
         return ""
     parts += _members(summary)
-    return "\n".join(["## Attacks", "", *parts, *(f"- {line}" for line in summary["checks"])])
+    return "\n".join(
+        ["## Attacks", "", *parts, *(f"- {escaped(line)}" for line in summary["checks"])]
+    )
 
 
 def _members(summary: Summary) -> list[str]:
@@ -281,16 +286,21 @@ def _labels(summary: Summary) -> str:
     return "\n".join(["## Dice per label", "", markdown_table(columns, body)])
 
 
+def _escaped_lines(lines: Sequence[str]) -> list[str]:
+    """Lines of a list with the names in them as text, and what stands before it as it is."""
+    return [f"- {escaped(line[2:])}" if line.startswith("- ") else line for line in lines]
+
+
 def _attacked(summary: Summary) -> str:
     options = summary["options"]
     lines = [
         "## What was attacked",
         "",
-        *attacked_model(summary),
+        *_escaped_lines(attacked_model(summary)),
         f"- epsilon{_epsilon_unit(summary)}; L2 epsilons are root mean squares per voxel in the "
         "same unit; the perturbed case stays inside the clean case's [min, max] per channel",
         f"- seed {options['seed']}",
-        *(f"- {note}" for note in summary["notes"]),
+        *(f"- {escaped(note)}" for note in summary["notes"]),
         f"- {', '.join(f'{k} {v}' for k, v in summary['environment'].items())}",
     ]
     if summary["attacks"]:

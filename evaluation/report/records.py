@@ -183,9 +183,14 @@ def attack_settings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+def summary_text(summary: Mapping[str, Any]) -> str:
     """JSON without nan (null instead), keys in the order given."""
-    write_file(path, json.dumps(json_ready(summary), indent=1, allow_nan=False) + "\n")
+    return json.dumps(json_ready(summary), indent=1, allow_nan=False) + "\n"
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """`summary_text` as a file."""
+    write_file(path, summary_text(summary))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,10 +84,17 @@ def test_what_a_conversion_recorded_is_found(tmp_path):
     assert groups.record(CASES) == {"found": groups.found, "count": 2, "of": PATIENTS}
 
 
+def test_folds_of_which_one_has_each_patient_once_keep_the_others_together(tmp_path):
+    folder = converted(tmp_path, PATIENTS)
+    parts = ["p1_a", "p1_b"], ["p2_a"]
+    records = [(str(part), recorded_groups(folder, part).record(part)) for part in parts]
+    joined = common_groups(records, [*parts[0], *parts[1]])
+    assert joined is not None and joined.count(CASES) == 2
+
+
 def test_nothing_is_guessed(tmp_path):
     folder = converted(tmp_path, PATIENTS)
     assert recorded_groups(folder, [*CASES, "p9"]) is None  # a case that it does not know
-    assert recorded_groups(folder, ["p1_a", "p2_a"]) is None  # each a patient of its own
     assert recorded_groups(tmp_path, CASES) is None
     for text in ("[]", "{", '{"settings": {}, "units": 3}', json.dumps({"units": {}})):
         (folder / "manifest.json").write_text(text)

@@ -22,7 +22,12 @@ def test_a_finished_folder_is_reported_anew_with_groups_and_nothing_is_run_again
     assert "groups" not in plain.summary
     rows, settings = cases_csv(plain.folder), (plain.folder / "settings.json").read_bytes()
     parts = {p.name: p.stat().st_mtime_ns for p in (plain.folder / "parts").iterdir()}
+    card = plain.folder / "robustness_card.json"
+    card.write_text("of the first report")
+    run(world, tmp_path / "out", **SMALL)
+    assert card.is_file()
     again = run(world, tmp_path / "out", groups=GROUPS, **SMALL)
+    assert not card.exists()  # its intervals are no longer the report's
     assert cases_csv(again.folder) == rows
     assert (again.folder / "settings.json").read_bytes() == settings
     assert {p.name: p.stat().st_mtime_ns for p in (again.folder / "parts").iterdir()} == parts

@@ -92,6 +92,21 @@ def test_p_is_of_the_difference_that_the_table_shows_where_labels_are_absent():
         assert significance.swap_test(a, b, seed=0) == pytest.approx(p)
 
 
+@pytest.mark.parametrize("unit", [1, 1e-4, 3e3])
+def test_p_of_small_differences_counts_what_ties(unit):
+    """Sums in another order differ by 1e-16, which is no difference."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        b = rng.uniform(0.5, 0.9, (8, 2))
+        a = b + (0.002 if seed % 2 else rng.uniform(0.001, 0.006, (8, 1)))
+        a[: seed % 3] = b[: seed % 3] - 0.002
+        differences = (a - b).mean(1)
+        signs = np.array(list(itertools.product([1, -1], repeat=8)))
+        swapped, observed = np.abs(signs @ differences), abs(differences.sum())
+        p = np.mean(swapped >= observed - 1e-9)
+        assert significance.swap_test(unit * a, unit * b, seed=0) == pytest.approx(p), seed
+
+
 def test_a_difference_of_nothing_is_not_significant_where_labels_are_absent():
     # +0.02 in the label that every case has, -0.02 in the one that two of 20 have
     b = np.full((20, 2), 0.5)

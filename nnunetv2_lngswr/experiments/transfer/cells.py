@@ -30,6 +30,8 @@ class Cell:
     """Those that are evaluated."""
     groups: str | None
     """As `lngswr evaluate --groups`."""
+    files: tuple[Path, ...]
+    """Images and labels of the cases."""
 
     @property
     def own(self) -> bool:
@@ -92,7 +94,8 @@ def _cell(
     cases = tuple(case.identifier for case in chosen)
     if groups is not None:
         parse_groups(groups, cases)
-    return Cell(model=model, data_set=data_set, fold=fold, cases=cases, groups=groups)
+    read = tuple(file for case in chosen for file in (*case.images, case.label))
+    return Cell(model=model, data_set=data_set, fold=fold, cases=cases, groups=groups, files=read)
 
 
 def _all_files(data_set: DataSet) -> list[CaseFiles]:

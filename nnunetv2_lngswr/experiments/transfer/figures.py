@@ -275,6 +275,4 @@ def _restricted(part: ComparedModel, only: Sequence[str] | None) -> ComparedMode
 
 def _correct_for_all_tests(records: Sequence[Record]) -> None:
     """Holm over the whole report: it is one family."""
-    tested = [r for r in records if r["p"] is not None and not np.isnan(r["p"])]
-    for record, adjusted in zip(tested, significance.holm([r["p"] for r in tested])):
-        record["p_holm"] = adjusted
+    significance.add_holm(records)

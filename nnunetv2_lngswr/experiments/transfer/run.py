@@ -143,8 +143,9 @@ def _run(plan: Plan, say: Say) -> None:
         folder = cell.folder(plan.output)
         if (folder / "summary.json").is_file():
             _refuse_other_cases(cell, folder)
-            say(f"{cell.name}: done before")
-            continue
+            if not _changed_since(cell, folder / "summary.json"):
+                say(f"{cell.name}: done before")
+                continue
         command = _command(cell, folder, device, plan.options)
         if plan.options.dry_run:
             say("$ " + shlex.join(command))
@@ -152,6 +153,12 @@ def _run(plan: Plan, say: Say) -> None:
         # of its progress bar: in a log, a line a minute
         log, show = plan.output / "logs" / f"{cell.name}.log", r"\d%\|"
         run_command(command, log, environment=environment, say=say, show=show)
+
+
+def _changed_since(cell: Cell, summary: Path) -> bool:
+    """Whether an image or a label was written after it: `lngswr evaluate` then looks closer."""
+    ended = summary.stat().st_mtime
+    return any(file.stat().st_mtime > ended for file in cell.files)
 
 
 def _refuse_other_cases(cell: Cell, folder: Path) -> None:

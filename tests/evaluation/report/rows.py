@@ -101,6 +101,7 @@ def summary_of(rows):
         "schema_version": 1,
         "model": model,
         "protocol": "3 cases",
+        "cases": list(dict.fromkeys(r["case"] for r in rows)),
         "options": {"epsilon_unit": "range", "steps": None, "restarts": None, "seed": 0},
         "metrics": {"surface_unit": "mm", "nsd_tolerance": 2.0},
         "attacks": records.attack_settings(rows),

@@ -44,6 +44,13 @@ def test_checks_name_an_attack_that_returned_every_case_as_it_was():
     )
 
 
+def test_where_nothing_was_found_in_clean_images_no_attack_has_failed():
+    for clean in (0.0, float("nan")):
+        rows = [{**r, "dice": clean} | ({"linf_range": 0.0}) for r in all_rows()]
+        lines = checks.checks(records.summarise(rows, seed=0))
+        assert not any("returned every case" in line for line in lines), clean
+
+
 def test_what_to_do_where_every_case_came_back_as_it_was_can_be_done():
     renamed = {"pgd_l2": "worst-v1_l2", "pgd_linf": "worst-v1"}
     rows = [

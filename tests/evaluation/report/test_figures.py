@@ -81,7 +81,7 @@ def test_comparison(name, count, kinds, drawn, tmp_path):
         for i in range(count)
     ]
     records = paired_rows(models, seed=0)
-    figures.draw_comparison(tmp_path / "compare.png", [m.name for m in models], records)
+    figures.draw_comparison(tmp_path / "compare.png", [m.name for m in models], records, cases=3)
     assert_whole(drawn, *(m.name for m in models))
 
 

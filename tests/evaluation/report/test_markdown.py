@@ -82,6 +82,27 @@ def test_names_from_files_are_no_markup(tmp_path):
     assert labels.count("|") == 4
 
 
+HOSTILE = "![x](http://evil/x.png) <img src=//evil>\n\n# Verified"
+
+
+def test_notes_checks_and_the_model_are_no_markup_either(tmp_path):
+    summary = summary_of(all_rows())
+    summary |= {"notes": [f"note {HOSTILE}"], "checks": [f"check {HOSTILE}"]}
+    summary["model"] = {**summary["model"], "folder": HOSTILE, "checkpoint": HOSTILE}
+    markdown.write_report(tmp_path / "report.md", summary)
+    text = (tmp_path / "report.md").read_text()
+    assert text.count("Verified") == 4
+    assert "![x](" not in text and "<img" not in text and "\n# Verified" not in text
+
+
+def test_cases_without_foreground_are_counted_and_said(tmp_path):
+    empty = [{**r, "dice": float("nan")} for r in all_rows() if r["case"] == "a"]
+    summary = summary_of([*empty, *(r for r in all_rows() if r["case"] != "a")])
+    markdown.write_report(tmp_path / "report.md", summary)
+    text = (tmp_path / "report.md").read_text()
+    assert "3 cases. In 1 of them nothing is to be found, nor was: no Dice." in text
+
+
 def test_a_cell_is_one_line_whatever_its_name():
     table = markdown_table(["a|b", "c"], [["1\n2\r\n3", "x"]])
     assert table.splitlines()[2:] == ["| 1 2 3 | x |"] and "a\\|b" in table

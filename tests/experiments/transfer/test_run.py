@@ -1,6 +1,7 @@
 """`lngswr benchmark transfer` as a whole: its commands, what it goes on with, once for real."""
 
 import json
+import os
 import threading
 
 import pytest
@@ -77,6 +78,19 @@ def test_what_ended_is_not_repeated_and_inputs_are_only_read(root, evaluations, 
     report = (out / "transfer.json").read_bytes()
     benchmark_transfer(model_folders(root), SETS, out)
     assert len(evaluations.commands) == 11 and (out / "transfer.json").read_bytes() == report
+
+
+def test_what_was_written_after_the_evaluation_is_looked_at_again(root, evaluations, tmp_path):
+    out = benchmark_transfer(model_folders(root), SETS, tmp_path / "out")
+    ran = len(evaluations.commands)
+    summary = next(out.glob(f"evaluations/model1_fold0_{B}/summary.json"))
+    label = next((root / "nnUNet_raw" / B / "labelsTr").iterdir())
+    os.utime(label, (0, summary.stat().st_mtime + 60))
+    benchmark_transfer(model_folders(root), SETS, out)
+    again = evaluations.commands[ran:]
+    # by every fold that is not of this data set itself, and where the case is one to validate
+    assert again and all(f"{B}" in " ".join(map(str, command)) for command in again)
+    assert len(again) < ran
 
 
 @pytest.mark.parametrize(
