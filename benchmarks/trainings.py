@@ -21,6 +21,8 @@ LABELS = {
     "LNGSWRguided-025": "LNG-SWR, guided by 0.025",
     "LNGSWRguided-05": "LNG-SWR, guided by 0.05",
     "LNGSWRguided": "LNG-SWR, guided by 0.1",
+    "samples-stay": "LNG-SWR, samples stay two steps",
+    "guided-without-noise": "guided by 0.0125, no random noise",
     "LNGSWRDA5": "LNG-SWR with DA5",
     "LNGSWRDA5guided-0125": "LNG-SWR with DA5, guided by 0.0125",
     "LateAT": "late AT",
