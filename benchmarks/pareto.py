@@ -29,6 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 STEP = RESULTS / "2026-11-23-adversarial-step-cpu.json"
 # `lngswr benchmark overhead`, on another CPU: guided noise is younger
 GUIDED_STEP, GUIDED = RESULTS / "2026-11-30-overhead-guided-cpu.json", "LNG-SWR, guided"
+BUDGET = ("num_epochs", "num_iterations_per_epoch")
 # names of the arms' trainers -> of the steps that they take before and while they attack
 STEPS = {
     "vanilla": ("vanilla", None),
@@ -128,7 +129,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     record = joined(args.records)
     rows = points(record, args.arms or list(record["arms"]), step_ratios(record))
-    title = f"{record['dataset']}, {record['configuration']}"
+    epochs, iterations = (record["budget"][key] for key in BUDGET)
+    title = f"{record['dataset']}, {record['configuration']}, {epochs} x {iterations} iterations"
     write_picture(args.output, draw(rows, title))
     written = {"command": command_line("pareto", argv), "steps": STEP.name, "points": rows}
     write_json(args.output.with_suffix(".json"), written)

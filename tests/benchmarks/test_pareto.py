@@ -46,6 +46,7 @@ def test_every_arm_and_reading_of_all_files_is_written(tmp_path):
             for seed in seeds
         ]
         record = {"dataset": "Dataset001_X", "configuration": "2d", "runs": runs}
+        record["budget"] = {"num_epochs": 20, "num_iterations_per_epoch": 50}
         record["arms"] = {arm: {"arm": arm} for arm in arms}
         (tmp_path / name).write_text(json.dumps(record))
         return str(tmp_path / name)
