@@ -107,14 +107,10 @@ def draw_comparison(
     ----------
     path
         The file.
-    names
-        Of the models.
-    records
-        Of `evaluation.compare.compare`.
-    cases
-        How many were evaluated.
-    groups
-        Of cases, over which the intervals are, if they are.
+    names, records
+        Of the models, and of `evaluation.compare.compare`.
+    cases, groups
+        How many were evaluated, and the groups that the intervals are over, if they are.
     """
     norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
     means = [r for r in records if r["kind"] in CORRUPTION_MEANS]

@@ -34,6 +34,15 @@ def of_groups(summary: Mapping[str, Any]) -> str:
     return f" of {groups['count']} groups ({groups['found']})" if groups else ""
 
 
+def cases_said(summary: Mapping[str, Any], *, defined: int) -> str:
+    """How many cases of how many groups, and in how many of them Dice is defined."""
+    count = len(summary["cases"])
+    said = f"{count} case{'s' if count != 1 else ''}{of_groups(summary)}."
+    if defined < count:
+        said += f" In {count - defined} of them nothing is to be found, nor was: no Dice."
+    return said
+
+
 def few_said(count: int, what: str = "groups", *, tested: bool = False) -> str:
     """What must be said of few groups or cases, and of tests over them; empty of enough."""
     if count >= FEW:

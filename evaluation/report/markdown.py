@@ -6,7 +6,7 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from evaluation.report.attacked_model import attacked_model, model_title
 from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
-from evaluation.report.intervals import intervals_said, of_groups
+from evaluation.report.intervals import cases_said, intervals_said
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, NOT_AFFINE_MEAN, headline
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among
 from nnunetv2_lngswr.utils.files import write_file
-from nnunetv2_lngswr.utils.markdown import escaped, markdown_table
+from nnunetv2_lngswr.utils.markdown import escaped, escaped_items, markdown_table
 
 Record = Mapping[str, Any]
 Summary = Mapping[str, Any]
@@ -39,9 +39,7 @@ SIZES_AS_REACHED = (
     "Sizes of the perturbation as reached, as fraction of the range / preprocessed units / units "
     "of the file (n/a: normalisation not affine)."
 )
-WITHOUT_BUDGET = (
-    "**Without a budget** (the size is an outcome; never compare it with a budget above it)"
-)
+WITHOUT_BUDGET = "**Without a budget** (the size is an outcome: do not compare it with a budget)"
 MEMBERS = "Lowest Dice so far after each member of the suite, on the preprocessed grid"
 CORRUPTIONS = (
     "Seeded corruptions of the preprocessed case, clipped into its [min, max]; foreground Dice per "
@@ -83,14 +81,11 @@ def write_report(path: Path, summary: Summary, *, corrupted: str | None = None) 
 
 def _title(summary: Summary, corrupted: str | None) -> str:
     model, clean = summary["model"], _find(summary, "clean")[0]
-    count = len(summary["cases"])
-    cases = f"{count} case{'s' if count != 1 else ''}{of_groups(summary)}."
-    if clean["cases"] < count:
-        cases += f" In {count - clean['cases']} of them nothing is to be found, nor was: no Dice."
+    cases, dice = cases_said(summary, defined=clean["cases"]), interval_text(clean)
     lines = [
         f"# Robustness of {escaped(model_title(model, 'trainer', 'plans', 'configuration'))}",
         "",
-        f"{cases} Clean foreground Dice **{interval_text(clean)}**.{_worst_sentence(summary)}",
+        f"{cases} Clean foreground Dice **{dice}**.{_worst_sentence(summary)}",
         "",
         f"{intervals_said(summary)} Pictures: {_pictures(summary, corrupted)}; "
         "every figure per case: cases.csv.",
@@ -286,17 +281,12 @@ def _labels(summary: Summary) -> str:
     return "\n".join(["## Dice per label", "", markdown_table(columns, body)])
 
 
-def _escaped_lines(lines: Sequence[str]) -> list[str]:
-    """Lines of a list with the names in them as text, and what stands before it as it is."""
-    return [f"- {escaped(line[2:])}" if line.startswith("- ") else line for line in lines]
-
-
 def _attacked(summary: Summary) -> str:
     options = summary["options"]
     lines = [
         "## What was attacked",
         "",
-        *_escaped_lines(attacked_model(summary)),
+        *escaped_items(attacked_model(summary)),
         f"- epsilon{_epsilon_unit(summary)}; L2 epsilons are root mean squares per voxel in the "
         "same unit; the perturbed case stays inside the clean case's [min, max] per channel",
         f"- seed {options['seed']}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _MARKUP = re.compile(r"[\\`*\[\]]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is none
 # whose backslash not every renderer takes
@@ -24,6 +24,11 @@ def escaped(text: str) -> str:
     for character, entity in _ENTITIES.items():
         plain = plain.replace(character, entity)
     return plain
+
+
+def escaped_items(lines: Iterable[str]) -> list[str]:
+    """Items of a list with what is in them as text, and the other lines as they are."""
+    return [f"- {escaped(line[2:])}" if line.startswith("- ") else line for line in lines]
 
 
 def code(text: str) -> str:

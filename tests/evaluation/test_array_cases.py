@@ -4,11 +4,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
-from evaluation import evaluate_network
+from evaluation import ArrayCase, evaluate_network
 from evaluation.array_cases import as_cases
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.test_network import QUICK, Restless, image_case
+from tests.model_folders import ball
 
 
 def test_arrays_of_any_kind_are_taken():
@@ -66,3 +68,16 @@ def test_settings_of_an_inference_tell_evaluations_apart(tmp_path, made):
     assert "0.5" in (run(0.5).folder / "report.md").read_text()
     with pytest.raises(UserError, match="results of other settings"):
         run(0.25)
+
+
+def test_a_network_of_ct_and_another_modality_is_not_one_of_ct(tmp_path):
+    image, label = ball((8, 10, 12), seed=0)
+    case = ArrayCase("a", np.stack([image, image]), label[None], (2.0, 1.0, 1.0))
+
+    def network(x):
+        return torch.cat([100 - x[:, :1], x[:, :1] - 100], 1)
+
+    options = QUICK | {"corruptions": ["all"]}
+    names = {"labels": {"ball": 1}, "channel_names": ["PET", "CT"]}
+    found = evaluate_network(network, [case], tmp_path / "out", **names, **options).summary
+    assert {"rician_noise", "speckle"} <= set(found["shift_strengths"])

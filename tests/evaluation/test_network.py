@@ -289,19 +289,6 @@ def test_volumes_and_modalities(tmp_path):
     assert not of_ct & {"gibbs_ringing", "kspace_spike", *torchio, *left_out}
 
 
-def test_a_network_of_ct_and_another_modality_is_not_one_of_ct(tmp_path):
-    image, label = ball((8, 10, 12), seed=0)
-    case = ArrayCase("a", np.stack([image, image]), label[None], (2.0, 1.0, 1.0))
-
-    def network(x):
-        return torch.cat([100 - x[:, :1], x[:, :1] - 100], 1)
-
-    options = QUICK | {"corruptions": ["all"]}
-    names = {"labels": {"ball": 1}, "channel_names": ["PET", "CT"]}
-    found = evaluate_network(network, [case], tmp_path / "out", **names, **options).summary
-    assert {"rician_noise", "speckle"} <= set(found["shift_strengths"])
-
-
 def nothing(x):
     return torch.zeros(len(x), 2, *x.shape[2:]) * x.sum()
 
