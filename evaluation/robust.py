@@ -289,7 +289,8 @@ def _write_report(
 
     rows = [row for part in parts for row in part["rows"]]
     summary = build_summary(session, parts, rows)
-    out.begin_report(records.summary_text(summary))
+    text = records.summary_text(summary)
+    out.begin_report(text)
     cases_table.write_cases(out.path / "cases.csv", rows)
     corrupted = _draw_corruptions(session, out, parts)
     markdown.write_report(out.path / "report.md", summary, corrupted=corrupted)
@@ -300,7 +301,7 @@ def _write_report(
         drawn = [(title, out.load_picture(*shown[i], "example")) for title, i in chosen]
         examples.draw_examples(out.path / "examples.png", drawn)
     write_file(out.path / "report.html", evaluation_page(out.path, summary, rows))
-    records.write_summary(out.path / "summary.json", summary)
+    write_file(out.path / "summary.json", text)
     out.tidy()
     return summary
 

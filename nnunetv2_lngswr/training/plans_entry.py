@@ -200,6 +200,10 @@ class PlansEntryTrainer(nnUNetTrainer):
         if self.settings.run.seed is not None:
             self._seed_streams(self.settings.run.seed, epoch=self.current_epoch)
 
+    def on_train_epoch_end(self, train_outputs: list[dict]):
+        super().on_train_epoch_end(train_outputs)
+        self._window = Window()  # validation needs the memory
+
     def _seed_streams(self, seed: int, epoch: int) -> None:
         """Start the run's random streams of an epoch; -1: those of the initialisation."""
         of_random, of_numpy, of_torch = process_seeds(seed, epoch, self.local_rank)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -61,6 +62,15 @@ def test_a_batch_of_odd_size_is_parted_as_evenly_as_it_can_be(make, admitted):
     assert come == [5, 3, 2, 3, 2]
     # of the first batch three leave at once; who comes last has one step, everyone else two
     assert sorted(map(len, steps)) == [1] * (3 + 2) + [2] * (2 + 3 + 2 + 3)
+
+
+def test_no_sample_is_held_while_validating(make):
+    trainer = an_epoch(make(nnUNetTrainerLNGSWR, batch_size=4, **GUIDED), STEPS)
+    assert trainer._window._held is not None
+    outputs = [{"loss": np.zeros(())}]
+    trainer.on_train_epoch_end(outputs)
+    assert trainer._window._held is None
+    assert all(guidance.direction is None for guidance in trainer.lngswr.guidance())
 
 
 def test_without_it_the_training_is_what_it_was(make):

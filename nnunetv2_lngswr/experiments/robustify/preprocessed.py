@@ -65,12 +65,8 @@ def _planning(model: GivenModel) -> str:
     planner = str(model.plans.get("experiment_planner_used", "ExperimentPlanner"))
     by = [] if planner == "ExperimentPlanner" else ["-pl", planner]
     program = "nnUNetv2_plan_and_preprocess"
-    return _pasted([program, "-d", _number(model), "-c", model.configuration, *by])
-
-
-def _pasted(words: Sequence[str]) -> str:
-    """A command as a shell takes it: the names in it are of plans that anyone may have written."""
-    return shlex.join(words)
+    # to be pasted, with names of plans that anyone may have written
+    return shlex.join([program, "-d", _number(model), "-c", model.configuration, *by])
 
 
 def _number(model: GivenModel) -> str:
@@ -114,7 +110,7 @@ def _check_data(folder: Path, model: GivenModel) -> None:
     by = next(iter(alike), owner if described else model.plans["plans_name"])
     copied = f"put the model's plans.json there as {by}.json and run "
     words = ["-d", _number(model), "-plans_name", by, "-c", model.configuration]
-    command = _pasted(["nnUNetv2_preprocess", *words])
+    command = shlex.join(["nnUNetv2_preprocess", *words])
     if described and not alike:
         name, differences = next(iter(described.items()))
         raise UserError(
