@@ -103,26 +103,44 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
         )
 
 
-def runs(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    costs, base = step_ratios(record), by_seed(record, BASELINE)
-    yield "", "train step", *READINGS.values(), "clean minus vanilla", *SMALLER
-    clean, *attacked = RUN_KEYS
-    for arm in arms:
+def shares(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    reference, *others = arms
+    _, *attacked = RUN_KEYS
+    yield (
+        "by seed; of the means",
+        *SMALLER,
+        *(f"gain at {reading}, of {reference}'s" for reading in ATTACKED),
+        *(f"drop smaller at {reading}, of {reference}'s" for reading in ATTACKED),
+    )
+    base, best = by_seed(record, BASELINE), by_seed(record, reference)
+    for arm in others:
         its = by_seed(record, arm)
-        common = sorted(its.keys() & base.keys())
-        pairs = [(its[seed], base[seed]) for seed in common]
-        minus = [100 * (mine[clean] - vanilla[clean]) for mine, vanilla in pairs]
-        reductions = [
-            [
-                100 * (1 - (mine[clean] - mine[key]) / (vanilla[clean] - vanilla[key]))
-                for mine, vanilla in pairs
-            ]
-            for key in attacked
-        ]
-        of_means = [_mean_over_seeds(minus), *(_mean_over_seeds(r, 0, "%") for r in reductions)]
-        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        means = [_percent(statistics.mean(its[seed][key] for seed in common)) for key in RUN_KEYS]
-        yield label(arm), cost, *means, *(of_means if arm != BASELINE else [""] * 3)
+        seeds = sorted(base.keys() & best.keys() & its.keys())
+        rows = [(base[seed], best[seed], its[seed]) for seed in seeds]
+        rows.append(tuple(_mean_dice(of) for of in zip(*rows)))
+        gains = [[_gain(b, mine, k) / _gain(b, top, k) for b, top, mine in rows] for k in attacked]
+        lost = [[_less(b, mine, k) / _less(b, top, k) for b, top, mine in rows] for k in attacked]
+        drops = [[_less(b, mine, k) for b, _, mine in rows] for k in attacked]
+        yield label(arm), *map(_by_seed_and_mean, (*drops, *gains, *lost))
+
+
+def _gain(base: Mapping[str, float], mine: Mapping[str, float], key: str) -> float:
+    return mine[key] - base[key]
+
+
+def _less(base: Mapping[str, float], mine: Mapping[str, float], key: str) -> float:
+    """By what share the drop is smaller."""
+    clean = RUN_KEYS[0]
+    return 1 - (mine[clean] - mine[key]) / (base[clean] - base[key])
+
+
+def _mean_dice(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: statistics.mean(run[key] for run in runs) for key in RUN_KEYS}
+
+
+def _by_seed_and_mean(shares: Sequence[float]) -> str:
+    *of_seeds, of_means = (f"{100 * share:.0f}" for share in shares)
+    return f"{', '.join(of_seeds)}; {of_means}%"
 
 
 def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -172,18 +190,18 @@ def validation(
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (both, runs, cases, again, late, seeds, against, search)
+    kind.__name__: kind for kind in (both, cases, again, late, seeds, shares, against, search)
 }
 
 
-def _mean_over_seeds(values: Sequence[float], digits: int = 1, unit: str = "") -> str:
+def _mean_over_seeds(values: Sequence[float]) -> str:
     """With Student's interval over the seeds alone: the cases are the same."""
     mean = statistics.mean(values)
     if len(values) < 2:
-        return f"{mean:.{digits}f}{unit}"
+        return f"{mean:.1f}"
     error = statistics.stdev(values) / len(values) ** 0.5
     half = float(stats.t.isf(0.025, len(values) - 1)) * error
-    return f"{mean:.{digits}f}{unit} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+    return f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
 
 
 def _error(standard_error: float | None) -> str:

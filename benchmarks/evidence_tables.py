@@ -8,14 +8,14 @@ What lies between these two lines of a page is written by this script:
     <!-- end of table -->
 
 KIND  both: Dice, its difference from vanilla's on clean images and how much smaller the drop is;
-      two intervals each, as cases and as again. runs: the same from the mean Dice of every
-      training, one interval, over the seeds that vanilla has too. cases: with all differences from
-      vanilla; intervals over cases or their groups, for these trainings. again: the same over
-      trainings and groups. late: minus late AT, as cases. seeds: Dice of every training. against:
-      minus the first arm, by seed, and the mean with its 95% interval over the seeds. search: of
-      `small_search` and `late_phase`, the mean over the seeds, and the mean difference from the
-      first arm (its standard error). validation: nnU-Net's own validation Dice of benchmarks of
-      several budgets, side by side; the mean over the seeds.
+      two intervals each, as cases and as again. cases: with all differences from vanilla;
+      intervals over cases or their groups, for these trainings. again: the same over trainings and
+      groups. late: minus late AT, as cases. seeds: Dice of every training. shares: by seed and of
+      the means, how much smaller the drop is, and what it and the Dice gained are of the first
+      arm's. against: minus the first arm, by seed, and the mean with its 95% interval over the
+      seeds. search: of `small_search` and `late_phase`, the mean over the seeds, and the mean
+      difference from the first arm (its standard error). validation: nnU-Net's own validation Dice
+      of benchmarks of several budgets, side by side; the mean over the seeds.
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
       commas, for `search` and `validation`, and for others if they have a training of vanilla in
       common.
