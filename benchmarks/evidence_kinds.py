@@ -14,6 +14,7 @@ from scipy import stats
 
 from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.results_by_case import are_there, results_of
+from benchmarks.robustify import FROM_SCRATCH, GIVEN, kept
 from benchmarks.small_search import differences
 from benchmarks.trainings import RUN_KEYS, by_seed, label
 from evaluation.comparison.trained_again import NO_SPREAD
@@ -40,15 +41,9 @@ def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
     rows, costs = rows_of(record), step_ratios(record)
     yield "", "train step", *READINGS.values(), "clean minus vanilla", *SMALLER
     for arm in arms:
-        its = rows[arm]
-        dice = [_percent(its[reading]["dice"]) for reading in READINGS.values()]
-        difference = _twice(its["clean"], "difference", _percent, 1)
-        reductions = [
-            _twice(its[reading], "reduction", lambda share: f"{100 * share:.0f}%", 0)
-            for reading in ATTACKED
-        ]
+        dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
         cost = f"{step_cost(record['arms'][arm], costs):.3g}"
-        yield label(arm), cost, *dice, difference, *reductions
+        yield label(arm), cost, *dice, *_compared_twice(rows[arm])
 
 
 def cases(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -162,6 +157,27 @@ def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence
         )
 
 
+def robustified(
+    records: Sequence[Mapping[str, Any]], arms: Sequence[str]
+) -> Iterable[Sequence[str]]:
+    first, *_ = records
+    rows: Rows = {}
+    for record in records:
+        rows = rows_of(record) | rows
+    shares = [kept(first["dice"], of_dice=of_dice) for of_dice in (False, True)]
+    of_at = (f"of {FROM_SCRATCH}'s at {reading} (in Dice)" for reading in ATTACKED)
+    yield "", *READINGS.values(), "clean minus vanilla", *SMALLER, *of_at
+    for arm in arms or (GIVEN, *sorted(shares[0]), FROM_SCRATCH):
+        dice = _mean_dice(first["dice"][arm])
+        its = [[100 * of[arm][key] for of in shares] for key in RUN_KEYS[1:] if arm in shares[0]]
+        yield (
+            {FROM_SCRATCH: f"{FROM_SCRATCH}, from scratch"}.get(arm, arm),
+            *(_percent(dice[key]) for key in RUN_KEYS),
+            *_compared_twice(rows[arm]),
+            *([f"{drop:.0f}% ({gain:.0f}%)" for drop, gain in its] or [""] * 2),
+        )
+
+
 def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     dice = {arm: record["dice"][arm] for arm in arms}
     readings = list(next(iter(dice[arms[0]].values())))
@@ -192,6 +208,8 @@ def validation(
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
     kind.__name__: kind for kind in (both, cases, again, late, seeds, shares, against, search)
 }
+KINDS_OF_FILES = {"validation": validation, "robustified": robustified}
+"""Those that take the JSON of several files as they are."""
 
 
 def _mean_over_seeds(values: Sequence[float]) -> str:
@@ -236,6 +254,13 @@ def _reductions(rows: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
         "" if row[name] is None else f"{100 * row[name]:.0f}% {_interval(row, name)}"
         for row in found
     ]
+
+
+def _compared_twice(its: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """The difference from vanilla on clean images and how much smaller the drop is."""
+    yield _twice(its["clean"], "difference", _percent, 1)
+    for reading in ATTACKED:
+        yield _twice(its[reading], "reduction", lambda share: f"{100 * share:.0f}%", 0)
 
 
 def _twice(row: Mapping[str, Any], name: str, said: Callable[[float], str], digits: int) -> str:

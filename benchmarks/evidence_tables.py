@@ -1,6 +1,6 @@
 """Puts the figures of benchmarks/results into tables of a page, and says whether they are there.
 
-    python -m benchmarks.evidence_tables README.md docs/evidence.md [--check]
+    python -m benchmarks.evidence_tables README.md docs/evidence.md docs/robustify.md [--check]
 
 What lies between these two lines of a page is written by this script:
 
@@ -15,10 +15,11 @@ KIND  both: Dice, its difference from vanilla's on clean images and how much sma
       arm's. against: minus the first arm, by seed, and the mean with its 95% interval over the
       seeds. search: of `small_search` and `late_phase`, the mean over the seeds, and the mean
       difference from the first arm (its standard error). validation: nnU-Net's own validation Dice
-      of benchmarks of several budgets, side by side; the mean over the seeds.
-FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search`. Several, joined by
-      commas, for `search` and `validation`, and for others if they have a training of vanilla in
-      common.
+      of benchmarks of several budgets, side by side; the mean over the seeds. robustified: as both,
+      and what is kept of AT's reduction of the drop.
+FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search` and, by
+      `benchmarks.robustify`, `robustified`. Several, joined by commas, for these and `validation`,
+      and for others if they have a training of vanilla in common.
 ARM   what to show, in this order; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
@@ -32,7 +33,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_kinds import KINDS, validation
+from benchmarks.evidence_kinds import KINDS, KINDS_OF_FILES
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
 from benchmarks.trainings import joined
@@ -49,8 +50,8 @@ def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
     kind, files, *arms = re.sub(r",\s+", ",", what).split()
     paths = [RESULTS / file for file in files.split(",")]
-    if kind == "validation":
-        head, *rows = validation([read_json(path) for path in paths], arms)
+    if kind in KINDS_OF_FILES:
+        head, *rows = KINDS_OF_FILES[kind]([read_json(path) for path in paths], arms)
     else:
         record = _joined_searches(paths) if kind == "search" else joined(paths)
         if len(paths) > 1 and kind in ("both", "cases", "again"):

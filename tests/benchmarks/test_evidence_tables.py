@@ -117,6 +117,28 @@ def test_shares_are_by_seed_and_of_the_mean_dice(results):
     assert row == f"| late AT | {smaller} | {of_at} |"
 
 
+def test_a_robust_model_keeps_of_at_what_the_drop_and_the_dice_say(results):
+    def one(arm, clean, robust):
+        dice[arm] = [dict(zip(trainings.RUN_KEYS, (clean, robust, robust)))]
+        rows = [result(arm, "clean", "", clean, 0.1)]
+        return [*rows, *(result(arm, "worst", e, robust, 0.1) for e in ("4/255", "8/255"))]
+
+    dice = {}
+    later = [*one("vanilla", 0.8, 0.4), *one("share 0.1", 0.7, 0.5)]
+    earlier = [*one("vanilla", 0.8, 0.4), *one("AT", 0.7, 0.6)]
+    for name, rows in (("later.json", later), ("earlier.json", earlier)):
+        (evidence_tables.RESULTS / name).write_text(json.dumps({"dice": dice, "results": rows}))
+    lines = evidence_tables.table("robustified later.json,earlier.json").splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| vanilla",
+        "| share 0.1",
+        "| AT, from scratch",
+    ]
+    # of a drop of .4 it leaves .2, AT .1: two thirds of AT's; of .2 of the Dice it gains .1
+    assert lines[1].endswith(" | 67% (50%) | 67% (50%) |")
+    assert "70.0 | 50.0 | 50.0 | 10.0 [0.0, 20.0]" in lines[1]
+
+
 def test_searches_on_other_cases_are_not_put_together(results):
     path = evidence_tables.RESULTS / "B.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": 3}))
