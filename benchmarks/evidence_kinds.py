@@ -16,7 +16,7 @@ from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.robustify import FROM_SCRATCH, GIVEN, kept
 from benchmarks.small_search import differences
-from benchmarks.trainings import RUN_KEYS, by_seed, label
+from benchmarks.trainings import RUN_KEYS, by_seed, label, settings
 from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 
@@ -42,7 +42,7 @@ def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
     yield "", "train step", *READINGS.values(), "clean minus vanilla", *SMALLER
     for arm in arms:
         dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
-        cost = f"{step_cost(record['arms'][arm], costs):.3g}"
+        cost = f"{step_cost(settings(record, arm), costs):.3g}"
         yield label(arm), cost, *dice, *_compared_twice(rows[arm])
 
 

@@ -20,7 +20,7 @@ KIND  both: Dice, its difference from vanilla's on clean images and how much sma
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search` and, by
       `benchmarks.robustify`, `robustified`. Several, joined by commas, for these and `validation`,
       and for others if they have a training of vanilla in common.
-ARM   what to show, in this order; all by default.
+ARM   what to show, in this order, in quotes where it has spaces; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
 """
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ SAME = ("dataset", "cases", "features", "budget")
 
 def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
-    kind, files, *arms = re.sub(r",\s+", ",", what).split()
+    kind, files, *arms = shlex.split(re.sub(r",\s+", ",", what))
     paths = [RESULTS / file for file in files.split(",")]
     if kind in KINDS_OF_FILES:
         head, *rows = KINDS_OF_FILES[kind]([read_json(path) for path in paths], arms)

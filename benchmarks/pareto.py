@@ -20,7 +20,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.saving import command_line, write_json, write_picture
-from benchmarks.trainings import RUN_KEYS, by_seed, joined, label
+from benchmarks.trainings import RUN_KEYS, by_seed, joined, label, settings
 from nnunetv2_lngswr import trainers
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS
 from nnunetv2_lngswr.utils.files import read_json
@@ -82,7 +82,7 @@ def points(
     """One row per arm and reading (clean, worst per budget): cost, Dice in percent and by seed."""
     rows = []
     for arm in arms:
-        its, cost = by_seed(record, arm), step_cost(record["arms"][arm], ratios)
+        its, cost = by_seed(record, arm), step_cost(settings(record, arm), ratios)
         for key in RUN_KEYS:
             of_seeds = {seed: 100 * dice[key] for seed, dice in its.items()}
             found = {"dice": statistics.mean(of_seeds.values()), "by_seed": of_seeds}

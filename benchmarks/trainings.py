@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.results_by_case import KEY
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
+from nnunetv2_lngswr.experiments.robustness.planning import EQUAL_TIME
 from nnunetv2_lngswr.utils.files import read_json
 
 LABELS = {
@@ -33,13 +34,21 @@ LABELS = {
 }
 RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
 """Of the Dice of a run, that are shown."""
+SAME_TIME = f" ({EQUAL_TIME})"
 SAME_DICE = 1e-6
 """Of one training in two files."""
 
 
 def label(arm: str) -> str:
     """What pages and pictures call an arm."""
-    return LABELS.get(arm, f"`{arm}`")
+    name = arm.removesuffix(SAME_TIME)
+    return LABELS.get(name, f"`{name}`") + (f", {EQUAL_TIME}" if name != arm else "")
+
+
+def settings(record: Mapping[str, Any], arm: str) -> Mapping[str, Any]:
+    """{"arm": trainer's short name, **settings} of an arm, or of its reading at equal time."""
+    its: Mapping[str, Any] = record["arms"][arm.removesuffix(SAME_TIME)]
+    return its
 
 
 def joined(paths: Sequence[Path]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.names import some_names
 
 if TYPE_CHECKING:
     from evaluation.model.case import Case
     from evaluation.model.folder import SegmentationModel
 
-NAMED_AT_MOST = 5
 Source = TypeVar("Source", bound="CaseSource")
 Chosen = TypeVar("Chosen")  # a case, or its name
 
@@ -332,5 +332,4 @@ def _previous(folder: Path | None, name: str, ending: str) -> Path | None:
 
 def _refuse(names: Sequence[str], what: str, fix: str) -> None:
     if names:
-        shown = ", ".join(names[:NAMED_AT_MOST]) + (", ..." if len(names) > NAMED_AT_MOST else "")
-        raise UserError(f"{len(names)} {what}: {shown}; {fix}")
+        raise UserError(f"{len(names)} {what}: {some_names(names)}; {fix}")

@@ -21,9 +21,9 @@ from evaluation.cards.reading import (
 )
 from evaluation.report import calibration
 from evaluation.report.attacked_model import mirroring_said
-from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.formats import number_text, percent_text
 from evaluation.report.markdown import UNITS
+from evaluation.report.norms import NORM_TITLES
 from evaluation.report.records import of_middle_budget
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 

@@ -19,6 +19,7 @@ from evaluation.cards.reading import (
 from evaluation.report.calibration import TITLES, calibration_text
 from evaluation.report.formats import csv_text
 from evaluation.report.markdown import UNITS
+from evaluation.report.norms import NORMS
 from evaluation.report.templates import template_environment
 from nnunetv2_lngswr.utils.markdown import code, escaped, markdown_table
 
@@ -39,7 +40,6 @@ ECE = (
     "ECE: of the best known runs at a budget, as robustness_card.md says; 0 is best; empty where a "
     "card has none."
 )
-NORMS = {"linf": "Linf", "l2": "L2"}
 _IDENTITY = ("trainer", "plans", "configuration", "dataset")
 
 

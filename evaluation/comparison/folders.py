@@ -21,11 +21,10 @@ from evaluation.report.records import SCHEMA_VERSION
 from evaluation.rows import Row, RunKey, part_key, run_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
-from nnunetv2_lngswr.utils.names import refuse_no_utf8
+from nnunetv2_lngswr.utils.names import refuse_no_utf8, some_names
 from nnunetv2_lngswr.utils.values import shown
 
 KINDS = ("clean", "attack", "worst", "shift")
-NAMED_AT_MOST = 3
 _RUN = ("kind", "attack", "norm", "epsilon_text", "severity")
 
 
@@ -97,12 +96,6 @@ def _pairs_by(model: Mapping[str, Any]) -> str:
     return "image_and_label_sha256" if model.get("cascade") else "inputs_sha256"
 
 
-def first_few(names: Sequence[str]) -> str:
-    """'a, b, c and 2 more'."""
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
-
-
 def _read_summary(path: Path) -> dict[str, Any]:
     summary = read_json(path, needs=("schema_version", "model", "options", "cases"))
     if summary["schema_version"] != SCHEMA_VERSION:
@@ -164,12 +157,12 @@ def _check_rows(path: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> 
     twice = [_named(*key) for key, count in counts.items() if count > 1]
     if twice:
         raise UserError(
-            f"{path} has {len(twice)} rows more than once: {first_few(twice)}; evaluate it again"
+            f"{path} has {len(twice)} rows more than once: {some_names(twice)}; evaluate it again"
         )
     foreign = sorted({case for _, case, _ in counts} - set(summary["cases"]))
     if foreign:
         raise UserError(
-            f"{path} has cases that summary.json beside it does not list: {first_few(foreign)}; "
+            f"{path} has cases that summary.json beside it does not list: {some_names(foreign)}; "
             "evaluate it again"
         )
     runs = dict.fromkeys([*_runs(summary), *(run for run, _, _ in counts)])
@@ -182,7 +175,7 @@ def _check_rows(path: Path, summary: Mapping[str, Any], rows: Sequence[Row]) -> 
         if (run, case, label) not in counts
     ]
     if missing or not counts:
-        what = f"{len(missing)} rows: {first_few(missing)}" if missing else "all rows"
+        what = f"{len(missing)} rows: {some_names(missing)}" if missing else "all rows"
         raise UserError(f"{path} lacks {what}; evaluate it again")
 
 

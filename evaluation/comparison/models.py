@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.comparison.folders import ComparedModel, first_few, read_folder
+from evaluation.comparison.folders import ComparedModel, read_folder
 from evaluation.comparison.replicates import replicates_of, seed_of
 from evaluation.differences import differences
 from evaluation.model.kinds import is_given
@@ -22,6 +22,7 @@ from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.session import BEST_ITERATE_BEFORE
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import some_names
 
 # what must agree, or the difference between folders would not be one between models
 SAME_OPTIONS = (
@@ -223,7 +224,7 @@ def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
     if other_files:
         raise UserError(
             f"{a.place} and {b.place} are not comparable: image or label of "
-            f"{first_few(other_files)} are other files under the same name (by their SHA-256); "
+            f"{some_names(other_files)} are other files under the same name (by their SHA-256); "
             "evaluate both models on the same images and labels"
         )
     # what is left of the label where a folder keeps no hashes
@@ -311,7 +312,7 @@ def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
         if differ:
             notes.append(
                 "the previous stage's segmentations, which cascades are given, are other files for "
-                f"{first.name} and {other.name} ({first_few(differ)}): the difference is one of "
+                f"{first.name} and {other.name} ({some_names(differ)}): the difference is one of "
                 "both stages"
             )
     return notes

@@ -15,9 +15,10 @@ from evaluation.metrics import METRICS
 from evaluation.protocol import CORRUPTION
 from evaluation.report.formats import json_ready
 from evaluation.report.intervals import intervals_said, over
+from evaluation.report.norms import NORMS_WITH_UNIT
 from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
-from evaluation.report.page.charts import NORMS, comparison_panels
+from evaluation.report.page.charts import comparison_panels
 from evaluation.report.page.evaluation_page import shared_content, shared_data
 from evaluation.report.page.pictures import Picture, fill, read_side_by_side
 from evaluation.report.page.render import page_text
@@ -71,7 +72,7 @@ def comparison_page(
         "checks": _checks(models),
         "runs": _runs(records),
         "tested": TESTED,
-        "norms": NORMS,
+        "norms": NORMS_WITH_UNIT,
         "mean_titles": MEAN_TITLES,
         "notes": list(notes),
         "not_tried": verdict.not_tried(

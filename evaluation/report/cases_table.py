@@ -18,7 +18,6 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.values import shown
 
-NORM_TITLES = {"linf": "Linf", "l2": "L2 (root mean square per voxel)"}
 # of a perturbation, as reached: norm x unit
 SIZES = tuple(
     f"{norm}_{unit}"

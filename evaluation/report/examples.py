@@ -22,8 +22,8 @@ from matplotlib.patheffects import withStroke
 
 from evaluation.report.figures import COLOURS, save
 from evaluation.report.fitting import fitted, lines_of, plain_texts, text_width
+from evaluation.report.norms import NORMS_WITH_UNIT
 
-NORMS = {"linf": "Linf", "l2": "L2 (RMS)"}
 AMPLITUDE_PERCENTILE = 99.5
 FONT = 9  # points
 # inches; BAR is what stands beside the perturbation, LINE a line of a title
@@ -197,7 +197,8 @@ def _columns(legend: Sequence[Artist]) -> int:
 def _budget(example: Example) -> str:
     if not example["epsilon_text"]:
         return "without a budget"
-    return f"{NORMS.get(example['norm'], example['norm'])} epsilon {example['epsilon_text']}"
+    norm = example["norm"]
+    return f"{NORMS_WITH_UNIT.get(norm, norm)} epsilon {example['epsilon_text']}"
 
 
 def _dice(value: float) -> str:

@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from evaluation.protocol import CORRUPTION
 from evaluation.report.fitting import fitted, legend_label, lines_of, plain_texts
 from evaluation.report.intervals import over
+from evaluation.report.norms import NORMS
 from evaluation.report.records import CORRUPTION_MEANS
 from nnunetv2_lngswr.utils.files import write_file
 
@@ -38,7 +39,6 @@ MARKERS = "osD^vP<>X"
 STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 GREY = "#7A7A7A"
 SEVERITY_COLOURS = ("#C6DBEF", "#9ECAE1", "#6BAED6", "#3182BD", "#08519C")
-TITLES = {"linf": "Linf attacks", "l2": "L2 attacks"}
 UNITS = {
     "range": "fraction of the range",
     "normalized": "preprocessed units",
@@ -70,7 +70,7 @@ def draw_curves(path: Path, summary: Mapping[str, Any]) -> None:
     results = summary["results"]
     clean = next(r for r in results if r["kind"] == "clean")
     attacked = [r for r in results if r["kind"] in ("attack", "worst")]
-    norms = [n for n in TITLES if any(r["norm"] == n and r["epsilon_text"] for r in attacked)]
+    norms = [n for n in NORMS if any(r["norm"] == n and r["epsilon_text"] for r in attacked)]
     if attacked and not norms:  # only attacks without a budget
         norms = ["linf"]
     corrupted = [r for r in results if r["kind"] == CORRUPTION]
@@ -112,7 +112,7 @@ def draw_comparison(
     cases, groups
         How many were evaluated, and the groups that the intervals are over, if they are.
     """
-    norms = [n for n in TITLES if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
+    norms = [n for n in NORMS if any(r["kind"] == "worst" and r["norm"] == n for r in records)]
     means = [r for r in records if r["kind"] in CORRUPTION_MEANS]
     corruptions = list(dict.fromkeys(r["attack"] for r in means))
     if not norms and not corruptions:
@@ -223,7 +223,7 @@ def _draw_norm(axis: Axes, summary: Mapping[str, Any], clean: Record, norm: str)
     axis.set_xlim(-0.2, len(budgets) + 0.6)
     root_mean_square = "" if norm == "linf" else ", RMS per voxel"
     axis.set_xlabel(f"epsilon{root_mean_square}, {UNITS[unit]}")
-    axis.set_title(TITLES[norm], fontsize=10, loc="left")
+    axis.set_title(f"{NORMS[norm]} attacks", fontsize=10, loc="left")
     _add_legend(axis, handles, fontsize=7.5, handlelength=3)
 
 
@@ -293,7 +293,7 @@ def _draw_worst(axis: Axes, records: Sequence[Record], norm: str, **style: Any) 
     axis.fill_between(at, low, high, color=style["color"], alpha=0.12, linewidth=0)
     axis.set_xticks(at, ["0", *(r["epsilon_text"] for r in chosen[1:])])
     axis.set_xlabel("epsilon" if norm == "linf" else "epsilon, RMS per voxel")
-    axis.set_title(f"Worst of all {TITLES[norm]}", fontsize=10, loc="left")
+    axis.set_title(f"Worst of all {NORMS[norm]} attacks", fontsize=10, loc="left")
 
 
 # --- bars of corruptions ---

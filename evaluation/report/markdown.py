@@ -17,10 +17,10 @@ from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.protocol import CORRUPTION
 from evaluation.report import calibration
 from evaluation.report.attacked_model import attacked_model, model_title
-from evaluation.report.cases_table import NORM_TITLES
 from evaluation.report.checks import run_title
 from evaluation.report.formats import interval_text, number_text, percent_text
 from evaluation.report.intervals import cases_said, intervals_said
+from evaluation.report.norms import NORM_TITLES
 from evaluation.report.records import CORRUPTION_MEAN, CORRUPTIONS_MEAN, NOT_AFFINE_MEAN, headline
 from evaluation.rows import is_noise
 from nnunetv2_lngswr.attacks.suites import suites_among

@@ -18,6 +18,7 @@ from nnunetv2_lngswr.training.settings import read_settings
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, refuse_non_finite, save_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError, blamed_on
 from nnunetv2_lngswr.utils.model_files import check_description, get_configuration
+from nnunetv2_lngswr.utils.names import some_names
 
 
 @torch.no_grad()
@@ -202,7 +203,5 @@ def _refuse_another_architecture(
         if k in weights and weights[k].shape != value.shape
     ]
     if problems:
-        shown = "; ".join(problems[:3])
-        if len(problems) > 3:
-            shown += f"; and {len(problems) - 3} more"
+        shown = some_names(problems, 3, between="; ")
         raise UserError(f"{source} is of another architecture than the network: {shown}")

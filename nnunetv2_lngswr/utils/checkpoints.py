@@ -21,6 +21,7 @@ from torch import nn
 
 from nnunetv2_lngswr.utils.errors import UserError, shortened
 from nnunetv2_lngswr.utils.files import atomic_path
+from nnunetv2_lngswr.utils.names import some_names
 
 TRUST_ADVICE = "pass --trust-checkpoint (trust_checkpoint=True) if you trust its source"
 
@@ -114,9 +115,8 @@ def refuse_non_finite(network: nn.Module, where: str | os.PathLike) -> None:
     bad = [k for k, v in parameters.items() if v.is_meta or not torch.isfinite(v).all()]
     bad += [k for k, v in network.named_buffers() if v.is_meta or torch.isnan(v).any()]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(
-            f"{where}: the weights hold NaN or infinite values, in {', '.join(bad[:3])}{more}; the "
+            f"{where}: the weights hold NaN or infinite values, in {some_names(bad, 3)}; the "
             "training has diverged, or the file is damaged: take another checkpoint (-chk)"
         )
 

@@ -34,10 +34,10 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5, what: 
     return f"known{what and ' ' + what}: {', '.join(known)}"
 
 
-def some_names(names: Sequence[str], shown: int = 5) -> str:
+def some_names(names: Sequence[str], shown: int = 5, *, between: str = ", ") -> str:
     """'a, b, c, d, e and 2 more'."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    return between.join(names[:shown]) + more
 
 
 def is_utf8(path: str | os.PathLike) -> bool:

@@ -139,6 +139,17 @@ def test_a_robust_model_keeps_of_at_what_the_drop_and_the_dice_say(results):
     assert "70.0 | 50.0 | 50.0 | 10.0 [0.0, 20.0]" in lines[1]
 
 
+def test_a_reading_at_equal_time_has_the_step_of_its_arm(results):
+    path = evidence_tables.RESULTS / "x.json"
+    record = json.loads(path.read_text())
+    for row in record["results"]:
+        if row["model"] == "AT":
+            row["model"] = "AT (same time)"
+    path.write_text(json.dumps(record))
+    *_, line = evidence_tables.table('both x.json vanilla "AT (same time)"').splitlines()
+    assert line.startswith("| AT from the first step, same time | 1.73 | 80.0 |")
+
+
 def test_searches_on_other_cases_are_not_put_together(results):
     path = evidence_tables.RESULTS / "B.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": 3}))

@@ -9,7 +9,8 @@ from evaluation.command_line import build_parser
 from evaluation.comparison.models import read_models
 from evaluation.options import Options
 from evaluation.report import markdown, strength
-from evaluation.report.cases_table import NORM_TITLES, read_cases
+from evaluation.report.cases_table import read_cases
+from evaluation.report.norms import NORM_TITLES
 from evaluation.rows import MEAN_LABEL
 from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of
 from nnunetv2_lngswr.utils.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluation.metrics import CALIBRATION, METRICS
 from evaluation.protocol import CORRUPTION
-from evaluation.report.examples import NORMS
+from evaluation.report.norms import NORMS_WITH_UNIT
 from evaluation.report.records import CORRUPTION_MEANS
 from evaluation.rows import is_noise
 
@@ -34,7 +34,7 @@ def evaluation_panels(results: Sequence[Record]) -> list[Panel]:
         Of summary.json.
     """
     clean = next(r for r in results if r["kind"] == CLEAN)
-    panels = [_norm_panel(results, clean, norm) for norm in NORMS]
+    panels = [_norm_panel(results, clean, norm) for norm in NORMS_WITH_UNIT]
     free = [r for r in results if r["kind"] == "attack" and not r["epsilon_text"]]
     if free:
         panels.append(
@@ -63,7 +63,7 @@ def comparison_panels(models: Mapping[str, Sequence[Record]]) -> list[Panel]:
     models
         {name: records of its runs}, with Dice of the comparison and the other metrics.
     """
-    panels = [_models_norm_panel(models, norm) for norm in NORMS]
+    panels = [_models_norm_panel(models, norm) for norm in NORMS_WITH_UNIT]
     means = {n: [r for r in of if r["kind"] in CORRUPTION_MEANS] for n, of in models.items()}
     free = {
         n: [r for r in of if r["kind"] == "attack" and not r["epsilon_text"]]
@@ -100,8 +100,8 @@ def _models_norm_panel(models: Mapping[str, Sequence[Record]], norm: str) -> Pan
     return {
         "kind": "lines",
         "switch": "models",
-        "title": f"Worst of all {NORMS[norm]} attacks",
-        "title_of_others": f"{NORMS[norm]} attacks",
+        "title": f"Worst of all {NORMS_WITH_UNIT[norm]} attacks",
+        "title_of_others": f"{NORMS_WITH_UNIT[norm]} attacks",
         "attacks": [list(of) for of in roles.items()],
         "x_title": X_TITLES[norm],
         "x": x,
@@ -140,7 +140,7 @@ def _norm_panel(results: Iterable[Record], clean: Record, norm: str) -> Panel | 
     return {
         "kind": "lines",
         "switch": "attacks",
-        "title": f"{NORMS[norm]} attacks",
+        "title": f"{NORMS_WITH_UNIT[norm]} attacks",
         "x_title": X_TITLES[norm],
         "x": ["0", *budgets],
         "series": series,

@@ -12,9 +12,10 @@ from evaluation.report.attacked_model import attacked_model
 from evaluation.report.calibration import is_calibrated
 from evaluation.report.formats import json_ready
 from evaluation.report.intervals import intervals_said, of_groups, over
+from evaluation.report.norms import NORMS_WITH_UNIT
 from evaluation.report.page import verdict
 from evaluation.report.page.cases import case_table
-from evaluation.report.page.charts import NORMS, evaluation_panels
+from evaluation.report.page.charts import evaluation_panels
 from evaluation.report.page.pictures import Picture, fill, read_as_jpeg, read_pictures
 from evaluation.report.page.render import page_text
 from evaluation.rows import MEAN_LABEL, Row
@@ -97,7 +98,7 @@ def _content(summary: Summary, data: Mapping[str, Any]) -> dict[str, Any]:
         "quote": markdown.QUOTE,
         "quotes": [r for r in results if r["kind"] == "worst"],
         "calibrated": is_calibrated(results[0]),
-        "norms": NORMS,
+        "norms": NORMS_WITH_UNIT,
         "attacked": attacked[0],
         "attacked_facts": [fact.removeprefix("- ") for fact in attacked[2:]],
         "protocol": summary["protocol"] + of_groups(summary),

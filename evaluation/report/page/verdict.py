@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.protocol import CORRUPTION
 from evaluation.report.markdown import UNITS
-from evaluation.report.page.charts import NORMS
+from evaluation.report.norms import NORMS_WITH_UNIT
 from evaluation.report.records import (
     CORRUPTION_MEAN,
     CORRUPTIONS_MEAN,
@@ -123,7 +123,7 @@ def _norms_not_tried(attacks: Sequence[Record]) -> list[str]:
     if not attacks:
         return ["Attacks: none was run, so that nothing is said about a worst case."]
     said = []
-    for norm, title in NORMS.items():
+    for norm, title in NORMS_WITH_UNIT.items():
         budgets = [r["epsilon_text"] for r in attacks if r["norm"] == norm and r["epsilon_text"]]
         if budgets:
             said.append(f"{title} attacks beyond epsilon {budgets[-1]}.")
@@ -148,7 +148,7 @@ def _kinds_not_tried(attacks: Sequence[Record]) -> list[str]:
 
 
 def budget_title(record: Record) -> str:
-    return f"{NORMS[record['norm']]} {record['epsilon_text']}"
+    return f"{NORMS_WITH_UNIT[record['norm']]} {record['epsilon_text']}"
 
 
 def _noise_beside(results: Sequence[Record], worst: Record) -> Record | None:

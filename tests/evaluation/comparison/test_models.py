@@ -90,7 +90,7 @@ def test_cascades_are_paired_by_image_and_label_and_other_previous_stages_are_no
     (note,) = read_models([a, same, cascade(tmp_path / "b", "B", stage="t")])[1]
     assert note == (
         "the previous stage's segmentations, which cascades are given, are other files for A and B "
-        "(case0, case1, case2 and 3 more): the difference is one of both stages"
+        "(case0, case1, case2, case3, case4 and 1 more): the difference is one of both stages"
     )
     with pytest.raises(UserError, match="image or label of case2 are other files"):
         read_models([a, cascade(tmp_path / "c", "C", changed=["case2"])])
