@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.results_by_case import KEY
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
-from nnunetv2_lngswr.experiments.robustness.planning import EQUAL_TIME
+from nnunetv2_lngswr.experiments.robustness.benchmark import EQUAL_TIME
 from nnunetv2_lngswr.utils.files import read_json
 
 LABELS = {

@@ -159,7 +159,7 @@ def from_cross_validation(
     folds
         Those to evaluate.
     ending, channels
-        The model's file_ending and number of image channels.
+        The model's file_ending and number of image channels, which may lie in one file.
     previous_stage
         The folder of the previous stage's segmentations, of a cascade.
 
@@ -181,7 +181,7 @@ def from_cross_validation(
     listed = listed_cases(raw)
     cases = []
     for name, fold in validation.items():
-        images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
+        images = _channel_files(raw / "imagesTr", name, ending, channels)
         images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
         for path in (*images, label):
             if not path.is_file():
@@ -199,6 +199,12 @@ def from_cross_validation(
             )
         )
     return cases
+
+
+def _channel_files(folder: Path, name: str, ending: str, channels: int) -> tuple[Path, ...]:
+    """One per channel; or the first alone, which may hold all of them, as in a PNG in colour."""
+    first, *others = (folder / f"{name}_{channel:04d}{ending}" for channel in range(channels))
+    return (first, *others) if any(path.is_file() for path in others) else (first,)
 
 
 def refuse_fold_all(folds: Sequence[int | str]) -> None:

@@ -2,8 +2,9 @@
 
 A model trained several times (folds, seeds) is several folders: folds add cases, seeds are averaged
 within a case. Attacks that not every folder has are left out, and the worst of all is then taken
-over the others. Cases are paired by name, and their images and labels must be the same files; what
-a cascade was given of its previous stage may differ, and is then noted.
+over the others; so are corruptions that only some folders of a model have. Cases are paired by
+name, and their images and labels must be the same files; what a cascade was given of its previous
+stage may differ, and is then noted.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, read_folder
+from evaluation.comparison.notes import (
+    notes_on_folders,
+    notes_on_inputs,
+    notes_on_models,
+    of_arrays,
+)
 from evaluation.comparison.replicates import replicates_of, seed_of
 from evaluation.differences import differences
-from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
 from evaluation.session import BEST_ITERATE_BEFORE
@@ -36,16 +42,8 @@ SAME_OPTIONS = (
     "nsd_tolerance",
     "temperature",
 )
-# what may differ, but must be known
-NOTED = (
-    "dataset",
-    "configuration",
-    "plans",
-    "tile_step_size",
-    "mirror_axes",
-    "patch_size",
-    "folds",
-)
+# of the folders of one model
+OF_ONE_MODEL = ("trainer", "configuration")
 
 Folders = str | Path | Sequence[str | Path]
 
@@ -92,6 +90,8 @@ def join_models(
         refuse_twice(of)
     _refuse_other_suites(parts)
     parts, lone_attacks = _with_common_attacks(parts)
+    parts, notes = _with_own_corruptions(parts)
+    notes += [note for of in parts for note in notes_on_folders(of)]
     joined = [_joined(of) for of in parts]
     names = _telling_names(joined) if names is None else names
     if len(names) != len(joined) or len(set(names)) < len(names):
@@ -103,7 +103,7 @@ def join_models(
     for other in models[1:]:
         _check_comparable(models[0], other)
         check_same_inputs(models[0], other)
-    return models, [*_notes(models, lone_attacks), *_notes_on_inputs(models)]
+    return models, [*notes, *notes_on_models(models, lone_attacks), *notes_on_inputs(models)]
 
 
 def _refuse_other_suites(models: Sequence[Sequence[ComparedModel]]) -> None:
@@ -172,10 +172,29 @@ def _restricted(part: ComparedModel, attacks: set[RunKey]) -> ComparedModel:
     return replace(part, rows=[row for rows in by_case.values() for row in with_worst(rows)])
 
 
+def _with_own_corruptions(
+    models: Sequence[Sequence[ComparedModel]],
+) -> tuple[list[list[ComparedModel]], list[str]]:
+    """Without corruptions that only some of a model's folders have: its mean would lack cases."""
+    kept, notes = [], []
+    for parts in models:
+        keys = [{run_key(r) for r in part.rows if r["kind"] == CORRUPTION} for part in parts]
+        lone = set.union(*keys) - set.intersection(*keys)
+        if lone:
+            names = ", ".join(sorted({attack for _, attack, *_ in lone}))
+            notes.append(
+                "corruptions left out of this comparison, since only some of the folders of "
+                f"{parts[0].place} and those joined with it have them: {names}"
+            )
+        kept.append([replace(p, rows=[r for r in p.rows if run_key(r) not in lone]) for p in parts])
+    return kept, notes
+
+
 def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
     first = parts[0]
     for other in parts[1:]:
         _check_comparable(first, other, same_cases=False)
+        _check_same_training(first, other)
     for one, other in itertools.combinations(parts, 2):
         check_same_inputs(one, other)
     folds = list(dict.fromkeys(f for p in parts for f in p.summary["model"]["folds"]))
@@ -211,6 +230,17 @@ def _check_comparable(a: ComparedModel, b: ComparedModel, *, same_cases: bool = 
         raise UserError(f"{a.place} and {b.place} are not comparable: {'; '.join(found)}")
 
 
+def _check_same_training(a: ComparedModel, b: ComparedModel) -> None:
+    """The folders of one model are folds and seeds of one trainer in one configuration."""
+    of_one = [{key: m.summary["model"].get(key) for key in OF_ONE_MODEL} for m in (a, b)]
+    found = differences(*of_one)
+    if found:
+        raise UserError(
+            f"{a.place} and {b.place} are joined by a comma, but are not folds or seeds of one "
+            f"model: {'; '.join(found)}; give them apart"
+        )
+
+
 def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
     """A name alone says little: the cases of that name must be of the same image and label.
 
@@ -219,7 +249,7 @@ def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
     UserError
         They are not; names the cases.
     """
-    theirs = b.inputs if _of_arrays(a) == _of_arrays(b) else {}
+    theirs = b.inputs if of_arrays(a) == of_arrays(b) else {}
     other_files = sorted(c for c in a.inputs if theirs.get(c, a.inputs[c]) != a.inputs[c])
     if other_files:
         raise UserError(
@@ -236,11 +266,6 @@ def check_same_inputs(a: ComparedModel, b: ComparedModel) -> None:
                 f"voxels in one and {sizes[case, label]} in the other; "
                 "evaluate both models on the same images and labels"
             )
-
-
-def _of_arrays(model: ComparedModel) -> bool:
-    """Whether its hashes are of arrays, which no file's equal."""
-    return is_given(model.summary["model"])
 
 
 def label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
@@ -264,65 +289,3 @@ def settings_to_agree(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
         "best iterate": model.summary.get("best_iterate", BEST_ITERATE_BEFORE),
         "labels": [f"{key} {name}" for key, name in labels],
     }
-
-
-def _notes(models: Sequence[ComparedModel], lone_attacks: Sequence[str]) -> list[str]:
-    notes = []
-    for key in NOTED:
-        values = [m.summary["model"].get(key) for m in models]
-        if any(v != values[0] for v in values):
-            said = ", ".join(f"{m.name} {v}" for m, v in zip(models, values))
-            notes.append(f"{key} differs: {said}")
-    if lone_attacks:
-        notes.append(
-            "attacks left out of this comparison, also of worst_linf and worst_l2, since not every "
-            f"folder has them: {', '.join(lone_attacks)}"
-        )
-    lone = lone_corruptions(models)
-    if lone:
-        notes.append(
-            "corruptions left out of this comparison, since not every folder has them: "
-            f"{', '.join(lone)}"
-        )
-    return notes
-
-
-def _notes_on_inputs(models: Sequence[ComparedModel]) -> list[str]:
-    notes = []
-    unknown = [m.name for m in models if set(m.summary["cases"]) - m.inputs.keys()]
-    if unknown:
-        notes.append(
-            f"cases of {', '.join(unknown)} are paired by name and by the sizes of their labels "
-            "alone: only the parts in an OUT folder say which image and label a case is of, and "
-            "those of a cascade do not where an earlier version made them"
-        )
-    if len({_of_arrays(m) for m in models}) > 1:
-        arrays = ", ".join(m.name for m in models if _of_arrays(m))
-        notes.append(
-            f"cases of {arrays} were given as arrays, and are paired with files by name and by the "
-            "sizes of their labels alone"
-        )
-    first = models[0]
-    for other in models[1:]:
-        differ = sorted(
-            case
-            for case, sha in first.previous_stages.items()
-            if other.previous_stages.get(case, sha) != sha
-        )
-        if differ:
-            notes.append(
-                "the previous stage's segmentations, which cascades are given, are other files for "
-                f"{first.name} and {other.name} ({some_names(differ)}): the difference is one of "
-                "both stages"
-            )
-    return notes
-
-
-def lone_corruptions(models: Sequence[ComparedModel]) -> list[str]:
-    """Those that some models have and others lack."""
-    names = [
-        dict.fromkeys(r["attack"] for r in model.rows if r["kind"] == CORRUPTION)
-        for model in models
-    ]
-    everything = dict.fromkeys(name for of in names for name in of)
-    return [name for name in everything if not all(name in of for of in names)]

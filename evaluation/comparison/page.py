@@ -8,7 +8,7 @@ from typing import Any
 from evaluation import significance
 from evaluation.comparison.attack_checks import checks_of, summed_up
 from evaluation.comparison.folders import ComparedModel
-from evaluation.comparison.models import lone_corruptions
+from evaluation.comparison.notes import lone_corruptions
 from evaluation.comparison.paired_rows import RUN, TESTED
 from evaluation.groups import Groups
 from evaluation.metrics import METRICS

@@ -7,6 +7,8 @@ from itertools import product
 from typing import Any
 
 HAAR = "haar"
+NOT_QUITE_ORTHOGONAL = ("dmey",)
+"""That PyWavelets calls orthogonal; a test looks for others."""
 SPECTRA = ("white", "multiscale")
 """Of the layer-wise noise, see `noise`."""
 
@@ -27,6 +29,12 @@ def check_wavelet(name: str) -> str:
         raise ValueError(
             "wavelet must be the name of an orthogonal PyWavelets wavelet (such as 'haar', 'db2', "
             f"'sym4', 'coif1'; see pywt.wavelist(kind='discrete')), got {name!r}"
+        )
+    if name in NOT_QUITE_ORTHOGONAL:
+        raise ValueError(
+            f"wavelet must be orthogonal, and the filters of {name!r} are only nearly so (a cut "
+            "approximation): gains of 1 would not be the identity; use for instance 'haar', 'db2', "
+            "'sym4' or 'coif1'"
         )
     if not pywt.Wavelet(name).orthogonal:
         raise ValueError(

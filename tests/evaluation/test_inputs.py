@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from skimage import io
 
 from evaluation import robust
 from evaluation.inputs import from_cross_validation
@@ -12,7 +14,43 @@ from evaluation.session import Inputs, prepare
 from nnunetv2_lngswr.utils.errors import UserError
 from tests import model_folders
 from tests.evaluation.tiny import FAST
-from tests.model_folders import make_case, make_model_folder
+from tests.model_folders import ball, make_case, make_model_folder
+
+
+def test_a_picture_in_colour_holds_all_channels_in_one_file(tmp_path, monkeypatch):
+    """As nnU-Net takes it, and as -i takes it."""
+    of = {"reader": "NaturalImage2DIO", "file_ending": ".png"}
+    folder = make_model_folder(tmp_path, channels=3, normalization="RGBTo01Normalization", **of)
+    raw = tmp_path / "raw" / "Dataset999_Tiny"
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+    for name, seed in (("case0", 0), ("case1", 1)):
+        image, label = ball((24, 28), seed=seed)
+        grey = image.clip(0, 255).astype(np.uint8)
+        colour = np.stack([grey, grey // 2, 255 - grey], -1)
+        io.imsave(raw / "imagesTr" / f"{name}_0000.png", colour, check_contrast=False)
+        io.imsave(raw / "labelsTr" / f"{name}.png", label, check_contrast=False)
+    splits = tmp_path / "pre" / "Dataset999_Tiny" / "splits_final.json"
+    splits.parent.mkdir(parents=True)
+    splits.write_text(json.dumps([{"train": ["case1"], "val": ["case0"]}]))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
+    options = {**FAST, "corruptions": [], "attacks": ["noise"], "epsilons": ["4/255"]}
+    found = robust.evaluate(folder, tmp_path / "validation", **options).rows()
+    given = robust.evaluate(
+        folder, tmp_path / "given", images=raw / "imagesTr", labels=raw / "labelsTr", **options
+    ).rows()
+    assert {r["case"] for r in found} == {"case0"}
+    dice = {(r["kind"], r["label"]): r["dice"] for r in given if r["case"] == "case0"}
+    assert {(r["kind"], r["label"]): r["dice"] for r in found} == dice
+    # one file per channel that is not there is still named
+    grey_one = raw / "imagesTr" / "case0_0000.png"
+    io.imsave(grey_one, io.imread(grey_one)[..., 0], check_contrast=False)
+    with pytest.raises(UserError, match="1 channels, but dataset.json of the model has 3"):
+        robust.evaluate(folder, tmp_path / "grey", **options)
+    grey_one.rename(raw / "imagesTr" / "case0_0001.png")
+    with pytest.raises(UserError, match="case0_0000.png does not exist, but splits_final.json"):
+        robust.evaluate(folder, tmp_path / "none", **options)
 
 
 def test_cross_validation_uses_the_model_that_has_not_seen_the_case(

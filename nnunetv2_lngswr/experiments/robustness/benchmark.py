@@ -15,6 +15,9 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import holds_nothing, read_json, write_file
 
 MARKER = "benchmark.json"
+EQUAL_TIME = "same time"
+"""Behind the name of an arm that is trained for as long as the baseline."""
+_EPOCHS_OF_PLANS = re.compile(r"lngswrBenchmarkSeed\d+Epochs(\d+)")  # as `plan_run` names them
 LOW_RESOLUTION_PLANS = "lngswrLowResPlans"
 # options of lngswr evaluate in benchmarks of earlier versions, by what they are called now
 RENAMED_OPTIONS = {"--shifts": "--corruptions"}
@@ -30,6 +33,12 @@ class TrainingRun:
     plans: str
     """Name of its plans."""
     trainer: str
+
+    @property
+    def at_equal_time(self) -> tuple[str, int] | None:
+        """The arm that is read at equal time, and its epochs; None of other runs."""
+        found = _EPOCHS_OF_PLANS.match(self.plans)
+        return (self.arm.removesuffix(f" ({EQUAL_TIME})"), int(found[1])) if found else None
 
     @property
     def name(self) -> str:

@@ -16,6 +16,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def side_by_side(benchmark: Benchmark) -> int:
+    """How many of its trainings run at once on this machine."""
+    return cores() if benchmark.device == "cpu" and benchmark.dimensions == 2 else 1
+
+
 @dataclass(frozen=True)
 class Commands:
     """Runs the commands of one benchmark."""
@@ -33,9 +38,7 @@ class Commands:
     @property
     def side_by_side(self) -> int:
         """How many trainings run at once."""
-        if self.benchmark.device == "cpu" and self.benchmark.dimensions == 2:
-            return cores()
-        return 1
+        return side_by_side(self.benchmark)
 
     def run(
         self,

@@ -10,7 +10,7 @@ from evaluation.protocol import plan_runs
 from nnunetv2_lngswr.experiments.plans import drop_next_stage, resolved
 from nnunetv2_lngswr.experiments.preprocessed_labels import copied_cases, outdated
 from nnunetv2_lngswr.experiments.robustness.arms import ARMS, settings_of
-from nnunetv2_lngswr.experiments.robustness.benchmark import Benchmark, TrainingRun
+from nnunetv2_lngswr.experiments.robustness.benchmark import EQUAL_TIME, Benchmark, TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands
 from nnunetv2_lngswr.experiments.robustness.presets import as_evaluate_reads
 from nnunetv2_lngswr.experiments.robustness.splits import (
@@ -23,7 +23,6 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.names import some_names
 
-EQUAL_TIME = "same time"
 # not the cascade, which needs the predictions of another configuration
 PLANNED = ("2d", "3d_fullres", "3d_lowres")
 

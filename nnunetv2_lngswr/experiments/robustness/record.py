@@ -27,6 +27,14 @@ def read_record(benchmark: Benchmark) -> tuple[list[TrainingRun], dict[str, Mapp
     ], arms
 
 
+def epochs_at_equal_time(benchmark: Benchmark) -> dict[str, int]:
+    """{arm: epochs} of the runs at equal time that were begun: another number would be another arm.
+
+    Times change from call to call.
+    """
+    return dict(run.at_equal_time for run in _read(benchmark)[0] if run.at_equal_time)
+
+
 def check_record(benchmark: Benchmark, arms: Arms) -> None:
     """Raise UserError where an arm had other settings before: one name cannot stand for two."""
     known = _read(benchmark)[1]

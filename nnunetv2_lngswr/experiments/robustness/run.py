@@ -25,6 +25,7 @@ from nnunetv2_lngswr.experiments.robustness.presets import PRESETS, Preset, eval
 from nnunetv2_lngswr.experiments.robustness.record import (
     add_to_record,
     check_record,
+    epochs_at_equal_time,
     read_record,
 )
 from nnunetv2_lngswr.experiments.robustness.splits import check_folds, check_groups, check_splits
@@ -119,7 +120,8 @@ def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str]
         add_to_record(benchmark, runs, arms)
     run_all(commands, runs)
     if options.equal_time and not options.dry_run:
-        again = list(equal_time_runs(benchmark, runs, arms, say=say))
+        decided = epochs_at_equal_time(benchmark)
+        again = list(equal_time_runs(benchmark, runs, arms, decided=decided, say=say))
         add_to_record(benchmark, again, arms)
         run_all(commands, again)
 

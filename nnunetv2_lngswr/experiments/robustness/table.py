@@ -16,7 +16,7 @@ from evaluation.rows import MEAN_LABEL
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.experiments.robustness.benchmark import MARKER, Benchmark, TrainingRun
-from nnunetv2_lngswr.experiments.robustness.commands import cores
+from nnunetv2_lngswr.experiments.robustness.commands import cores, side_by_side
 from nnunetv2_lngswr.experiments.robustness.times import epoch_seconds
 from nnunetv2_lngswr.training.settings import PLANS_KEY
 from nnunetv2_lngswr.utils.errors import UserError
@@ -24,6 +24,7 @@ from nnunetv2_lngswr.utils.files import read_json, write_file
 from nnunetv2_lngswr.utils.markdown import markdown_table
 
 Runs = Mapping[str, Sequence[TrainingRun]]
+Folds = Mapping[str, list[int]]
 
 
 def write_table(
@@ -32,7 +33,7 @@ def write_table(
     """Compare all arms and write everything into the output folder.
 
     An arm that lacks a fold of the baseline has other cases and is left out of the comparison, and
-    that is said; every run of it is listed all the same.
+    so are folds that the baseline lacks. That is said, and every run is listed all the same.
 
     Parameters
     ----------
@@ -46,8 +47,12 @@ def write_table(
     by_arm: dict[str, list[TrainingRun]] = {BASELINE: []}
     for run in runs:
         by_arm.setdefault(run.arm, []).append(run)
-    lacking = _lacking_folds(by_arm)
-    paired = {arm: of for arm, of in by_arm.items() if arm not in lacking}
+    lacking, lone = _lacking_folds(by_arm)
+    paired = {
+        arm: [run for run in of if run.fold not in lone.get(arm, ())]
+        for arm, of in by_arm.items()
+        if arm not in lacking
+    }
     cost = _cost(benchmark, by_arm)
     compared, comparison = _compare(benchmark, paired)
     record = {
@@ -59,11 +64,13 @@ def write_table(
         "arms": arms,
         "runs": [_run_record(benchmark, run) for run in runs],
         "cost": cost,
+        "timed_side_by_side": side_by_side(benchmark),
         "left_out": lacking,
+        "left_out_folds": lone,
         **{key: compared[key] for key in ("groups", "checks", "results") if key in compared},
     }
     write_file(benchmark.output / "robustness.json", json.dumps(record, indent=1) + "\n")
-    lines = [*_markdown(benchmark, by_arm, cost), *_left_out_lines(lacking)]
+    lines = [*_markdown(benchmark, by_arm, cost), *_left_out_lines(lacking, lone)]
     write_file(benchmark.output / "robustness.md", "\n".join(lines) + comparison)
 
 
@@ -77,11 +84,13 @@ def _compare(benchmark: Benchmark, by_arm: Runs) -> tuple[dict[str, Any], str]:
     return compared, (benchmark.output / "compare.md").read_text(encoding="utf-8")
 
 
-def _lacking_folds(by_arm: Runs) -> dict[str, list[int]]:
-    """The arms that lack folds of the baseline, and which."""
+def _lacking_folds(by_arm: Runs) -> tuple[Folds, Folds]:
+    """The folds of the baseline that an arm lacks, and those of an arm that the baseline lacks."""
     folds = {arm: {run.fold for run in of} for arm, of in by_arm.items()}
     lacking = {arm: sorted(folds[BASELINE] - its) for arm, its in folds.items()}
-    return {arm: missing for arm, missing in lacking.items() if missing}
+    lone = {arm: sorted(its - folds[BASELINE]) for arm, its in folds.items()}
+    lacking, lone = ({arm: of for arm, of in found.items() if of} for found in (lacking, lone))
+    return lacking, lone
 
 
 def _cost(benchmark: Benchmark, by_arm: Runs) -> dict[str, dict[str, float]]:
@@ -188,6 +197,7 @@ def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping) -> list[str]:
         "",
         _arms_table(by_arm, cost),
         "",
+        *_times_line(benchmark, by_arm),
         "Dice in percent of each training by itself; the intervals further down do not cover "
         "training again, but for those under 'Trained again', where arms have several seeds:",
         "",
@@ -201,13 +211,20 @@ def _cases(benchmark: Benchmark, run: TrainingRun) -> list[str]:
     return read_json(file, needs=("cases",))["cases"]
 
 
-def _left_out_lines(lacking: Mapping[str, list[int]]) -> list[str]:
+def _left_out_lines(lacking: Folds, lone: Folds) -> list[str]:
     lines = []
     for arm, folds in lacking.items():
         missing = " ".join(map(str, folds))
         lines += [
             f"Left out of the comparison: {arm}, which has other cases than {BASELINE}. "
             f"A call with it and `--folds {missing}` adds what is missing.",
+            "",
+        ]
+    for arm, folds in lone.items():
+        left = " ".join(map(str, folds))
+        lines += [
+            f"Left out of the comparison: {arm} on fold {left}, which {BASELINE} has not been "
+            f"trained on. A call with `--folds {left}` adds that.",
             "",
         ]
     return lines
@@ -220,6 +237,17 @@ def _arms_table(by_arm: Runs, cost: Mapping) -> str:
         ratio = f"{cost[arm]['ratio']:.2f}" if arm in cost else "not known"
         rows.append([arm, of[0].trainer, trainings, ratio])
     return markdown_table(["arm", "trainer", "seeds and folds", "epoch time / vanilla"], rows)
+
+
+def _times_line(benchmark: Benchmark, by_arm: Runs) -> list[str]:
+    """What such times are not."""
+    if side_by_side(benchmark) == 1 or len(by_arm) < 2:
+        return []
+    return [
+        "Trainings run side by side here, and an epoch's time depends on what runs beside it: "
+        "`lngswr benchmark overhead` measures the cost of a step.",
+        "",
+    ]
 
 
 def _runs_table(benchmark: Benchmark, by_arm: Runs) -> str:

@@ -1,5 +1,6 @@
 """How long epochs took, and which arms are trained again for as long as the baseline took."""
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,12 +81,14 @@ def equal_time_runs(
     runs: Sequence[TrainingRun],
     arms: Mapping[str, Mapping[str, Any]],
     *,
+    decided: Mapping[str, int] | None = None,
     say: Callable[[str], None] = lambda line: None,
     dry_run: bool = False,
 ) -> Iterator[TrainingRun]:
     """Yield all runs of each arm that is slower than the baseline, with fewer epochs.
 
-    So many that the baseline's time is enough. An arm is read as a whole, over its seeds and folds.
+    So many that the baseline's time, within TIME_TOLERANCE, is enough. An arm is read as a whole,
+    over its seeds and folds.
 
     Parameters
     ----------
@@ -95,18 +98,24 @@ def equal_time_runs(
         Those that were trained with the whole budget.
     arms
         As in `arms.read_arms`.
+    decided
+        {arm: epochs} of its earlier runs at equal time, which further seeds and folds get too.
     say
         Receives which arms cannot be trained so short.
     dry_run
         Write no plans.
     """
     epochs = benchmark.preset.budget["num_epochs"]
+    decided = decided or {}
     baseline = epoch_seconds(benchmark, [r for r in runs if r.arm == BASELINE])
     for arm in dict.fromkeys(r.arm for r in runs if r.arm != BASELINE):
         of = [r for r in runs if r.arm == arm]
         ratio = epoch_seconds(benchmark, of) / baseline
-        fewer = max(1, round(epochs / ratio))
-        if ratio <= TIME_TOLERANCE or fewer == epochs:  # nothing to train less
+        if arm not in decided and ratio <= TIME_TOLERANCE:  # nothing to train less
+            continue
+        fewer = decided.get(arm, math.floor(epochs / ratio * TIME_TOLERANCE))
+        if fewer < 1:
+            say(f"{arm} is left out at equal time: one epoch of it takes longer than {epochs}")
             continue
         try:
             check_arms(benchmark, {arm: {**arms[arm], "num_epochs": fewer}})

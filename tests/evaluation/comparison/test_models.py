@@ -50,6 +50,42 @@ def test_labels_that_were_moved_are_found_in_an_evaluation(world, tmp_path):
         read_models([a, b])
 
 
+def test_a_corruption_that_one_fold_lacks_is_left_out_and_named(tmp_path):
+    def folder(trainer, fold, keep=lambda row: True):
+        cases, out = CASES[3 * fold : 3 * fold + 3], tmp_path / f"{trainer}{fold}"
+        return write_result(out, trainer=trainer, cases=cases, model={"folds": [fold]}, keep=keep)
+
+    def without(row):
+        return row["kind"] != "shift"
+
+    whole = [folder("A", 0), folder("A", 1)]
+    models, notes = read_models([whole, [folder("B", 0), folder("B", 1, without)]])
+    kinds = [{r["kind"] for r in m.rows} for m in models]
+    assert "shift" in kinds[0] and "shift" not in kinds[1]
+    corruptions = {r["attack"] for r in models[0].rows if r["kind"] == "shift"}
+    assert [n.rsplit(": ")[-1].split(", ") for n in notes if "corruptions" in n] == [
+        sorted(corruptions),
+        sorted(corruptions),
+    ]
+    rows = compare.compare([whole, [tmp_path / "B0", tmp_path / "B1"]], tmp_path / "out")
+    assert not [r for r in rows if "shift" in r["kind"]]
+
+
+def test_folders_of_one_model_are_of_one_trainer_and_what_else_differs_is_said(tmp_path):
+    seed = {"training_seed": 1, "plans": "Other"}
+    a = write_result(tmp_path / "a", model={"training_seed": 0})
+    other = write_result(tmp_path / "b", model=seed | {"mirror_axes": None, "tile_step_size": 1.0})
+    (model,), notes = read_models([[a, other]])
+    assert any(note.startswith("tile_step_size differs between folders") for note in notes)
+    assert len(model.replicates) == 2
+    for of, said in (
+        ({"trainer": "B"}, "trainer: was A"),
+        ({"model": {"configuration": "3d_fullres"}}, "configuration: was"),
+    ):
+        with pytest.raises(UserError, match=f"not folds or seeds of one model: {said}"):
+            read_models([[a, write_result(tmp_path / "c", **of)]])
+
+
 def test_attacks_at_two_temperatures_are_not_compared(tmp_path):
     # a folder from before there was the option, one without it, one with it
     before, other = (write_result(tmp_path / n, trainer=n.upper()) for n in "ab")

@@ -1,6 +1,7 @@
 """What a folder holds: every arm that was ever trained in it, whatever the last call was told."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_an_arm_with_other_cases_is_listed_and_its_leaving_out_is_said(evaluated
     assert sorted(arms_of(out)) == sorted(["vanilla", "LNG", "vanilla", "SWR", "SWR"])
     benchmark_robustness(DATASET, "2d", out, arms=["LNG"], preset="tiny", folds=[1])
     assert evaluated[-1] == {"vanilla": 2, "LNG": 2, "SWR": 2}
+
+
+def test_a_fold_that_the_baseline_lacks_is_left_out_and_said(evaluated, tmp_path):
+    out = tmp_path / "out"
+    benchmark_robustness(DATASET, "2d", out, arms=["LNG"], preset="tiny", folds=[0, 1])
+    for folder in (out / "evaluations").glob("nnUNetTrainerVanilla__*fold_1"):
+        shutil.rmtree(folder)  # as where a call ended before it came to that
+    benchmark_robustness(DATASET, "2d", out, arms=["LNG"], preset="tiny")
+    assert evaluated[-1] == {"vanilla": 1, "LNG": 1}
+    text = (out / "robustness.md").read_text()
+    assert "LNG on fold 1, which vanilla has not" in text and "`--folds 1` adds" in text
+    assert json.loads((out / "robustness.json").read_text())["left_out_folds"] == {"LNG": [1]}
 
 
 def test_the_baseline_alone_is_listed(evaluated, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from nnunetv2_lngswr.experiments.robustness import PRESETS, times
 from nnunetv2_lngswr.experiments.robustness.planning import plan_run
+from nnunetv2_lngswr.experiments.robustness.record import add_to_record, epochs_at_equal_time
 from tests.experiments.robustness.settings import make_benchmark
 
 
@@ -46,7 +47,32 @@ def test_an_arm_is_not_trained_again_for_as_many_epochs(tmp_path, monkeypatch):
     its = make_benchmark(tmp_path)  # two epochs
     arms = {name: {"arm": name} for name in ("vanilla", "LNGSWR")}
     runs = [plan_run(its, arm, arms[arm], 0, 0, dry_run=True) for arm in arms]
-    assert again(1.3) == [] and again(1.4) == ["lngswrBenchmarkSeed0Epochs1"]
+    assert again(1.05) == [] and again(1.3) == ["lngswrBenchmarkSeed0Epochs1"]
+    assert again(2.2) == []
+
+
+@pytest.mark.parametrize(("ratio", "epochs"), [(1.06, 9), (1.2, 8), (1.75, 6), (3.0, 3)])
+def test_equal_time_is_the_baselines_time(tmp_path, monkeypatch, ratio, epochs):
+    monkeypatch.setattr(times, "epoch_seconds", lambda _, runs: ratio if runs[0].arm == "AT" else 1)
+    its = make_benchmark(tmp_path, preset=PRESETS["cpu-small"])  # ten epochs
+    arms = {name: {"arm": name} for name in ("vanilla", "AT")}
+    runs = [plan_run(its, arm, arms[arm], 0, 0, dry_run=True) for arm in arms]
+    (again,) = times.equal_time_runs(its, runs, arms, dry_run=True)
+    assert again.at_equal_time == ("AT", epochs)
+    assert epochs * ratio <= 10 * times.TIME_TOLERANCE < (epochs + 1) * ratio
+
+
+def test_further_seeds_get_the_epochs_of_the_first_at_equal_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(times, "epoch_seconds", lambda _, runs: 2.0 if runs[0].arm == "AT" else 1)
+    its = make_benchmark(tmp_path, preset=PRESETS["cpu-small"])
+    arms = {name: {"arm": name} for name in ("vanilla", "AT")}
+    first = plan_run(its, "AT", arms["AT"], 0, 0, epochs=6, dry_run=True)
+    add_to_record(its, [first], arms)
+    decided = epochs_at_equal_time(its)
+    assert decided == {"AT": 6}
+    runs = [plan_run(its, arm, arms[arm], 1, 0, dry_run=True) for arm in arms]
+    again = times.equal_time_runs(its, runs, arms, decided=decided, dry_run=True)
+    assert [run.plans for run in again] == ["lngswrBenchmarkSeed1Epochs6"]
 
 
 def test_an_epoch_takes_the_mean_of_both_kinds_that_late_adversarial_training_has(tmp_path):
