@@ -16,6 +16,7 @@ from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.robustify import FROM_SCRATCH, GIVEN, kept
 from benchmarks.small_search import differences
+from benchmarks.spectral_reading_figures import table as spectral_table
 from benchmarks.trainings import RUN_KEYS, by_seed, label, settings
 from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
@@ -178,6 +179,21 @@ def robustified(
         )
 
 
+def spectra(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    (record,) = records
+    titles = {
+        name: label(model["trainer"].removeprefix("nnUNetTrainer").replace("Vanilla", BASELINE))
+        for name, model in record["models"].items()
+    }
+    head, _, *rows = spectral_table(record["figures"], titles).splitlines()
+    yield from (line.strip("|").strip().split(" | ") for line in (head, *rows))
+    for perturbation, what in (("pgd_linf", ""), ("noise", ", random signs")):
+        for name, title in titles.items():
+            its = record["growth"][name][perturbation]
+            factors = f"x {its['reconstruction']:.2f} x {its['layers']:.3g}"
+            yield f"image to bottleneck{what}", title, factors, *[""] * 5
+
+
 def search(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     dice = {arm: record["dice"][arm] for arm in arms}
     readings = list(next(iter(dice[arms[0]].values())))
@@ -208,7 +224,7 @@ def validation(
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
     kind.__name__: kind for kind in (both, cases, again, late, seeds, shares, against, search)
 }
-KINDS_OF_FILES = {"validation": validation, "robustified": robustified}
+KINDS_OF_FILES = {"validation": validation, "robustified": robustified, "spectra": spectra}
 """Those that take the JSON of several files as they are."""
 
 

@@ -16,9 +16,11 @@ KIND  both: Dice, its difference from vanilla's on clean images and how much sma
       seeds. search: of `small_search` and `late_phase`, the mean over the seeds, and the mean
       difference from the first arm (its standard error). validation: nnU-Net's own validation Dice
       of benchmarks of several budgets, side by side; the mean over the seeds. robustified: as both,
-      and what is kept of AT's reduction of the drop.
+      and what is kept of AT's reduction of the drop. spectra: PGD's perturbation per stage and
+      band, and what multiplies it up to the bottleneck: all reconstructions x all layers.
 FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search` and, by
-      `benchmarks.robustify`, `robustified`. Several, joined by commas, for these and `validation`,
+      `benchmarks.robustify` and `benchmarks.spectral_reading`, `robustified` and `spectra`.
+      Several, joined by commas, for these and `validation`,
       and for others if they have a training of vanilla in common.
 ARM   what to show, in this order, in quotes where it has spaces; all by default.
 

@@ -150,6 +150,25 @@ def test_a_reading_at_equal_time_has_the_step_of_its_arm(results):
     assert line.startswith("| AT from the first step, same time | 1.73 | 80.0 |")
 
 
+def test_the_factors_of_a_spectral_reading_lead_from_the_image_to_the_bottleneck():
+    name = "2026-12-01-spectral-reading-guided-thyroid2d-cpu.json"
+    figures = json.loads((evidence_tables.RESULTS / name).read_text())["figures"]["model"]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in evidence_tables.table(f"spectra {name}").splitlines()
+    ]
+    assert {len(row) for row in rows} == {8}
+    ours = [row for row in rows if row[1] == "LNG-SWR, guided"]
+    before, _, after = ours[0][2].partition(" -> ")
+    assert [row[0] for row in ours[: len(figures)]] == list(figures) and float(after) < float(
+        before
+    )
+    factors = next(row[2] for row in ours if row[0] == "image to bottleneck")
+    reconstructions, layers = (float(f) for f in factors.removeprefix("x ").split(" x "))
+    reached = float(before) * reconstructions * layers
+    assert reached == pytest.approx(float(ours[len(figures) - 1][2]), rel=0.01)
+
+
 def test_searches_on_other_cases_are_not_put_together(results):
     path = evidence_tables.RESULTS / "B.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": 3}))
