@@ -85,6 +85,16 @@ def late(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
         yield label(arm), *(_difference(rows[arm][reading], "") for reading in READINGS.values())
 
 
+def beside(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    first, *others = arms
+    rows = rows_of({"results": results_of(record, arms)})
+    yield f"minus {label(first)}", *READINGS.values(), *SMALLER
+    for arm in others:
+        clean, *smaller = _compared_twice(rows[arm])
+        minus = (_twice(rows[arm][reading], "difference", _percent, 1) for reading in ATTACKED)
+        yield label(arm), clean, *minus, *smaller
+
+
 def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     names = sorted({run["seed"] for run in record["runs"]})
     yield "clean, 4/255, 8/255", *(f"seed {seed}" for seed in names)
@@ -222,7 +232,8 @@ def validation(
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
-    kind.__name__: kind for kind in (both, cases, again, late, seeds, shares, against, search)
+    kind.__name__: kind
+    for kind in (both, cases, again, late, beside, seeds, shares, against, search)
 }
 KINDS_OF_FILES = {"validation": validation, "robustified": robustified, "spectra": spectra}
 """Those that take the JSON of several files as they are."""

@@ -7,21 +7,26 @@ What lies between these two lines of a page is written by this script:
     <!-- table: KIND FILE.json[,FILE.json] [ARM ...] -->
     <!-- end of table -->
 
-KIND  both: Dice, its difference from vanilla's on clean images and how much smaller the drop is;
-      two intervals each, as cases and as again. cases: with all differences from vanilla;
-      intervals over cases or their groups, for these trainings. again: the same over trainings and
-      groups. late: minus late AT, as cases. seeds: Dice of every training. shares: by seed and of
-      the means, how much smaller the drop is, and what it and the Dice gained are of the first
-      arm's. against: minus the first arm, by seed, and the mean with its 95% interval over the
-      seeds. search: of `small_search` and `late_phase`, the mean over the seeds, and the mean
-      difference from the first arm (its standard error). validation: nnU-Net's own validation Dice
-      of benchmarks of several budgets, side by side; the mean over the seeds. robustified: as both,
-      and what is kept of AT's reduction of the drop. spectra: PGD's perturbation per stage and
-      band, and what multiplies it up to the bottleneck: all reconstructions x all layers.
-FILE  in benchmarks/results, of `lngswr benchmark robustness` but for `search` and, by
-      `benchmarks.robustify` and `benchmarks.spectral_reading`, `robustified` and `spectra`.
-      Several, joined by commas, for these and `validation`,
-      and for others if they have a training of vanilla in common.
+KIND  both         Dice; minus vanilla's on clean images, how much smaller the drop is; two
+                   intervals each, as `cases` and as `again`
+      cases        all differences from vanilla; intervals over cases or their groups
+      again        the same, of training again: over trainings and groups
+      beside       minus the first arm, and how much smaller the drop is than its; two intervals,
+                   nothing corrected for
+      late         minus late AT, as `cases`
+      seeds        Dice of every training
+      shares       by seed and of the means: how much smaller the drop is, and what it and the Dice
+                   gained are of the first arm's
+      against      minus the first arm, by seed, and the mean with its interval over the seeds
+      search       of `small_search` and `late_phase`: the mean over the seeds, and minus the first
+                   arm (its standard error)
+      validation   nnU-Net's own validation Dice at several budgets, the mean over the seeds
+      robustified  of `robustify`: as `both`, and what is kept of AT's reduction of the drop
+      spectra      of `spectral_reading`: PGD's perturbation per stage and band, and what multiplies
+                   it up to the bottleneck: all reconstructions x all layers
+FILE  in benchmarks/results, of `lngswr benchmark robustness` or of the script that KIND names.
+      Several, joined by commas: for these, for `validation`, and for others if they have a training
+      of vanilla in common.
 ARM   what to show, in this order, in quotes where it has spaces; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.

@@ -101,6 +101,21 @@ def test_arms_of_two_files_are_tested_as_one_table(trained, tmp_path, monkeypatc
         assert joined == evidence_tables.table(f"{kind} whole.json vanilla AT LNGSWR")
 
 
+def test_an_arm_is_set_beside_another_as_compare_would(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
+    for text, reading in (("1/255", "4/255"), ("2/255", "8/255")):
+        monkeypatch.setitem(evidence_kinds.READINGS, ("worst", text), reading)
+    (tmp_path / "a.json").write_text(json.dumps(record_of(trained, ARMS)))
+    of = [trained[arm] for arm in ("AT", "LNGSWR")]
+    rows = compare(of, tmp_path / "out", names=["AT", "LNGSWR"], groups=PATTERN)
+    row = next(r for r in rows if r["model"] == "LNGSWR" and r["kind"] == "worst")
+    line = evidence_tables.table("beside a.json AT LNGSWR").splitlines()[-1]
+    said = [cell.strip() for cell in line.strip("|").split("|")][2]
+    ends = [100 * row[f"difference{of}_{end}"] for of in ("", "_again") for end in ("low", "high")]
+    expected = "{:.1f} [{:.1f}, {:.1f}]; [{:.1f}, {:.1f}]"
+    assert said == expected.format(100 * row["difference"], *ends)
+
+
 def test_other_cases_are_refused(trained):
     record = record_of(trained, ["vanilla", "AT"])
     for of in record["runs"][-1]["dice_by_case"].values():
