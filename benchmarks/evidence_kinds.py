@@ -23,6 +23,7 @@ from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 
 READINGS = {("clean", ""): "clean", ("worst", "4/255"): "4/255", ("worst", "8/255"): "8/255"}
 ATTACKED = ("4/255", "8/255")
+DATA_SETS = {"Dataset622_LungNodule2D": "lung nodules", "Dataset611_ThyroidUS": "thyroid"}
 SMALLER = tuple(f"drop smaller at {reading}" for reading in ATTACKED)
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Results by arm and reading."""
@@ -189,6 +190,27 @@ def robustified(
         )
 
 
+def overview(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    reading = ATTACKED[-1]
+    head = ["", "train step"]
+    for record in records:
+        name = DATA_SETS.get(record["dataset"], record["dataset"])
+        head += [f"{name}: {', '.join(READINGS.values())}", f"drop smaller at {reading}"]
+    yield head
+    for arm in arms:
+        found = next(record for record in records if arm in record["arms"])
+        cells = [label(arm), f"{step_cost(settings(found, arm), step_ratios(found)):.3g}"]
+        for record in records:
+            its = rows_of(record).get(arm)
+            if its is None:
+                cells += ["", ""]
+                continue
+            cells.append(", ".join(_percent(its[of]["dice"]) for of in READINGS.values()))
+            again = _reductions(its, "_again")[-1] if its[reading].get("trainings", 1) > 1 else ""
+            cells.append(again)
+        yield cells
+
+
 def spectra(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     (record,) = records
     titles = {
@@ -235,7 +257,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[
     kind.__name__: kind
     for kind in (both, cases, again, late, beside, seeds, shares, against, search)
 }
-KINDS_OF_FILES = {"validation": validation, "robustified": robustified, "spectra": spectra}
+KINDS_OF_FILES = {kind.__name__: kind for kind in (overview, validation, robustified, spectra)}
 """Those that take the JSON of several files as they are."""
 
 

@@ -20,13 +20,14 @@ KIND  both         Dice; minus vanilla's on clean images, how much smaller the d
       against      minus the first arm, by seed, and the mean with its interval over the seeds
       search       of `small_search` and `late_phase`: the mean over the seeds, and minus the first
                    arm (its standard error)
+      overview     Dice on several data sets, how much smaller the drop is at 8/255, as `again`
       validation   nnU-Net's own validation Dice at several budgets, the mean over the seeds
       robustified  of `robustify`: as `both`, and what is kept of AT's reduction of the drop
       spectra      of `spectral_reading`: PGD's perturbation per stage and band, and what multiplies
                    it up to the bottleneck: all reconstructions x all layers
 FILE  in benchmarks/results, of `lngswr benchmark robustness` or of the script that KIND names.
-      Several, joined by commas: for these, for `validation`, and for others if they have a training
-      of vanilla in common.
+      Several, joined by commas: for these, `overview` and `validation`, and for others if they
+      have a training of vanilla in common.
 ARM   what to show, in this order, in quotes where it has spaces; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.

@@ -139,6 +139,19 @@ def test_a_robust_model_keeps_of_at_what_the_drop_and_the_dice_say(results):
     assert "70.0 | 50.0 | 50.0 | 10.0 [0.0, 20.0]" in lines[1]
 
 
+def test_an_overview_has_a_blank_where_a_data_set_lacks_an_arm(results):
+    record = json.loads((evidence_tables.RESULTS / "x.json").read_text())
+    other = {**record, "dataset": "Dataset611_ThyroidUS", "arms": {"vanilla": {"arm": "vanilla"}}}
+    other["results"] = [row for row in record["results"] if row["model"] == "vanilla"]
+    for name, of in (("x", record | {"dataset": "Dataset1_Other"}), ("y", other)):
+        (evidence_tables.RESULTS / f"{name}.json").write_text(json.dumps(of))
+    head, _, vanilla, at = evidence_tables.table("overview x.json,y.json vanilla AT").splitlines()
+    assert "Dataset1_Other: clean, 4/255, 8/255" in head and "thyroid: clean" in head
+    assert vanilla == "| vanilla | 1 | 60.0, 40.0, 40.0 |  | 60.0, 40.0, 40.0 |  |"
+    # the interval of training again
+    assert at.startswith("| AT from the first step | 1.73 | 80.0, 60.0, 60.0 | 50% [40, 60] |  |")
+
+
 def test_a_reading_at_equal_time_has_the_step_of_its_arm(results):
     path = evidence_tables.RESULTS / "x.json"
     record = json.loads(path.read_text())
