@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import some_names
 
 Fold = int | str  # 'all'
 
@@ -28,11 +29,16 @@ def find_folds(folder: Path, folds: Sequence[Fold] | Fold | None, checkpoint: st
     UserError
         No model folder; a fold or checkpoint that is missing.
     """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} {'is a file' if folder.exists() else 'does not exist'}; give the model's "
+            "TRAINER__PLANS__CONFIGURATION folder"
+        )
     for name in ("plans.json", "dataset.json"):
         if not (folder / name).is_file():
             raise UserError(
-                f"{folder} is no nnU-Net v2 model folder: {name} is missing; give the "
-                "TRAINER__PLANS__CONFIGURATION folder"
+                f"{folder} is no nnU-Net v2 model folder: {name} is missing; "
+                f"{_where_models_are(folder)}"
             )
     present = sorted(p.name.removeprefix("fold_") for p in folder.glob("fold_*") if p.is_dir())
     if folds is None:
@@ -40,6 +46,15 @@ def find_folds(folder: Path, folds: Sequence[Fold] | Fold | None, checkpoint: st
     if isinstance(folds, (str, int)):
         folds = [folds]
     return _chosen_folds(folder, folds, present, checkpoint)
+
+
+def _where_models_are(folder: Path) -> str:
+    """The model folders beside which a user may have been one level too high or too low."""
+    near = [folder.parent] if (folder.parent / "plans.json").is_file() else []
+    near += sorted(p.parent for p in folder.glob("*/plans.json"))
+    if near:
+        return f"did you mean {some_names([str(f) for f in near], 3, between=' or ')}?"
+    return "give the TRAINER__PLANS__CONFIGURATION folder"
 
 
 def _all_folds(folder: Path, present: Sequence[str], checkpoint: str) -> list[Fold]:

@@ -191,7 +191,11 @@ def _environment_finding(name: str) -> Finding:
         )
     if not os.path.isdir(folder):
         return Finding(
-            name, f"{folder} is not a folder", "note", "create it or correct the variable"
+            # the others are made by nnU-Net's commands
+            name,
+            f"{folder} is not a folder",
+            "wrong" if name == "nnUNet_raw" else "note",
+            "create it or correct the variable",
         )
     return Finding(name, folder)
 

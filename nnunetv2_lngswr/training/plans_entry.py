@@ -36,8 +36,10 @@ from nnunetv2_lngswr.training.settings import (
     TrainerSettings,
     current_entry,
     read_settings,
+    refuse_no_warm_start,
     refuse_stray_start,
     warn_of_old_keys,
+    without_effect,
 )
 from nnunetv2_lngswr.training.warm_start import load_warm_start
 from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
@@ -236,11 +238,16 @@ class PlansEntryTrainer(nnUNetTrainer):
 
     def on_train_start(self):
         self._refuse_foreign_results()
-        super().on_train_start()
         warm_start = self.settings.run.warm_start
         if warm_start is not None and self.current_epoch == 0:
             # the folds of a model share their plans, and each has weights of its own
             warm_start = warm_start.replace("{fold}", str(self.fold))
+            # before nnU-Net writes the plans: corrected ones would be those of another training
+            refuse_no_warm_start(warm_start)
+        super().on_train_start()
+        for line in without_effect(self.configuration_manager.configuration, self.settings):
+            self.print_to_log_file(line)
+        if warm_start is not None and self.current_epoch == 0:
             load_warm_start(self._bare_network(), load_checkpoint(warm_start), warm_start)
             self.print_to_log_file(f"Warm start from {warm_start}")
         if self._shares > 1:

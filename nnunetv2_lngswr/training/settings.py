@@ -13,6 +13,7 @@ so that one entry serves all arms of a comparison; misspelt keys are refused by 
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -215,6 +216,24 @@ def refuse_stray_start(configuration: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_no_warm_start(path: str) -> None:
+    """UserError where no file is there to start from."""
+    if not os.path.isfile(path):
+        raise UserError(
+            f'plans: "{PLANS_KEY}": "warm_start": no file {os.path.abspath(path)}; give a '
+            "checkpoint (relative paths begin where the command runs)"
+        )
+
+
+def without_effect(configuration: Mapping[str, Any], settings: TrainerSettings) -> Iterator[str]:
+    """What of the "lngswr" entry is none of this trainer's business, for its log."""
+    entry = configuration.get(PLANS_KEY, {})
+    of_method = sorted(_fields(LNGSWRConfig) & entry.keys()) if settings.method is None else []
+    of_attacks = [ADVERSARIAL_KEY] if settings.adversarial is None else []
+    for key in (*of_method, *(key for key in of_attacks if entry.get(key))):
+        yield f'plans: "{PLANS_KEY}": "{key}" has no effect with this trainer'
+
+
 def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:
     """Of the encoder's stages, a number for each axis; none where the plans do not tell, which is
     the network's to refuse."""
@@ -251,8 +270,18 @@ def _check_keys(
         raise UserError(f"plans: {where} must be an object with settings, got {entry!r}")
     for key in entry:
         if key not in known and key not in (aliases or {}):
-            hint = did_you_mean(key, sorted(known), what="keys")
+            hint = _place_of(key, where) or did_you_mean(key, sorted(known), what="keys")
             raise UserError(f'plans: unknown key "{key}" in {where}; {hint}')
+
+
+def _place_of(key: str, where: str) -> str | None:
+    """Where a key belongs that is known elsewhere in the entry."""
+    inside = ADVERSARIAL_KEY in where
+    if not inside and key in _fields(ATConfig):
+        return f'it belongs into "{ADVERSARIAL_KEY}": {{"{ADVERSARIAL_KEY}": {{"{key}": ...}}}}'
+    if inside and key in _fields(LNGSWRConfig) | _fields(RunSettings):
+        return f'it belongs beside "{ADVERSARIAL_KEY}", not into it'
+    return None
 
 
 def _is_none_or_path(value: Any) -> bool:

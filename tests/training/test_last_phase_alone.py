@@ -1,11 +1,14 @@
 """A finished model made robust: the last phase alone, from its weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNGSWRAT, nnUNetTrainerVanilla
 from nnunetv2_lngswr.training.adversarial_batch import craft
+from nnunetv2_lngswr.utils.errors import UserError
 from tests.training.crafting import SPACE
 from tests.training.tiny_training import started, steps, weights
 
@@ -24,6 +27,19 @@ def loss_under_attack(trainer, network) -> float:
         with torch.no_grad():
             found.append(float(trainer.loss(network.eval()(attacked), batch["target"])))
     return float(np.mean(found))
+
+
+def test_a_start_that_is_not_there_leaves_no_plans_that_forbid_the_corrected_one(make, tmp_path):
+    finished = make(nnUNetTrainerVanilla, num_iterations_per_epoch=1)
+    steps(finished, 1)
+    finished.save_checkpoint(str(tmp_path / "finished.pth"))
+    wrong = make(nnUNetTrainerAT, warm_start=str(tmp_path / "finishd.pth"), plans_name="late")
+    with pytest.raises(UserError, match='"warm_start": no file .*finishd.pth'):
+        wrong.on_train_start()
+    assert not list(Path(wrong.output_folder_base).glob("*.json"))
+    make(
+        nnUNetTrainerAT, warm_start=str(tmp_path / "finished.pth"), plans_name="late"
+    ).on_train_start()
 
 
 @pytest.mark.parametrize("cls", [nnUNetTrainerAT, nnUNetTrainerLNGSWRAT])

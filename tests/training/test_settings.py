@@ -16,6 +16,7 @@ from nnunetv2_lngswr.training.settings import (
     current_entry,
     read_settings,
     warn_of_old_keys,
+    without_effect,
 )
 from nnunetv2_lngswr.utils.errors import UserError
 
@@ -289,6 +290,26 @@ def test_unknown_adversarial_keys_are_named_with_the_nearest_by_every_trainer(de
         read({"lngswr": {"adversrial": {}}})
     with pytest.raises(ValueError, match='"adversarial" must be an object'):
         read({"lngswr": {"adversarial": "pgd"}})
+
+
+def test_a_key_at_the_wrong_level_is_told_its_own():
+    with pytest.raises(
+        UserError, match='it belongs into "adversarial": {"adversarial": {"epsilon"'
+    ):
+        read_settings({"lngswr": {"epsilon": "8/255"}})
+    for key in ("noise_guided", "num_epochs"):
+        with pytest.raises(UserError, match='it belongs beside "adversarial", not into it'):
+            read_settings({"lngswr": {"adversarial": {key: 1}}})
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_what_is_none_of_a_trainers_business_is_told(defaults):
+    entry = {"noise_guided": 0.1, "num_epochs": 3, "adversarial": {"start": 0.5}}
+    configuration = {"lngswr": entry}
+    lines = "".join(without_effect(configuration, read_settings(configuration, **defaults)))
+    assert ('"noise_guided" has no effect' in lines) == ("method" not in defaults)
+    assert ('"adversarial" has no effect' in lines) == ("adversarial" not in defaults)
+    assert "num_epochs" not in lines
 
 
 def test_adversarial_settings_override_defaults_and_fill_in_the_schemes_own():

@@ -16,7 +16,8 @@ import numpy as np
 
 from evaluation import significance
 from evaluation.comparison.folders import ComparedModel, read_folder
-from evaluation.comparison.models import NOTED, join_models
+from evaluation.comparison.models import join_models
+from evaluation.comparison.notes import NOTED
 from evaluation.comparison.paired_rows import COLUMNS, RUN, TESTED, paired_rows
 from evaluation.groups import Groups, common_groups, parse_groups
 from evaluation.protocol import CORRUPTION

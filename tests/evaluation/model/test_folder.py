@@ -41,6 +41,12 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="plans.json is missing"):
         SegmentationModel.from_folder(tmp_path)
     folder = make_model_folder(tmp_path)
+    with pytest.raises(ValueError, match=f"did you mean {folder}?"):
+        SegmentationModel.from_folder(folder.parent)
+    with pytest.raises(ValueError, match=f"did you mean {folder}?"):
+        SegmentationModel.from_folder(folder / "fold_0")
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        SegmentationModel.from_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no fold_3; folds there: 0"):
         SegmentationModel.from_folder(folder, folds=[3])
     with pytest.raises(
