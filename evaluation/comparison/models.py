@@ -232,8 +232,8 @@ def _check_comparable(a: ComparedModel, b: ComparedModel, *, same_cases: bool = 
 
 def _check_same_training(a: ComparedModel, b: ComparedModel) -> None:
     """The folders of one model are folds and seeds of one trainer in one configuration."""
-    of_one = [{key: m.summary["model"].get(key) for key in OF_ONE_MODEL} for m in (a, b)]
-    found = differences(*of_one)
+    first, second = ({key: m.summary["model"].get(key) for key in OF_ONE_MODEL} for m in (a, b))
+    found = differences(first, second)
     if found:
         raise UserError(
             f"{a.place} and {b.place} are joined by a comma, but are not folds or seeds of one "

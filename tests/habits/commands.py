@@ -102,8 +102,9 @@ def parser_of(words: tuple[str, ...]) -> Callable[[], object] | None:
         from torch.distributed.run import get_args_parser
 
         given = get_args_parser().parse_args(list(words[1:]))
-        assert given.module, f"torchrun runs a module of ours, by -m: {' '.join(words)}"
-        return parser_of(("python", "-m", given.training_script, *given.training_script_args))
+        run = (given.training_script, *given.training_script_args)
+        assert given.module or given.no_python, f"a module or a command: {' '.join(words)}"
+        return parser_of(run if given.no_python else ("python", "-m", *run))
     if words[:2] == ("python", "-m") and words[2].startswith("benchmarks."):
         return lambda: runpy.run_module(words[2], run_name="__main__")
     if words[0] == "python" and words[1].endswith(".py") and (ROOT / words[1]).is_file():
