@@ -26,7 +26,7 @@ PLACES = [
     bad("no output", ["evaluate", *CASES], "-o"),
     bad("no model", ["evaluate", *OUT], "-m"),
     bad("unknown option", evaluate("--stpes", "3"), "--stpes"),
-    bad("model does not exist", evaluate("-m", "ROOT/nowhere"), "ROOT/nowhere", "plans.json"),
+    bad("model does not exist", evaluate("-m", "ROOT/nowhere"), "ROOT/nowhere", "does not exist"),
     bad("model is a file", evaluate("-m", f"ROOT/{PLANS}"), f"ROOT/{PLANS}"),
     bad("model is empty text", evaluate("-m", ""), "-m"),
     bad("model is the folder above", evaluate("-m", "ROOT"), "ROOT", "plans.json is missing"),
