@@ -16,7 +16,7 @@ from benchmarks.pareto import step_cost, step_ratios
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.robustify import FROM_SCRATCH, GIVEN, kept
 from benchmarks.small_search import differences
-from benchmarks.spectral_reading_figures import table as spectral_table
+from benchmarks.spectral_reading_figures import cells
 from benchmarks.trainings import RUN_KEYS, by_seed, label, settings
 from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
@@ -112,7 +112,6 @@ def seeds(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[s
 
 def shares(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     reference, *others = arms
-    _, *attacked = RUN_KEYS
     yield (
         "by seed; of the means",
         *SMALLER,
@@ -123,22 +122,23 @@ def shares(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[
     for arm in others:
         its = by_seed(record, arm)
         seeds = sorted(base.keys() & best.keys() & its.keys())
-        rows = [(base[seed], best[seed], its[seed]) for seed in seeds]
-        rows.append(tuple(_mean_dice(of) for of in zip(*rows)))
-        gains = [[_gain(b, mine, k) / _gain(b, top, k) for b, top, mine in rows] for k in attacked]
-        lost = [[_less(b, mine, k) / _less(b, top, k) for b, top, mine in rows] for k in attacked]
-        drops = [[_less(b, mine, k) for b, _, mine in rows] for k in attacked]
-        yield label(arm), *map(_by_seed_and_mean, (*drops, *gains, *lost))
+        of_runs = [[seed] for seed in seeds] + [seeds]
+        found = [_shares(*([of[s] for s in some] for of in (base, best, its))) for some in of_runs]
+        yield label(arm), *map(_by_seed_and_mean, zip(*found))
 
 
-def _gain(base: Mapping[str, float], mine: Mapping[str, float], key: str) -> float:
-    return mine[key] - base[key]
-
-
-def _less(base: Mapping[str, float], mine: Mapping[str, float], key: str) -> float:
-    """By what share the drop is smaller."""
-    clean = RUN_KEYS[0]
-    return 1 - (mine[clean] - mine[key]) / (base[clean] - base[key])
+def _shares(
+    base: Sequence[Mapping[str, float]],
+    best: Sequence[Mapping[str, float]],
+    mine: Sequence[Mapping[str, float]],
+) -> list[float]:
+    """How much smaller the drop is; what is kept of the best one's gain in Dice, and of that."""
+    dice = {GIVEN: base, FROM_SCRATCH: best, "mine": mine}
+    gain, drop = (kept(dice, of_dice=of_dice)["mine"] for of_dice in (True, False))
+    clean, *attacked = RUN_KEYS
+    before, after = map(_mean_dice, (base, mine))
+    smaller = [1 - (after[clean] - after[k]) / (before[clean] - before[k]) for k in attacked]
+    return [*smaller, *(of[key] for of in (gain, drop) for key in attacked)]
 
 
 def _mean_dice(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -217,8 +217,7 @@ def spectra(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Iterab
         name: label(model["trainer"].removeprefix("nnUNetTrainer").replace("Vanilla", BASELINE))
         for name, model in record["models"].items()
     }
-    head, _, *rows = spectral_table(record["figures"], titles).splitlines()
-    yield from (line.strip("|").strip().split(" | ") for line in (head, *rows))
+    yield from cells(record["figures"], titles)
     for perturbation, what in (("pgd_linf", ""), ("noise", ", random signs")):
         for name, title in titles.items():
             its = record["growth"][name][perturbation]

@@ -120,7 +120,17 @@ def table(
     titles: Mapping[str, str],
     perturbation: str = "pgd_linf",
 ) -> str:
-    """One row per stage and model: everything in percent, before -> after."""
+    """As `cells`, in Markdown."""
+    header, *body = cells(summaries, titles, perturbation)
+    return markdown_table(header, body)
+
+
+def cells(
+    summaries: Mapping[str, Mapping[str, Any]],
+    titles: Mapping[str, str],
+    perturbation: str = "pgd_linf",
+) -> list[list[str]]:
+    """A header, and one row per stage and model: everything in percent, before -> after."""
     header = [
         "stage",
         "model",
@@ -146,7 +156,7 @@ def table(
                     *removed,
                 ]
             )
-    return markdown_table(header, body)
+    return [header, *body]
 
 
 def _percent(value: float | None) -> str:

@@ -34,20 +34,19 @@ LABELS = {
 }
 RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
 """Of the Dice of a run, that are shown."""
-SAME_TIME = f" ({EQUAL_TIME})"
 SAME_DICE = 1e-6
 """Of one training in two files."""
 
 
 def label(arm: str) -> str:
     """What pages and pictures call an arm."""
-    name = arm.removesuffix(SAME_TIME)
-    return LABELS.get(name, f"`{name}`") + (f", {EQUAL_TIME}" if name != arm else "")
+    name = arm.removesuffix(EQUAL_TIME)
+    return LABELS.get(name, f"`{name}`") + (f", {EQUAL_TIME.strip(' ()')}" if name != arm else "")
 
 
 def settings(record: Mapping[str, Any], arm: str) -> Mapping[str, Any]:
     """{"arm": trainer's short name, **settings} of an arm, or of its reading at equal time."""
-    its: Mapping[str, Any] = record["arms"][arm.removesuffix(SAME_TIME)]
+    its: Mapping[str, Any] = record["arms"][arm.removesuffix(EQUAL_TIME)]
     return its
 
 

@@ -181,8 +181,7 @@ def from_cross_validation(
     listed = listed_cases(raw)
     cases = []
     for name, fold in validation.items():
-        images = _channel_files(raw / "imagesTr", name, ending, channels)
-        images, label = listed.get(name, (images, raw / "labelsTr" / f"{name}{ending}"))
+        images, label = listed.get(name) or _files_of(raw, name, ending, channels)
         for path in (*images, label):
             if not path.is_file():
                 raise UserError(
@@ -201,10 +200,15 @@ def from_cross_validation(
     return cases
 
 
-def _channel_files(folder: Path, name: str, ending: str, channels: int) -> tuple[Path, ...]:
-    """One per channel; or the first alone, which may hold all of them, as in a PNG in colour."""
-    first, *others = (folder / f"{name}_{channel:04d}{ending}" for channel in range(channels))
-    return (first, *others) if any(path.is_file() for path in others) else (first,)
+def _files_of(raw: Path, name: str, ending: str, channels: int) -> tuple[tuple[Path, ...], Path]:
+    """A case's images, one per channel, and its label.
+
+    Or the first image alone, which may hold all channels, as a PNG in colour does.
+    """
+    images = tuple(raw / "imagesTr" / f"{name}_{c:04d}{ending}" for c in range(channels))
+    if not any(path.is_file() for path in images[1:]):
+        images = images[:1]
+    return images, raw / "labelsTr" / f"{name}{ending}"
 
 
 def refuse_fold_all(folds: Sequence[int | str]) -> None:

@@ -177,16 +177,17 @@ def _with_own_corruptions(
 ) -> tuple[list[list[ComparedModel]], list[str]]:
     """Without corruptions that only some of a model's folders have: its mean would lack cases."""
     kept, notes = [], []
-    for parts in models:
+    for parts in map(list, models):
         keys = [{run_key(r) for r in part.rows if r["kind"] == CORRUPTION} for part in parts]
         lone = set.union(*keys) - set.intersection(*keys)
         if lone:
+            parts = [replace(p, rows=[r for r in p.rows if run_key(r) not in lone]) for p in parts]
             names = ", ".join(sorted({attack for _, attack, *_ in lone}))
             notes.append(
                 "corruptions left out of this comparison, since only some of the folders of "
                 f"{parts[0].place} and those joined with it have them: {names}"
             )
-        kept.append([replace(p, rows=[r for r in p.rows if run_key(r) not in lone]) for p in parts])
+        kept.append(parts)
     return kept, notes
 
 

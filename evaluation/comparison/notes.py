@@ -20,8 +20,8 @@ NOTED = (
     "folds",
     "checkpoint",
 )
-NOTED_OF_FOLDERS = ("dataset", "tile_step_size", "mirror_axes", "patch_size", "checkpoint")
-"""The same of the folders of one model, whose plans and folds differ."""
+NOTED_OF_FOLDERS = [key for key in NOTED if key not in ("configuration", "plans", "folds")]
+"""The same of the folders of one model: its plans and folds differ, its configuration must not."""
 
 
 def notes_on_folders(parts: Sequence[ComparedModel]) -> list[str]:

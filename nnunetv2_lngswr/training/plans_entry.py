@@ -238,20 +238,27 @@ class PlansEntryTrainer(nnUNetTrainer):
 
     def on_train_start(self):
         self._refuse_foreign_results()
-        warm_start = self.settings.run.warm_start
-        if warm_start is not None and self.current_epoch == 0:
-            # the folds of a model share their plans, and each has weights of its own
-            warm_start = warm_start.replace("{fold}", str(self.fold))
-            # before nnU-Net writes the plans: corrected ones would be those of another training
-            refuse_no_warm_start(warm_start)
+        # before nnU-Net writes the plans: corrected ones would be those of another training
+        start = self._warm_start()
         super().on_train_start()
         for line in without_effect(self.configuration_manager.configuration, self.settings):
             self.print_to_log_file(line)
-        if warm_start is not None and self.current_epoch == 0:
-            load_warm_start(self._bare_network(), load_checkpoint(warm_start), warm_start)
-            self.print_to_log_file(f"Warm start from {warm_start}")
+        if start is not None:
+            path, checkpoint = start
+            load_warm_start(self._bare_network(), checkpoint, path)
+            self.print_to_log_file(f"Warm start from {path}")
         if self._shares > 1:
             self.dataloader_train = Rolling(self.dataloader_train, self._shares)
+
+    def _warm_start(self) -> tuple[str, dict] | None:
+        """Where the training starts, and what is there; None of one that goes on."""
+        path = self.settings.run.warm_start
+        if path is None or self.current_epoch > 0:
+            return None
+        # the folds of a model share their plans, and each has weights of its own
+        path = path.replace("{fold}", str(self.fold))
+        refuse_no_warm_start(path)
+        return path, load_checkpoint(path)
 
     def on_train_end(self):
         if isinstance(self.dataloader_train, (Replay, Rolling)):

@@ -225,13 +225,13 @@ def refuse_no_warm_start(path: str) -> None:
         )
 
 
-def without_effect(configuration: Mapping[str, Any], settings: TrainerSettings) -> Iterator[str]:
+def without_effect(configuration: Mapping[str, Any], settings: TrainerSettings) -> list[str]:
     """What of the "lngswr" entry is none of this trainer's business, for its log."""
-    entry = configuration.get(PLANS_KEY, {})
-    of_method = sorted(_fields(LNGSWRConfig) & entry.keys()) if settings.method is None else []
-    of_attacks = [ADVERSARIAL_KEY] if settings.adversarial is None else []
-    for key in (*of_method, *(key for key in of_attacks if entry.get(key))):
-        yield f'plans: "{PLANS_KEY}": "{key}" has no effect with this trainer'
+    entry = current_entry(configuration)
+    keys = sorted(_fields(LNGSWRConfig) & entry.keys()) if settings.method is None else []
+    if settings.adversarial is None and entry.get(ADVERSARIAL_KEY):
+        keys.append(ADVERSARIAL_KEY)
+    return [f'plans: "{PLANS_KEY}": "{key}" has no effect with this trainer' for key in keys]
 
 
 def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:

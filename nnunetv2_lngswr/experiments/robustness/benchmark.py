@@ -15,7 +15,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import holds_nothing, read_json, write_file
 
 MARKER = "benchmark.json"
-EQUAL_TIME = "same time"
+EQUAL_TIME = " (same time)"
 """Behind the name of an arm that is trained for as long as the baseline."""
 _EPOCHS_OF_PLANS = re.compile(r"lngswrBenchmarkSeed\d+Epochs(\d+)")  # as `plan_run` names them
 LOW_RESOLUTION_PLANS = "lngswrLowResPlans"
@@ -38,7 +38,7 @@ class TrainingRun:
     def at_equal_time(self) -> tuple[str, int] | None:
         """The arm that is read at equal time, and its epochs; None of other runs."""
         found = _EPOCHS_OF_PLANS.match(self.plans)
-        return (self.arm.removesuffix(f" ({EQUAL_TIME})"), int(found[1])) if found else None
+        return (self.arm.removesuffix(EQUAL_TIME), int(found[1])) if found else None
 
     @property
     def name(self) -> str:
@@ -65,6 +65,16 @@ class Benchmark:
     device: str
     groups: str | None = None
     """As `lngswr evaluate --groups`. Of the reports alone: a folder goes on with others."""
+
+    @property
+    def said(self) -> str:
+        """Preset, budget and evaluation, for people."""
+        budget = self.preset.budget
+        return (
+            f"Preset {self.preset_name}: {budget['num_epochs']} x "
+            f"{budget['num_iterations_per_epoch']} iterations for every arm, evaluated with "
+            f"`{' '.join(self.preset.evaluation)}`"
+        )
 
     @property
     def dimensions(self) -> int:

@@ -35,11 +35,6 @@ class Commands:
         """How many processes nnU-Net shall use to plan and preprocess."""
         return str(min(8, cores()))
 
-    @property
-    def side_by_side(self) -> int:
-        """How many trainings run at once."""
-        return side_by_side(self.benchmark)
-
     def run(
         self,
         name: str,
@@ -83,7 +78,7 @@ class Commands:
         common = {"nnUNet_raw": str(self.benchmark.raw), "MPLBACKEND": "Agg", **folders}
         if self.benchmark.device == "cpu":
             common["nnUNet_compile"] = "f"
-        if self.side_by_side > 1:
+        if side_by_side(self.benchmark) > 1:
             # nnUNetv2_train sets as many threads as there are cores whatever this says, so several
             # of them share the cores. Threads that spin while they wait take these from those that
             # work: a train step took 1.5 to 3 times as long (libgomp, two cores).

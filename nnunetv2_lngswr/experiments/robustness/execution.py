@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from nnunetv2_lngswr.experiments.robustness.benchmark import TrainingRun
-from nnunetv2_lngswr.experiments.robustness.commands import Commands
+from nnunetv2_lngswr.experiments.robustness.commands import Commands, side_by_side
 from nnunetv2_lngswr.utils.processes import end_running
 
 
@@ -21,7 +21,7 @@ def run_all(commands: Commands, runs: Sequence[TrainingRun]) -> None:
         train(commands, run)
         evaluate(commands, run)
 
-    with ThreadPoolExecutor(1 if commands.dry_run else commands.side_by_side) as pool:
+    with ThreadPoolExecutor(1 if commands.dry_run else side_by_side(commands.benchmark)) as pool:
         try:
             for done in as_completed([pool.submit(one, run) for run in runs]):
                 done.result()

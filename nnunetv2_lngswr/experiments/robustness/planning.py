@@ -225,7 +225,7 @@ def plan_run(
     shown = name
     if epochs:
         plans += f"Epochs{epochs}"
-        shown += f" ({EQUAL_TIME})"
+        shown += EQUAL_TIME
     if settings:
         plans += f"_{name}"
     if not dry_run:

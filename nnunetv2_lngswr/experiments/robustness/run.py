@@ -106,12 +106,7 @@ def _check(benchmark: Benchmark, options: Options, arms: Arms) -> None:
 
 def _run(benchmark: Benchmark, options: Options, arms: Arms, say: Callable[[str], None]) -> None:
     commands = Commands(benchmark, say, options.dry_run)
-    budget = benchmark.preset.budget
-    say(
-        f"Preset {benchmark.preset_name}: {budget['num_epochs']} x "
-        f"{budget['num_iterations_per_epoch']} iterations for every arm, evaluated with "
-        f"{' '.join(benchmark.preset.evaluation)}"
-    )
+    say(benchmark.said)
     drop_outdated(commands)
     plan_data(commands)
     check_arms(benchmark, arms)  # again: patch, batch and network are known now

@@ -87,9 +87,9 @@ def _compare(benchmark: Benchmark, by_arm: Runs) -> tuple[dict[str, Any], str]:
 def _lacking_folds(by_arm: Runs) -> tuple[Folds, Folds]:
     """The folds of the baseline that an arm lacks, and those of an arm that the baseline lacks."""
     folds = {arm: {run.fold for run in of} for arm, of in by_arm.items()}
-    lacking = {arm: sorted(folds[BASELINE] - its) for arm, its in folds.items()}
-    lone = {arm: sorted(its - folds[BASELINE]) for arm, its in folds.items()}
-    lacking, lone = ({arm: of for arm, of in found.items() if of} for found in (lacking, lone))
+    base = folds[BASELINE]
+    lacking = {arm: sorted(base - its) for arm, its in folds.items() if base - its}
+    lone = {arm: sorted(its - base) for arm, its in folds.items() if its - base}
     return lacking, lone
 
 
@@ -185,15 +185,11 @@ def _versions() -> dict[str, str]:
 
 
 def _markdown(benchmark: Benchmark, by_arm: Runs, cost: Mapping) -> list[str]:
-    budget = benchmark.preset.budget
     cases = len({case for run in by_arm[BASELINE] for case in _cases(benchmark, run)})
     return [
         f"# Robustness on {benchmark.dataset}, {benchmark.configuration}",
         "",
-        f"Preset {benchmark.preset_name}: {budget['num_epochs']} x "
-        f"{budget['num_iterations_per_epoch']} iterations for every arm, evaluated with "
-        f"`{' '.join(benchmark.preset.evaluation)}`; {cases} validation cases. "
-        f"Written {date.today().isoformat()}.",
+        f"{benchmark.said}; {cases} validation cases. Written {date.today().isoformat()}.",
         "",
         _arms_table(by_arm, cost),
         "",
@@ -212,22 +208,21 @@ def _cases(benchmark: Benchmark, run: TrainingRun) -> list[str]:
 
 
 def _left_out_lines(lacking: Folds, lone: Folds) -> list[str]:
-    lines = []
-    for arm, folds in lacking.items():
-        missing = " ".join(map(str, folds))
-        lines += [
-            f"Left out of the comparison: {arm}, which has other cases than {BASELINE}. "
-            f"A call with it and `--folds {missing}` adds what is missing.",
-            "",
-        ]
-    for arm, folds in lone.items():
-        left = " ".join(map(str, folds))
-        lines += [
-            f"Left out of the comparison: {arm} on fold {left}, which {BASELINE} has not been "
-            f"trained on. A call with `--folds {left}` adds that.",
-            "",
-        ]
-    return lines
+    said = [
+        f"Left out of the comparison: {arm}, which has other cases than {BASELINE}. "
+        f"A call with it and `--folds {_listed(folds)}` adds what is missing."
+        for arm, folds in lacking.items()
+    ]
+    said += [
+        f"Left out of the comparison: {arm} on fold {_listed(folds)}, which {BASELINE} has not "
+        f"been trained on. A call with `--folds {_listed(folds)}` adds that."
+        for arm, folds in lone.items()
+    ]
+    return [line for text in said for line in (text, "")]
+
+
+def _listed(folds: Sequence[int]) -> str:
+    return " ".join(map(str, folds))
 
 
 def _arms_table(by_arm: Runs, cost: Mapping) -> str:
