@@ -51,7 +51,7 @@ def test_an_arm_is_not_trained_again_for_as_many_epochs(tmp_path, monkeypatch):
     assert again(2.2) == []
 
 
-@pytest.mark.parametrize(("ratio", "epochs"), [(1.06, 9), (1.2, 8), (1.75, 6), (3.0, 3)])
+@pytest.mark.parametrize(("ratio", "epochs"), [(1.06, 9), (1.2, 8), (1.75, 6), (1.8, 5), (3.0, 3)])
 def test_equal_time_is_the_baselines_time(tmp_path, monkeypatch, ratio, epochs):
     monkeypatch.setattr(times, "epoch_seconds", lambda _, runs: ratio if runs[0].arm == "AT" else 1)
     its = make_benchmark(tmp_path, preset=PRESETS["cpu-small"])  # ten epochs
