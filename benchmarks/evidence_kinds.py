@@ -17,7 +17,7 @@ from benchmarks.results_by_case import are_there, results_of
 from benchmarks.robustify import FROM_SCRATCH, GIVEN, kept
 from benchmarks.small_search import differences
 from benchmarks.spectral_reading_figures import cells
-from benchmarks.trainings import RUN_KEYS, by_seed, label, settings
+from benchmarks.trainings import ELSEWHERE, RUN_KEYS, by_seed, label, settings
 from evaluation.comparison.trained_again import NO_SPREAD
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 
@@ -27,6 +27,8 @@ DATA_SETS = {"Dataset622_LungNodule2D": "lung nodules", "Dataset611_ThyroidUS": 
 SMALLER = tuple(f"drop smaller at {reading}" for reading in ATTACKED)
 Rows = dict[str, dict[str, dict[str, Any]]]
 """Results by arm and reading."""
+DiceBySeed = Mapping[int, Mapping[str, float]]
+"""Of an arm's trainings, by reading."""
 
 
 def rows_of(record: Mapping[str, Any]) -> Rows:
@@ -45,20 +47,21 @@ def both(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[st
     for arm in arms:
         dice = [_percent(rows[arm][reading]["dice"]) for reading in READINGS.values()]
         cost = f"{step_cost(settings(record, arm), costs):.3g}"
-        yield label(arm), cost, *dice, *_compared_twice(rows[arm])
+        yield _marked(record, arm), cost, *dice, *_compared_twice(rows[arm])
 
 
 def cases(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
-    yield from _compared(rows_of(record), arms, "")
+    yield from _compared(record, arms, "")
 
 
 def again(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence[str]]:
     rows = rows_of(record)
     arms = [arm for arm in arms if rows[arm]["clean"].get("trainings", 1) > 1]
-    yield from _compared(rows, arms, "_again")
+    yield from _compared(record, arms, "_again")
 
 
-def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str]]:
+def _compared(record: Mapping[str, Any], arms: Sequence[str], of: str) -> Iterable[Sequence[str]]:
+    rows = rows_of(record)
     minus = (f"{reading} minus vanilla" for reading in READINGS.values())
     yield "", *READINGS.values(), *minus, *SMALLER
     for arm in arms:
@@ -68,7 +71,7 @@ def _compared(rows: Rows, arms: Sequence[str], of: str) -> Iterable[Sequence[str
             f"{value} {_interval(row, f'dice{of}')}" for value, row in zip(dice[1:], found[1:])
         ]
         yield (
-            label(arm),
+            _marked(record, arm),
             *dice,
             *(_difference(row, of) for row in found),
             *_reductions(rows[arm], of),
@@ -159,14 +162,15 @@ def against(record: Mapping[str, Any], arms: Sequence[str]) -> Iterable[Sequence
     )
     base = by_seed(record, first)
     for arm in others:
-        its = by_seed(record, arm)
-        seeds = sorted(base.keys() & its.keys())
-        values = [[100 * (its[seed][key] - base[seed][key]) for seed in seeds] for key in RUN_KEYS]
-        yield (
-            label(arm),
-            *(", ".join(f"{value:.1f}" for value in of) for of in values),
-            *map(_mean_over_seeds, values),
-        )
+        yield label(arm), *_differences(base, by_seed(record, arm))
+
+
+def _differences(base: DiceBySeed, its: DiceBySeed) -> Iterable[str]:
+    """By reading: of each seed that both have, then their means."""
+    seeds = sorted(base.keys() & its.keys())
+    values = [[100 * (its[seed][key] - base[seed][key]) for seed in seeds] for key in RUN_KEYS]
+    yield from (", ".join(f"{value:.1f}" for value in of) for of in values)
+    yield from map(_mean_over_seeds, values)
 
 
 def robustified(
@@ -252,12 +256,26 @@ def validation(
         yield label(arm), *(_percent(statistics.mean(of)) if of else "" for of in found)
 
 
+def machines(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Iterable[Sequence[str]]:
+    first, second = records
+    yield (
+        "same seed, other CPU",
+        *READINGS.values(),
+        *(f"{reading}: mean" for reading in READINGS.values()),
+    )
+    for arm in arms:
+        name, _, other = arm.partition("=")
+        yield label(name), *_differences(by_seed(first, name), by_seed(second, other or name))
+
+
 KINDS: dict[str, Callable[[Mapping[str, Any], Sequence[str]], Iterable[Sequence[str]]]] = {
     kind.__name__: kind
     for kind in (both, cases, again, late, beside, seeds, shares, against, search)
 }
 KINDS_OF_FILES = {kind.__name__: kind for kind in (overview, validation, robustified, spectra)}
 """Those that take the JSON of several files as they are."""
+KINDS_OF_MACHINES = {machines.__name__: machines}
+"""Those that take one JSON per machine."""
 
 
 def _mean_over_seeds(values: Sequence[float]) -> str:
@@ -273,6 +291,11 @@ def _mean_over_seeds(values: Sequence[float]) -> str:
 def _error(standard_error: float | None) -> str:
     """Nothing is known of it from one seed."""
     return "" if standard_error is None else f" ({standard_error:.1f})"
+
+
+def _marked(record: Mapping[str, Any], arm: str) -> str:
+    """The arm's label; with * if it was trained on another machine than vanilla."""
+    return label(arm) + " *" * (arm in record.get(ELSEWHERE, ()))
 
 
 def _percent(share: float) -> str:

@@ -4,7 +4,7 @@
 
 What lies between these two lines of a page is written by this script:
 
-    <!-- table: KIND FILE.json[,FILE.json] [ARM ...] -->
+    <!-- table: KIND FILE.json[,FILE.json][ + FILE.json] [ARM ...] -->
     <!-- end of table -->
 
 KIND  both         Dice; minus vanilla's on clean images, how much smaller the drop is; two
@@ -21,13 +21,16 @@ KIND  both         Dice; minus vanilla's on clean images, how much smaller the d
       search       of `small_search` and `late_phase`: the mean over the seeds, and minus the first
                    arm (its standard error)
       overview     Dice on several data sets, how much smaller the drop is at 8/255, as `again`
+      machines     each training minus the one of the same arm and seed in the file before the +,
+                   and the mean with its interval over the seeds; ARM=ARM where names differ
       validation   nnU-Net's own validation Dice at several budgets, the mean over the seeds
       robustified  of `robustify`: as `both`, and what is kept of AT's reduction of the drop
       spectra      of `spectral_reading`: PGD's perturbation per stage and band, and what multiplies
                    it up to the bottleneck: all reconstructions x all layers
 FILE  in benchmarks/results, of `lngswr benchmark robustness` or of the script that KIND names.
       Several, joined by commas: for these, `overview` and `validation`, and for others if they
-      have a training of vanilla in common.
+      have a training of vanilla in common. Joined by + : of other machines, whose arms are marked
+      with *; against the first file's vanilla where all have Dice by case, else against their own.
 ARM   what to show, in this order, in quotes where it has spaces; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
@@ -42,10 +45,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_kinds import KINDS, KINDS_OF_FILES
+from benchmarks.evidence_kinds import KINDS, KINDS_OF_FILES, KINDS_OF_MACHINES
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
-from benchmarks.trainings import joined
+from benchmarks.trainings import ELSEWHERE, across_machines, joined
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -57,13 +60,18 @@ SAME = ("dataset", "cases", "features", "budget")
 
 def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
-    kind, files, *arms = shlex.split(re.sub(r",\s+", ",", what))
-    paths = [RESULTS / file for file in files.split(",")]
+    kind, files, *arms = shlex.split(re.sub(r"\s*([,+])\s+", r"\1", what))
+    machines = [[RESULTS / file for file in its.split(",")] for its in files.split("+")]
+    (paths, *elsewhere) = machines
     if kind in KINDS_OF_FILES:
         head, *rows = KINDS_OF_FILES[kind]([read_json(path) for path in paths], arms)
+    elif kind in KINDS_OF_MACHINES:
+        head, *rows = KINDS_OF_MACHINES[kind]([joined(its) for its in machines], arms)
     else:
         record = _joined_searches(paths) if kind == "search" else joined(paths)
-        if len(paths) > 1 and kind in ("both", "cases", "again"):
+        if elsewhere:
+            record = across_machines([record, *map(joined, elsewhere)])
+        if (len(paths) > 1 or elsewhere) and kind in ("both", "cases", "again"):
             _compare_anew(record, arms)
         arms = arms or list(record["dice" if kind == "search" else "arms"])
         head, *rows = KINDS[kind](record, arms)
@@ -88,11 +96,14 @@ def _joined_searches(paths: Sequence[Path]) -> dict[str, Any]:
 def _compare_anew(record: dict[str, Any], arms: Sequence[str]) -> None:
     """Test all arms that are shown against vanilla, where their Dice by case is there.
 
-    Elsewhere each keeps what its own benchmark said of it.
+    An arm of another machine without it keeps what its own benchmark said of it, of one machine all
+    do: the correction is over all of them.
     """
     shown = [BASELINE, *(arm for arm in arms or record["arms"] if arm != BASELINE)]
-    if are_there(record, shown):
-        record["results"] = results_of(record, shown)
+    known = [arm for arm in shown if are_there(record, [arm])]
+    if BASELINE in known and set(shown) <= {*known, *record.get(ELSEWHERE, ())}:
+        kept = [row for row in record["results"] if row["model"] not in known]
+        record["results"] = [*results_of(record, known), *kept]
 
 
 def written(page: str) -> str:

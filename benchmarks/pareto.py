@@ -29,11 +29,14 @@ RESULTS = Path(__file__).parent / "results"
 STEP = RESULTS / "2026-11-23-adversarial-step-cpu.json"
 # `lngswr benchmark overhead`, on another CPU: guided noise is younger
 GUIDED_STEP, GUIDED = RESULTS / "2026-11-30-overhead-guided-cpu.json", "LNG-SWR, guided"
+PARTS_STEP, PARTS = RESULTS / "2026-11-24-overhead-cpu.json", ("LNG", "SWR")
 BUDGET = ("num_epochs", "num_iterations_per_epoch")
 # names of the arms' trainers -> of the steps that they take before and while they attack
 STEPS = {
     "vanilla": ("vanilla", None),
     "DA5": ("vanilla", None),
+    "LNG": ("LNG", None),
+    "SWR": ("SWR", None),
     "LNGSWR": ("LNG-SWR", None),
     "LNGSWRDA5": ("LNG-SWR", None),
     "LNGSWRGuided": (GUIDED, None),
@@ -71,8 +74,9 @@ def step_ratios(record: Mapping[str, Any]) -> dict[str, float]:
     """The cost of each kind of step, in 2D or 3D as the benchmark is, relative to vanilla's."""
     rank = _rank(record)
     arms = read_json(STEP, needs=("plans",))["plans"][rank]["arms"]
-    guided = read_json(GUIDED_STEP, needs=("plans",))["plans"].get(rank, {}).get("arms", {})
-    arms |= {name: its for name, its in guided.items() if name == GUIDED}
+    for file, names in ((GUIDED_STEP, (GUIDED,)), (PARTS_STEP, PARTS)):
+        others = read_json(file, needs=("plans",))["plans"].get(rank, {}).get("arms", {})
+        arms |= {name: its for name, its in others.items() if name in names}
     return {arm: its["train_step"]["ratio"] for arm, its in arms.items()}
 
 

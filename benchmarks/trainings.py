@@ -36,6 +36,10 @@ RUN_KEYS = ("clean", "worst_linf 4/255", "worst_linf 8/255")
 """Of the Dice of a run, that are shown."""
 SAME_DICE = 1e-6
 """Of one training in two files."""
+SAME_BENCHMARK = ("dataset", "configuration", "budget")
+"""Of files that are put together across machines."""
+ELSEWHERE = "elsewhere"
+"""Names, in a record that was put together, of the arms of other machines than the first."""
 
 
 def label(arm: str) -> str:
@@ -67,6 +71,36 @@ def joined(paths: Sequence[Path]) -> dict[str, Any]:
     return record
 
 
+def across_machines(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Benchmarks of several types of CPU as one: the first, with the arms that only others have.
+
+    Of an arm of several, its trainings on the first of them: the same seed comes out otherwise on
+    another type of CPU (`evidence_tables`, machines), so these are not further seeds.
+
+    Raises
+    ------
+    SystemExit
+        The records differ in data set, budget, groups of cases or the settings of an arm.
+    """
+    first, *others = records
+    record = dict(first, arms=dict(first["arms"]), **{ELSEWHERE: []})
+    for other in others:
+        differ = [key for key in SAME_BENCHMARK if other.get(key) != record.get(key)]
+        differ += ["groups"] if _groups(other) != _groups(record) else []
+        differ += [
+            a for a in other["arms"] if record["arms"].get(a, other["arms"][a]) != other["arms"][a]
+        ]
+        if differ:
+            raise SystemExit(f"benchmarks of two machines differ in {', '.join(differ)}")
+        new = [arm for arm in other["arms"] if arm not in record["arms"]]
+        record["arms"] |= {arm: other["arms"][arm] for arm in new}
+        record["runs"] = [*record["runs"], *(r for r in other["runs"] if r["arm"] in new)]
+        more = [row for row in other.get("results", ()) if row["model"] in new]
+        record["results"] = [*record.get("results", ()), *more]
+        record[ELSEWHERE] = [*record[ELSEWHERE], *new]
+    return record
+
+
 def by_seed(record: Mapping[str, Any], arm: str) -> dict[int, dict[str, float]]:
     """Dice by reading, of every training of an arm."""
     runs = [run for run in record["runs"] if run["arm"] == arm]
@@ -90,7 +124,7 @@ def _join(record: dict[str, Any], other: Mapping[str, Any], files: str) -> None:
         dice = [run[name]["dice"] for run in (mine, its)]
         if any(abs(dice[0][key] - dice[1][key]) >= SAME_DICE for key in RUN_KEYS):
             raise SystemExit(f"{files}: the trainings of {name[0]} are not the same in both")
-    if record.get("groups", {}).get("of") != other.get("groups", {}).get("of"):
+    if _groups(record) != _groups(other):
         raise SystemExit(f"{files}: other groups of cases")
     fuller = {name: run for name, run in its.items() if name not in mine or KEY in run}
     record["runs"] = list((mine | fuller).values())
@@ -102,3 +136,7 @@ def _join(record: dict[str, Any], other: Mapping[str, Any], files: str) -> None:
 
 def _name(run: Mapping[str, Any]) -> tuple[str, int, int]:
     return run["arm"], run["seed"], run.get("fold", 0)
+
+
+def _groups(record: Mapping[str, Any]) -> Any:
+    return (record.get("groups") or {}).get("of")

@@ -258,3 +258,64 @@ def test_nnunets_validation_of_several_budgets_is_side_by_side(results):
     head, _, *rows = evidence_tables.table("validation 10.json,20.json").splitlines()
     assert head == "|  | 10 x 50 | 20 x 50 |"
     assert rows == ["| vanilla | 60.0 | 80.0 |", "| LNG-SWR | 40.0 |  |"]
+
+
+def of_machine(name, dice, **more):
+    """A robustness.json of {arm: Dice by seed}; of cases, where `more` says how their Dice lies."""
+    by_case = more.get("by_case")
+    runs = []
+    for arm, of_seeds in dice.items():
+        for seed, value in enumerate(of_seeds):
+            run = {
+                "arm": arm,
+                "seed": seed,
+                "plans": "P",
+                "dice": dict.fromkeys(trainings.RUN_KEYS),
+            }
+            run["dice"] = {key: value - 0.1 * i for i, key in enumerate(trainings.RUN_KEYS)}
+            if by_case:
+                run["dice_by_case"] = {
+                    key: {f"case {n}": [d + by] for n, by in enumerate(by_case)}
+                    for key, d in run["dice"].items()
+                }
+            runs.append(run)
+    record = {"arms": {arm: {"arm": arm} for arm in dice}, "runs": runs, "configuration": "2d"}
+    record["results"] = [
+        result(arm, kind, text, 0.9, None if arm == "vanilla" else 0.3)
+        for arm in dice
+        for kind, text in (("clean", ""), ("worst", "4/255"), ("worst", "8/255"))
+    ]
+    (evidence_tables.RESULTS / name).write_text(json.dumps(record))
+
+
+def test_the_same_seeds_on_two_machines_are_compared(results):
+    of_machine("a.json", {"vanilla": [0.5, 0.6], "LNGSWRGuided": [0.7, 0.7]})
+    of_machine("b.json", {"vanilla": [0.51, 0.62], "guided": [0.69, 0.69]})
+    table = evidence_tables.table("machines a.json +\n b.json vanilla LNGSWRGuided=guided")
+    vanilla, guided = table.splitlines()[2:]
+    # plus or minus 12.706 times .5
+    assert vanilla.count("1.0, 2.0") == 3 and vanilla.count("1.5 [-4.9, 7.9]") == 3
+    assert guided.startswith("| LNG-SWR, guided | -1.0, -1.0 | ")
+
+
+def test_arms_of_another_machine_are_marked_and_compared_anew_where_cases_are_known(results):
+    cases = [-0.02, 0.0, 0.01, 0.03]
+    of_machine("a.json", {"vanilla": [0.6, 0.7]}, by_case=cases)
+    of_machine("b.json", {"vanilla": [0.1, 0.1], "LNGSWR": [0.7, 0.8]}, by_case=cases)
+    of_machine("c.json", {"vanilla": [0.1, 0.1], "AT": [0.8, 0.8]})
+    what = "both a.json + b.json + c.json vanilla LNGSWR AT"
+    vanilla, lngswr, at = evidence_tables.table(what).splitlines()[2:]
+    assert vanilla == "| vanilla | 1 | 65.5 | 55.5 | 45.5 |  |  |  |"
+    # 10 points over the vanilla of the first file, in every case and seed
+    assert lngswr.startswith("| LNG-SWR * | 1.12 | 75.5 | 65.5 | 55.5 | 10.0 [10.0, 10.0]; ")
+    # what its own file said
+    assert at.startswith(
+        "| AT from the first step * | 1.73 | 90.0 | 90.0 | 90.0 | 30.0 [20.0, 40.0]"
+    )
+
+
+@pytest.mark.parametrize("arm", ["LNG", "SWR"])
+def test_half_a_method_has_the_cost_of_its_own_step(results, arm):
+    of_machine("a.json", {"vanilla": [0.6], arm: [0.7]})
+    (cost,) = {"LNG": ["1.07"], "SWR": ["1.11"]}[arm]
+    assert f"| {cost} |" in evidence_tables.table(f"both a.json {arm}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.trainings import RUN_KEYS, by_seed, joined
+from benchmarks.trainings import ELSEWHERE, RUN_KEYS, across_machines, by_seed, joined
 
 BY_CASE = {"clean": {"a": [0.5]}}
 
@@ -66,3 +66,36 @@ def test_what_is_not_of_one_benchmark_is_refused(write, runs, more, said):
     one = write("a", [("vanilla", 0, 0.5, {}), ("DA5", 0, 0.6, {})])
     with pytest.raises(SystemExit, match=said):
         joined([one, write("b", runs, **more)])
+
+
+def test_another_machine_adds_its_arms_and_no_seeds_of_those_that_are_there(write):
+    here = write("a", [("vanilla", 0, 0.5, {}), ("DA5", 0, 0.6, {})], results=[{"model": "DA5"}])
+    there = write(
+        "b",
+        [("vanilla", 1, 0.4, {}), ("AT", 0, 0.8, {}), ("DA5", 0, 0.1, {})],
+        results=[{"model": arm} for arm in ("vanilla", "AT", "DA5")],
+    )
+    record = across_machines([joined([here]), joined([there])])
+    assert {arm: by_seed(record, arm)[0]["clean"] for arm in record["arms"]} == {
+        "vanilla": 0.5,
+        "DA5": 0.6,
+        "AT": 0.8,
+    }
+    assert [*by_seed(record, "vanilla")] == [0]
+    assert [row["model"] for row in record["results"]] == ["DA5", "AT"]
+    assert record[ELSEWHERE] == ["AT"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"dataset": "another"}, "differ in dataset"),
+        ({"budget": {"num_epochs": 50}}, "differ in budget"),
+        ({"groups": {"of": {"a": "patient"}}}, "differ in groups"),
+        ({"arms": {"vanilla": {"arm": "vanilla", "gains": "prior"}}}, "differ in vanilla"),
+    ],
+)
+def test_machines_that_did_other_things_are_not_put_together(write, more, said):
+    files = [write(name, [("vanilla", 0, 0.5, {})], **of) for name, of in (("a", {}), ("b", more))]
+    with pytest.raises(SystemExit, match=said):
+        across_machines([joined([file]) for file in files])

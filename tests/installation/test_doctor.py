@@ -83,5 +83,21 @@ def test_doctor_warns_of_a_repository_root_in_the_variable(trainers, fake_probes
     assert found.state == "note" and "setup.py" in found.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("nnUNet_raw", "wrong"), ("nnUNet_preprocessed", "note"), ("nnUNet_results", "note")],
+)
+def test_doctor_wants_a_folder_of_data_and_lets_nnunet_make_the_others(
+    trainers, fake_probes, monkeypatch, tmp_path, name, state
+):
+    monkeypatch.setenv(name, str(tmp_path / "missing"))
+    found = finding(name)
+    assert found.state == state and "missing is not a folder" in found.value
+    monkeypatch.setenv(name, str(tmp_path))
+    assert finding(name).state == "ok"
+    monkeypatch.delenv(name)
+    assert finding(name).value == "not set"
+
+
 def test_doctor_without_nnunet(without_installed_nnunet, fake_probes):
     assert finding("nnunetv2").state == "wrong" and "pip install" in finding("nnunetv2").fix
