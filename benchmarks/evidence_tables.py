@@ -25,6 +25,10 @@ KIND  both         Dice; minus vanilla's on clean images, how much smaller the d
                    and the mean with its interval over the seeds; ARM=ARM where names differ
       validation   nnU-Net's own validation Dice at several budgets, the mean over the seeds
       robustified  of `robustify`: as `both`, and what is kept of AT's reduction of the drop
+      calibration  ECE, clean and under the suite, over cases
+      corruptions  of `lngswr compare`: the mean over corruptions that are not affine, two
+                   intervals as in `both`; ECE, of all corruptions
+      each_corruption  of `lngswr compare`: the first arm's Dice, the others' minus that
       spectra      of `spectral_reading`: PGD's perturbation per stage and band, and what multiplies
                    it up to the bottleneck: all reconstructions x all layers
 FILE  in benchmarks/results, of `lngswr benchmark robustness` or of the script that KIND names.
@@ -45,7 +49,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_kinds import KINDS, KINDS_OF_FILES, KINDS_OF_MACHINES
+from benchmarks.evidence_files import KINDS_OF_FILES, KINDS_OF_MACHINES
+from benchmarks.evidence_kinds import KINDS
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
 from benchmarks.trainings import ELSEWHERE, across_machines, joined

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import evidence_kinds, evidence_tables, trainings
+from benchmarks import evidence_cells, evidence_tables, trainings
 from benchmarks.results_by_case import are_there, results_of
 from evaluation.compare import compare
 from evaluation.report.cases_table import read_cases, write_cases
@@ -83,8 +83,8 @@ def test_they_are_those_of_compare(trained, tmp_path):
 
 def test_arms_of_two_files_are_tested_as_one_table(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
-    monkeypatch.setitem(evidence_kinds.READINGS, ("worst", "1/255"), "4/255")
-    monkeypatch.setitem(evidence_kinds.READINGS, ("worst", "2/255"), "8/255")
+    monkeypatch.setitem(evidence_cells.READINGS, ("worst", "1/255"), "4/255")
+    monkeypatch.setitem(evidence_cells.READINGS, ("worst", "2/255"), "8/255")
     monkeypatch.setattr(trainings, "RUN_KEYS", ("clean", "worst_linf 1/255"))
     for name, arms in (("a", ["vanilla", "AT"]), ("b", ["vanilla", "LNGSWR"])):
         record = record_of(trained, arms)
@@ -104,7 +104,7 @@ def test_arms_of_two_files_are_tested_as_one_table(trained, tmp_path, monkeypatc
 def test_an_arm_is_set_beside_another_as_compare_would(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
     for text, reading in (("1/255", "4/255"), ("2/255", "8/255")):
-        monkeypatch.setitem(evidence_kinds.READINGS, ("worst", text), reading)
+        monkeypatch.setitem(evidence_cells.READINGS, ("worst", text), reading)
     (tmp_path / "a.json").write_text(json.dumps(record_of(trained, ARMS)))
     of = [trained[arm] for arm in ("AT", "LNGSWR")]
     rows = compare(of, tmp_path / "out", names=["AT", "LNGSWR"], groups=PATTERN)
