@@ -67,8 +67,10 @@ def table(what: str) -> str:
     """What KIND FILE [ARM ...] stands for, in Markdown."""
     kind, files, *arms = shlex.split(re.sub(r"\s*([,+])\s+", r"\1", what))
     machines = [[RESULTS / file for file in its.split(",")] for its in files.split("+")]
-    (paths, *elsewhere) = machines
+    paths, *elsewhere = machines
     if kind in KINDS_OF_FILES:
+        if elsewhere:
+            raise SystemExit(f"{kind} takes no files of other machines: {files}")
         head, *rows = KINDS_OF_FILES[kind]([read_json(path) for path in paths], arms)
     elif kind in KINDS_OF_MACHINES:
         head, *rows = KINDS_OF_MACHINES[kind]([joined(its) for its in machines], arms)

@@ -1,7 +1,9 @@
 """Means over cases as nnU-Net takes them, bootstrap intervals, and paired tests between models.
 
 Values are (cases, labels), nan where a metric is undefined. The mean is nnU-Net's: per label over
-the cases that define it, then over labels. Intervals are percentile intervals over resampled cases;
+the cases that define it, then over labels. Where values are (runs, cases, labels), such as the
+severities of a corruption, it is the mean of the runs' means: what one run invents of a label that
+a case lacks counts in that run alone. Intervals are percentile intervals over resampled cases;
 two models resampled with the same draws are paired. They say how much the figure would vary over
 other cases like these; they know nothing of training again (trainings.py does). Where cases share a
 patient, whole groups of cases are drawn and swapped, and the percentiles lie further out, as few
@@ -29,9 +31,10 @@ COVERAGE = 0.95
 def mean_over_cases(values: np.ndarray) -> float:
     """nnU-Net's foreground mean of (cases, labels); nan where no label is defined in any case.
 
-    It is what every mean, difference, interval and p value of a table is about.
+    Of (runs, cases, labels) the mean over the runs that have one. It is what every mean,
+    difference, interval and p value of a table is about.
     """
-    return float(_weighted_means(values, np.ones((1, len(values))))[0])
+    return float(weighted_means(values, np.ones((1, values.shape[-2])))[0])
 
 
 def resample(
@@ -94,7 +97,7 @@ def interval(
     Parameters
     ----------
     values
-        (cases, labels).
+        (cases, labels) or (runs, cases, labels).
     draws
         Of `resample`.
     coverage
@@ -105,14 +108,32 @@ def interval(
     tuple
         (low, high); (nan, nan) where undefined.
     """
-    return percentiles(_weighted_means(values, draws), coverage)
+    return percentiles(weighted_means(values, draws), coverage)
 
 
 def difference_interval(
-    a: np.ndarray, b: np.ndarray, draws: np.ndarray, *, coverage: float = COVERAGE
+    a: np.ndarray,
+    b: np.ndarray,
+    draws: np.ndarray,
+    draws_of_b: np.ndarray | None = None,
+    *,
+    coverage: float = COVERAGE,
 ) -> tuple[float, float]:
-    """95% interval of mean(a) - mean(b), the same cases drawn in both; a, b: (cases, labels)."""
-    return percentiles(_weighted_means(a, draws) - _weighted_means(b, draws), coverage)
+    """95% interval of mean(a) - mean(b), as `interval`.
+
+    Parameters
+    ----------
+    a, b
+        (cases, labels) or (runs, cases, labels).
+    draws
+        Of `resample`, of the cases of `a`.
+    draws_of_b
+        Of other cases, as many; None: `b` is of the same cases, and the same are drawn in both.
+    coverage
+        As in `interval`.
+    """
+    of_b = draws if draws_of_b is None else draws_of_b
+    return percentiles(weighted_means(a, draws) - weighted_means(b, of_b), coverage)
 
 
 def drop_reduction(
@@ -129,7 +150,7 @@ def drop_reduction(
     Parameters
     ----------
     clean, dice
-        (cases, labels), of the drop.
+        (cases, labels) or (runs, cases, labels), of the drop.
     of_clean, of_dice
         Likewise, of the other drop.
     draws
@@ -144,8 +165,8 @@ def drop_reduction(
         in 97.5% of the draws: a share of nothing.
     """
     everything = np.vstack([np.ones(draws.shape[1]), draws])
-    drop = _weighted_means(clean, everything) - _weighted_means(dice, everything)
-    other = _weighted_means(of_clean, everything) - _weighted_means(of_dice, everything)
+    drop = weighted_means(clean, everything) - weighted_means(dice, everything)
+    other = weighted_means(of_clean, everything) - weighted_means(of_dice, everything)
     if not other[0] > 0 or not np.mean(other[1:] > 0) > 1 - (1 - COVERAGE) / 2:
         return float("nan"), float("nan"), float("nan")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -167,8 +188,8 @@ def swap_test(
     Parameters
     ----------
     values, of_other
-        (cases, labels), the same cases and labels in one order. Cases without a defined label in
-        either are left out.
+        (cases, labels) or (runs, cases, labels), the same in one order. Cases without a defined
+        label in either are left out.
     seed
         Of the permutations, where there are more than PERMUTATIONS.
     groups
@@ -181,9 +202,9 @@ def swap_test(
     float
         1.0 where nothing differs, where the difference is undefined and for a single case or group.
     """
-    a, b = np.asarray(values, np.float64), np.asarray(of_other, np.float64)
-    known = np.flatnonzero(~(np.isnan(a) & np.isnan(b)).all(1))
-    a, b = a[known], b[known]
+    a, b = (_with_runs(of) for of in (values, of_other))
+    known = np.flatnonzero(~(np.isnan(a).all((0, 2)) & np.isnan(b).all((0, 2))))
+    a, b = a[:, known], b[:, known]
     units, group = np.unique(known if groups is None else groups[known], return_inverse=True)
     count = len(units)
     # in units of the largest value, so that equal statistics can be rounded to be equal
@@ -198,8 +219,9 @@ def swap_test(
         kept = (np.moveaxis(signs, axis, -1).reshape(-1, count) > 0).astype(np.float64)
         kept = kept if groups is None else kept[:, group]
         taken = np.hstack([kept, 1 - kept])
-        found = _weighted_means(np.vstack([a, b]), taken)
-        found = np.round(found - _weighted_means(np.vstack([b, a]), taken), STATISTIC_DIGITS)
+        found = weighted_means(np.concatenate([a, b], 1), taken)
+        other = weighted_means(np.concatenate([b, a], 1), taken)
+        found = np.round(found - other, STATISTIC_DIGITS)
         # a swap after which a model has no label left counts against a difference
         found[np.isnan(found)] = observed
         return found.reshape(signs.shape[:-1])
@@ -233,14 +255,29 @@ def add_holm(
         record[corrected] = adjusted
 
 
-def _weighted_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """(resamples,)."""
-    values = np.asarray(values, np.float64)
+def weighted_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """`mean_over_cases` of each draw of `resample`, (resamples,); nan where none is defined."""
+    means = np.stack([_of_run(run, draws) for run in _with_runs(values)])
+    known = ~np.isnan(means)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, means, 0).sum(0) / known.sum(0)
+
+
+def _of_run(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         per_label = (draws @ np.where(defined, values, 0)) / (draws @ defined)
         known = ~np.isnan(per_label)
         return np.where(known, per_label, 0).sum(1) / known.sum(1)
+
+
+def _with_runs(values: np.ndarray) -> np.ndarray:
+    """(runs, cases, labels); runs that define the same are one, their mean, which is quicker."""
+    values = np.asarray(values, np.float64)
+    if values.ndim == 2:
+        return values[None]
+    same = (np.isnan(values) == np.isnan(values[0])).all()
+    return values.mean(0, keepdims=True) if same else values
 
 
 def percentiles(samples: np.ndarray, coverage: float) -> tuple[float, float]:

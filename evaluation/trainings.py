@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from evaluation.significance import COVERAGE, RESAMPLES, resample
+from evaluation.significance import COVERAGE, RESAMPLES, resample, weighted_means
 
 Weights = np.ndarray
 """(resamples, units) or (1, units): how often each is drawn."""
@@ -71,32 +71,24 @@ class TwoLevelDraws:
 
 
 def mean_over_trainings(values: np.ndarray, trainings: Weights, cases: Weights) -> np.ndarray:
-    """nnU-Net's mean of drawn trainings and cases: over trainings within a case, then as ever.
+    """The mean over drawn trainings of each one's mean over drawn cases, which is nnU-Net's.
 
     Parameters
     ----------
     values
-        (trainings, cases, labels), nan where undefined.
+        (trainings, cases, labels) or (trainings, runs, cases, labels), nan where undefined.
     trainings, cases
         Weights, as many rows as each other, or one.
 
     Returns
     -------
     np.ndarray
-        (resamples,); nan where no label is defined.
+        (resamples,); nan where no training that is drawn has a defined label.
     """
-    labels = []
-    for label in np.moveaxis(np.asarray(values, np.float64), 2, 0):
-        defined = ~np.isnan(label)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            of_case = (trainings @ np.where(defined, label, 0)) / (trainings @ defined)
-            known = ~np.isnan(of_case)
-            total = (cases * np.where(known, of_case, 0)).sum(1)
-            labels.append(total / (cases * known).sum(1))
-    means = np.stack(labels, 1)
+    means = np.stack([weighted_means(of_training, cases) for of_training in values], 1)
     known = ~np.isnan(means)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, means, 0).sum(1) / known.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (trainings * np.where(known, means, 0)).sum(1) / (trainings * known).sum(1)
 
 
 Figure = Callable[[Sequence[Weights], Weights], np.ndarray]
@@ -144,7 +136,7 @@ def estimate(
 
 
 def mean_figure(values: np.ndarray) -> Figure:
-    """The mean of one arm; values: (trainings, cases, labels)."""
+    """The mean of one arm; values as in `mean_over_trainings`."""
     return lambda trainings, cases: mean_over_trainings(values, trainings[0], cases)
 
 

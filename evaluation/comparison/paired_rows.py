@@ -119,7 +119,7 @@ def paired_rows(
 
 @dataclass(frozen=True)
 class _Arm:
-    """Dice of a run and of the clean case, (cases, labels)."""
+    """Dice of a run and of the clean case, (runs, cases, labels)."""
 
     dice: np.ndarray
     clean: np.ndarray

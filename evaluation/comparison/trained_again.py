@@ -136,7 +136,7 @@ class TrainedAgain:
         return found
 
     def _values(self, model: int, keys: Sequence[RunKey] | None = None) -> np.ndarray:
-        """(trainings, cases, labels): Dice, the mean over `keys`; of the clean case without."""
+        """(trainings, runs, cases, labels): Dice of `keys`; of the clean case without."""
         tables = self._tables[model]
         return np.stack(
             [t.dice(self._cases, self._labels, [t.clean] if keys is None else keys) for t in tables]

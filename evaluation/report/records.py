@@ -77,25 +77,35 @@ class Table:
         return next(k for k in self.keys if k[0] == "clean")
 
     def values(self, metric: str, *keys: RunKey) -> np.ndarray:
-        """(cases, labels): the mean over those of `keys` that are defined, nan where none is."""
+        """(runs, cases, labels), nan where undefined: one run per key and training.
+
+        A case that fewer trainings have than others counts in these by its mean.
+        """
         where = {c: i for i, c in enumerate(self.cases)}
         columns = {k: i for i, k in enumerate(self.labels)}
-        total = np.zeros((len(where), len(columns)))
-        count = np.zeros_like(total)
-        for key in keys:
-            for row in self._rows[key]:
-                if row["label"] != MEAN_LABEL and not math.isnan(row[metric]):
-                    total[where[row["case"]], columns[row["label"]]] += row[metric]
-                    count[where[row["case"]], columns[row["label"]]] += 1
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return np.concatenate([self._trainings(metric, key, where, columns) for key in keys])
+
+    def _trainings(
+        self, metric: str, key: RunKey, where: Mapping[str, int], columns: Mapping[str, int]
+    ) -> np.ndarray:
+        found: dict[tuple[int, int], list[float]] = {}
+        for row in self._rows[key]:
+            if row["label"] != MEAN_LABEL:
+                at = where[row["case"]], columns[row["label"]]
+                found.setdefault(at, []).append(row[metric])
+        values = np.full((max(map(len, found.values())), len(where), len(columns)), np.nan)
+        for (case, label), of in found.items():
+            values[:, case, label] = _mean_of_defined(of)
+            values[: len(of), case, label] = of
+        return values
 
     def ordered(
         self, metric: str, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
     ) -> np.ndarray:
-        """`values` of `keys`, (cases, labels) in the order of `cases` and `labels`."""
+        """`values` of `keys`, with cases and labels in the order of `cases` and `labels`."""
         rows, columns = ({name: i for i, name in enumerate(of)} for of in (self.cases, self.labels))
-        at = np.ix_([rows[c] for c in cases], [columns[label] for label in labels])
-        return self.values(metric, *keys)[at]
+        of_cases = self.values(metric, *keys)[:, [rows[c] for c in cases]]
+        return of_cases[:, :, [columns[label] for label in labels]]
 
     def dice(
         self, cases: Sequence[str], labels: Sequence[str], keys: Sequence[RunKey]
@@ -228,7 +238,7 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dic
         "epsilon": table.first(keys[0])["epsilon"],
         "epsilon_text": epsilon_text or None,
         "severity": severity,
-        "cases": int((~np.isnan(dice)).any(1).sum()),
+        "cases": int((~np.isnan(dice)).any((0, 2)).sum()),
         **_dice_with_interval(dice, drawn),
         "drop": significance.mean_over_cases(clean) - significance.mean_over_cases(dice),
         "drop_low": drop_low,
@@ -239,7 +249,7 @@ def _record(table: Table, name: RunKey, keys: list[RunKey], drawn: Drawn) -> dic
             record[metric] = significance.mean_over_cases(table.values(metric, *keys))
     record |= calibration_figures(table, table.cases, list(table.labels), keys, drawn)
     record["labels"] = {
-        label: {"name": name, **_dice_with_interval(dice[:, [i]], drawn)}
+        label: {"name": name, **_dice_with_interval(dice[..., [i]], drawn)}
         for i, (label, name) in enumerate(table.labels.items())
     }
     if kind in ("attack", "worst"):
@@ -276,6 +286,11 @@ def calibration_figures(
         mean = significance.mean_over_cases(values)
         figures |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
     return figures
+
+
+def _mean_of_defined(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else float("nan")
 
 
 def _dice_with_interval(dice: np.ndarray, drawn: Drawn) -> dict[str, float]:

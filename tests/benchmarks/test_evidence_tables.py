@@ -306,6 +306,8 @@ def test_arms_of_another_machine_are_marked_and_compared_anew_where_cases_are_kn
     what = "both a.json + b.json + c.json vanilla LNGSWR AT"
     vanilla, lngswr, at = evidence_tables.table(what).splitlines()[2:]
     assert vanilla == "| vanilla | 1 | 65.5 | 55.5 | 45.5 |  |  |  |"
+    with pytest.raises(SystemExit, match="overview takes no files of other machines"):
+        evidence_tables.table(what.replace("both", "overview"))
     # 10 points over the vanilla of the first file, in every case and seed
     assert lngswr.startswith("| LNG-SWR * | 1.12 | 75.5 | 65.5 | 55.5 | 10.0 [10.0, 10.0]; ")
     # what its own file said

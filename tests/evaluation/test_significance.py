@@ -171,3 +171,38 @@ def test_holm_by_hand():
     assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert significance.holm([0.6, 0.7]) == [1, 1]
     assert significance.holm([]) == []
+
+
+def test_of_several_runs_every_figure_is_of_the_mean_of_their_means():
+    rng = np.random.default_rng(3)
+    a, b = rng.uniform(size=(2, 4, 8, 2))
+    a[1, 2:5, 0] = np.nan
+    b[3, 0] = np.nan
+    mean = significance.mean_over_cases
+    means = [np.mean([mean(run) for run in of]) for of in (a, b)]
+    assert [mean(of) for of in (a, b)] == pytest.approx(means)
+    draws = significance.resample(8, seed=0, resamples=50)
+    low, high = significance.difference_interval(a, b, draws)
+    drawn = [
+        np.mean([[mean(np.repeat(run, np.int64(d), axis=0)) for run in of] for of in (a, b)], 1)
+        for d in draws
+    ]
+    expected = significance.percentiles(np.array([one - other for one, other in drawn]), 0.95)
+    assert (low, high) == pytest.approx(expected)
+    # exact: every way to swap the two models within cases
+    statistics = []
+    for signs in itertools.product([True, False], repeat=8):
+        kept = np.array(signs)[None, :, None]
+        statistics.append(mean(np.where(kept, a, b)) - mean(np.where(kept, b, a)))
+    larger = np.abs(statistics) >= abs(statistics[0]) - 1e-12
+    assert significance.swap_test(a, b, seed=0) == pytest.approx(larger.mean(), abs=0.01)
+
+
+def test_runs_that_define_the_same_are_as_their_mean():
+    rng = np.random.default_rng(4)
+    a, b = rng.uniform(size=(2, 3, 9, 2))
+    a[:, 4, 1] = np.nan
+    draws = significance.resample(9, seed=0)
+    assert significance.interval(a, draws) == pytest.approx(significance.interval(a.mean(0), draws))
+    tests = [significance.swap_test(*of, seed=0) for of in ((a, b), (a.mean(0), b.mean(0)))]
+    assert tests[0] == tests[1]

@@ -83,4 +83,6 @@ class Commands:
             # of them share the cores. Threads that spin while they wait take these from those that
             # work: a train step took 1.5 to 3 times as long (libgomp, two cores).
             common |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+            # each training ends with nnU-Net's validation, which starts 8 processes by default
+            common["nnUNet_def_n_proc"] = os.environ.get("nnUNet_def_n_proc", "1")
         return common

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from evaluation import significance
 from evaluation.comparison.folders import ComparedModel, read_folder
 from evaluation.comparison.models import join_models
@@ -182,18 +180,14 @@ def _way(model: str, data_set: str, own: Pair, other: Pair) -> list[Record]:
         Drawn.of(table.cases, pair.groups, seed)
         for table, pair, seed in ((here, own, SEED), (there, other, SEED + 1))
     ]
-    draws = np.hstack([d.draws for d in drawn])
+    of_here, of_there = (d.draws for d in drawn)
     coverage = max(d.coverage for d in drawn)
     found = []
     for run, keys in tested_runs(here):
         before = here.dice(here.cases, labels, keys)
         after = there.dice(there.cases, labels, keys)
-        # each mean is over the cases that are defined, which are its own
         low, high = significance.difference_interval(
-            np.vstack([np.full_like(before, np.nan), after]),
-            np.vstack([before, np.full_like(after, np.nan)]),
-            draws,
-            coverage=coverage,
+            after, before, of_there, of_here, coverage=coverage
         )
         mean, others = significance.mean_over_cases(before), significance.mean_over_cases(after)
         found.append(

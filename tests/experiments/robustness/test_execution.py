@@ -56,7 +56,7 @@ def test_groups_reach_the_evaluations(tmp_path, monkeypatch, groups, words):
 
 
 @pytest.mark.parametrize(("configuration", "policy"), [("2d", "passive"), ("3d_fullres", None)])
-def test_runs_that_share_the_cores_do_not_spin_while_they_wait(
+def test_runs_that_share_the_cores_do_not_crowd_them(
     tmp_path, monkeypatch, configuration, policy
 ):
     surroundings = {}
@@ -67,9 +67,14 @@ def test_runs_that_share_the_cores_do_not_spin_while_they_wait(
     )
     monkeypatch.setattr(benchmark_commands, "cores", lambda: 2)
     its = make_benchmark(tmp_path, configuration=configuration)
+    monkeypatch.delenv("nnUNet_def_n_proc", raising=False)
     Commands(its, print).run("train", ["true"])
     assert surroundings["nnUNet_raw"] == str(its.raw)
     assert surroundings.get("OMP_WAIT_POLICY") == policy
+    assert surroundings.get("nnUNet_def_n_proc") == (policy and "1")
+    monkeypatch.setenv("nnUNet_def_n_proc", "3")
+    Commands(its, print).run("train", ["true"])
+    assert surroundings.get("nnUNet_def_n_proc") == (policy and "3")
 
 
 def test_ctrl_c_ends_the_commands_of_all_threads(tmp_path, monkeypatch):
