@@ -180,7 +180,7 @@ def _worst(runs: Sequence[EvaluationRun]) -> list[_Figure]:
     """What `rows.with_worst` derives: at each budget that more than the noise control has."""
     found = []
     for norm in (LINF, L2):
-        attacks = [r for r in runs if r.norm == norm and r.name != "noise"]
+        attacks = [r for r in runs if r.norm == norm and r.function != "noise"]
         for run in {r.epsilon: r for r in attacks if r.epsilon is not None}.values():
             name = f"worst_{norm}"
             key = "worst", name, norm, run.epsilon_text, None

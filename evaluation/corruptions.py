@@ -285,7 +285,8 @@ def _hu_scale(image, change, rng, hu: Hounsfield):
 
 def _inside_window(changed, image):
     """What nnU-Net's CT normalisation has clipped stays where it is: air at -1000 HU does not come
-    into the window by tens of HU. Wrong only of what lies less than that beyond it."""
+    into the window by tens of HU. Wrong only of what lies less than that beyond it, and of clipped
+    voxels that resampling has moved into the range, which `Case.clipped` knows."""
     return torch.where((image > 0) & (image < 1), changed, image)
 
 

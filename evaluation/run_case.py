@@ -185,8 +185,9 @@ class _EvaluatedCase:
             file_scale=None if case.file_scale is None else case.file_scale.tolist(),
             file_offset=None if case.file_offset is None else case.file_offset.tolist(),
         )
-        if case.outside is not None:
-            x[: case.image_channels][case.outside] = case.x[: case.image_channels][case.outside]
+        for kept in (case.outside, case.clipped if corruption.needs == "ct" else None):
+            if kept is not None:
+                x[: case.image_channels][kept] = case.x[: case.image_channels][kept]
         norms = perturbation_norms(x[None].to(self.x), self.x, self.bounds)
         settings = {"strength": corruption.strengths[run.severity - 1], "unit": corruption.unit}
         return x, {"seed": seed, "settings": settings, **_of_the_case(norms)}

@@ -44,6 +44,12 @@ def notes_on_models(models: Sequence[ComparedModel], lone_attacks: Sequence[str]
         if any(v != values[0] for v in values):
             said = ", ".join(f"{m.name} {v}" for m, v in zip(models, values))
             notes.append(f"{key} differs: {said}")
+    surrogates = [m.summary.get("surrogate") for m in models]
+    if all(surrogates) and any(s != surrogates[0] for s in surrogates):
+        names = ", ".join(m.name for m in models)
+        notes.append(
+            f"transfer, and the worst that it is part of, are not of the same surrogate in {names}"
+        )
     if lone_attacks:
         notes.append(
             "attacks left out of this comparison, also of worst_linf and worst_l2, since not every "

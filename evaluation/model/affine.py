@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -9,12 +11,25 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 TOLERANCE = 1e-4  # of the normalised range
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileAffine:
+    """What normalisation does to a case, on the grid before resampling."""
+
+    scale: list[float]
+    """Per channel."""
+    offset: list[float]
+    """Per channel."""
+    clipped: np.ndarray
+    """(C, *spatial) bool, cropped and transposed: where it does something else, which is to clip
+    (CT)."""
+
+
 def file_affine(
     image: np.ndarray,
     previous_stage: np.ndarray | None,
     plans: PlansManager,
     configuration: ConfigurationManager,
-) -> tuple[list[float], list[float]] | None:
+) -> FileAffine | None:
     """Fit (scale, offset) per channel to what nnU-Net's normalisation does to this case.
 
     So any scheme is covered; clipped values are left out.
@@ -28,7 +43,7 @@ def file_affine(
 
     Returns
     -------
-    tuple or None
+    FileAffine or None
         None where the normalisation is not affine.
     """
     preprocessor = configuration.preprocessor_class(verbose=False)
@@ -40,7 +55,7 @@ def file_affine(
     after = preprocessor._normalize(
         before.copy(), seg, configuration, plans.foreground_intensity_properties_per_channel
     )
-    scales, offsets = [], []
+    scales, offsets, clipped = [], [], np.zeros(after.shape, bool)
     for c, masked in enumerate(configuration.use_mask_for_norm[: len(image)]):
         inside = seg[0] >= 0 if masked else np.ones(seg.shape[1:], bool)
         fit = _fit(before[c][inside].astype(np.float64), after[c][inside].astype(np.float64))
@@ -48,7 +63,10 @@ def file_affine(
             return None
         scales.append(fit[0])
         offsets.append(fit[1])
-    return scales, offsets
+        extent = np.ptp(after[c][inside], axis=None) if inside.any() else 0
+        misfit = np.abs(fit[0] * before[c].astype(np.float64) + fit[1] - after[c])
+        clipped[c] = inside & (misfit > TOLERANCE * extent)
+    return FileAffine(scale=scales, offset=offsets, clipped=clipped)
 
 
 def _fit(file: np.ndarray, normalised: np.ndarray) -> tuple[float, float] | None:

@@ -60,6 +60,9 @@ class Case:
     """(image_channels, *spatial) bool, what nnU-Net sets to 0 whatever is there: voxels beyond the
     nonzero mask, of channels that are normalised within it. None where there are no such channels.
     """
+    clipped: torch.Tensor | None = None
+    """(image_channels, *spatial) bool, what normalisation has clipped in the file (CT), which
+    resampling's ringing hides in x. None where nothing is."""
 
     @property
     def batch(self) -> torch.Tensor:
@@ -211,7 +214,6 @@ class CasePreprocessor:
             one_hot = convert_labelmap_to_one_hot(labels[0], foreground, x.dtype)
             x = np.vstack((x, one_hot))
         affine = file_affine(image.array, previous, self.plans, self.configuration_manager)
-        scale, offset = (None, None) if affine is None else affine
         return Case(
             identifier=identifier or self._identifier(image.file),
             image_files=tuple(str(f) for f in image_files),
@@ -221,11 +223,28 @@ class CasePreprocessor:
             properties=properties,
             transpose_forward=tuple(self.plans.transpose_forward),
             image_channels=self.image_channels,
-            file_scale=_double(scale),
-            file_offset=_double(offset),
+            file_scale=_double(affine and affine.scale),
+            file_offset=_double(affine and affine.offset),
             resampled=tuple(before_resampling) != tuple(x.shape[1:]),
             outside=self._outside(labels),
+            clipped=None if affine is None else self._on_grid_of_x(affine.clipped, x, image),
         )
+
+    def _on_grid_of_x(
+        self, clipped: np.ndarray, x: np.ndarray, image: FileImage
+    ) -> torch.Tensor | None:
+        """`Case.clipped`, resampled as a label is; None where it is empty."""
+        if not clipped.any():
+            return None
+        if clipped.shape[1:] != x.shape[1:]:
+            spacing = [image.properties["spacing"][axis] for axis in self.plans.transpose_forward]
+            target = self.configuration_manager.spacing
+            # 2D configurations leave the first axis as it is
+            target = [*spacing[: len(spacing) - len(target)], *target]
+            clipped = self.configuration_manager.resampling_fn_seg(
+                clipped.astype(np.int8), x.shape[1:], spacing, target
+            )
+        return torch.from_numpy(clipped > 0)
 
     def _outside(self, labels: np.ndarray) -> torch.Tensor | None:
         """Of `Case`; nnU-Net's labels are -1 there."""

@@ -22,7 +22,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 from evaluation.model.case import CasePreprocessor
-from evaluation.model.prediction import Prediction
+from evaluation.model.prediction import Prediction, finite
 
 
 class Inference:
@@ -84,7 +84,7 @@ class Inference:
         manager = self._preprocessor.label_manager
         kept = _KeepsLogits(manager)
         segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
-            self.logits(x),
+            finite(self.logits(x)),
             self._preprocessor.plans,
             self._preprocessor.configuration_manager,
             cast(Any, kept),

@@ -10,6 +10,22 @@ import numpy as np
 import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunetv2_lngswr.utils.errors import UserError
+
+
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits, (K, *spatial), if they are finite: NaN has no argmax and no calibration.
+
+    Raises
+    ------
+    UserError
+        They are not.
+    """
+    # by channels: a mask of all labels of a whole CT would be GiB
+    if not all(bool(channel.isfinite().all()) for channel in logits):
+        raise UserError("the network returned NaN or infinite logits")
+    return logits
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

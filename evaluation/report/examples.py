@@ -150,7 +150,7 @@ def _draw_example(
 
 
 def _draw_perturbation(figure: Figure, axis: Axes, example: Example) -> None:
-    delta = example["perturbation"] / example["range"] * 255
+    delta = example["perturbation"] / (example["range"] or 1.0) * 255  # a channel may be constant
     largest = max(float(np.percentile(np.abs(delta), AMPLITUDE_PERCENTILE)), 255e-12)
     picture = axis.imshow(delta, cmap="PuOr", vmin=-largest, vmax=largest, interpolation="nearest")
     ratio = delta.shape[0] / delta.shape[1]

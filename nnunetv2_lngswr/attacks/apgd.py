@@ -145,7 +145,8 @@ def ascend_in_stages(
             stage = _Stage(evaluate_in(factor), best.x, ball, start)
             sizes.append(stage.ascend(count, stop=lambda: best.solved))
             current = stage.best
-    return torch.cat(sizes).cpu()
+    # none where the start had won already
+    return torch.cat(sizes).cpu() if sizes else best.x.new_zeros(0, len(best.x)).cpu()
 
 
 def fixed_settings(radius_schedule: bool) -> dict[str, bool | float]:

@@ -72,10 +72,12 @@ def square(
         raise UserError(f"p_init must be in (0, 1], got {p_init}")
     best = BestIterate(x, target, ball)
     reach = ball.epsilon * like_channels(ball.scale, x)
-    for _ in range(restarts):
+    for _ in best.unsolved(restarts):
         held = project_onto_ball(x + reach * _stripes(x, generator), x, ball)
         held_value = best.evaluate(model, held, cross_entropy)
         for query in range(steps):
+            if best.solved:
+                break
             side = _side(p_init / _divisor(query, steps), x)
             candidate = project_onto_ball(_with_cubes(held, 2 * reach, side, generator), x, ball)
             value = best.evaluate(model, candidate, cross_entropy)

@@ -94,3 +94,16 @@ def test_a_start_that_fits_no_case_is_refused(trained):
     for start in (x[:1], torch.full_like(x, math.nan)):
         with pytest.raises(UserError, match="start must be finite and of the shape of the case"):
             attack(trained, BatchModel(network), start=start)
+
+
+def test_a_start_that_has_won_already_is_what_is_returned(trained):
+    network, x, y = trained[2]
+
+    class FindsNothing(torch.nn.Module):
+        def forward(self, images):
+            z = network(images)
+            return torch.cat([z[:, :1].abs() + 1, -z[:, 1:].abs() - 1], 1)
+
+    result = attack(trained, BatchModel(FindsNothing()), start=x)
+    assert (result.dice == 0).all() and result.perturbed.shape == x.shape
+    assert result.extras["step_sizes"].shape == (0, len(x))

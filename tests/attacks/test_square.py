@@ -64,3 +64,20 @@ def test_what_helps_is_held_also_where_the_first_look_was_nan():
     run_attack("square", Falling(), x, target, ball, generator=generator, steps=200)
     # the last candidates differ from the start by all that helped, and not by one small cube
     assert ((seen[-1] - seen[0]).abs() > 1e-6).float().mean() > 0.3
+
+
+def test_queries_end_where_nothing_is_segmented_right_any_more():
+    class Lost:
+        queries = 0
+
+        def logits(self, x):
+            self.queries += 1
+            return torch.cat([x + 1, -x - 1], 1)
+
+    model = Lost()
+    x = torch.rand((1, 1, 12, 14), generator=torch.Generator().manual_seed(0))
+    target = SPACE.target(torch.ones(1, 12, 14, dtype=torch.long))
+    ball = ThreatModel(norm="linf", epsilon=0.1).ball(Bounds.of(x))
+    generator = torch.Generator().manual_seed(0)
+    result = run_attack("square", model, x, target, ball, generator=generator, steps=50, restarts=3)
+    assert model.queries == 1 and (result.dice == 0).all()

@@ -143,6 +143,14 @@ def test_of_noise_alone_there_is_no_worst():
         find_runs(parse_conditions(["worst_linf@2/255<60"]), planned)
 
 
+def test_noise_of_one_norm_is_no_attack_that_a_worst_is_made_of():
+    attacks = ["pgd_linf", "noise_l2"]
+    planned = runs(attacks=attacks)
+    assert find_runs(parse_conditions(["worst_linf@1/255<50"]), planned)
+    with pytest.raises(UserError, match="worst_l2, which is not run here"):
+        find_runs(parse_conditions(["worst_l2@1/255<50"]), planned)
+
+
 def test_without_corruptions_there_is_no_mean_of_them():
     with pytest.raises(UserError, match="corruptions, which is not run here"):
         find_runs(parse_conditions(["corruptions<60"]), runs(corruptions="none"))

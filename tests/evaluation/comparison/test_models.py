@@ -32,6 +32,23 @@ def test_cases_of_other_images_or_labels_are_not_paired_by_their_name(tmp_path, 
         read_models([seeds, seeds])
 
 
+@pytest.mark.parametrize(
+    ("surrogates", "noted"),
+    [(["x", "x"], False), (["x", "y"], True), (["x", None], False)],
+)
+def test_transfer_from_other_surrogates_is_noted(tmp_path, surrogates, noted):
+    folders = []
+    for name, surrogate in zip("ab", surrogates):
+        folder = write_result(tmp_path / name, trainer=name.upper(), inputs=INPUTS)
+        path = folder / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["surrogate"] = surrogate and {"0": surrogate}
+        path.write_text(json.dumps(summary))
+        folders.append(folder)
+    _, notes = read_models(folders)
+    assert any("not of the same surrogate in A, B" in note for note in notes) == noted
+
+
 def test_labels_that_were_moved_are_found_in_an_evaluation(world, tmp_path):
     folder, images, labels = world
     moved = shutil.copytree(labels, tmp_path / "labels")

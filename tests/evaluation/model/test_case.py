@@ -1,5 +1,7 @@
 """Preprocessing is nnU-Net's, labels stay apart from images, and what bad input says."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,49 @@ def test_what_nnunet_sets_to_nothing_stays_so_under_corruptions(masked, tmp_path
     for severity in seen[-5:]:
         moved = (severity != case.x).squeeze()
         assert moved[10:].any() and bool(moved[:10, 12:].any()) != masked
+
+
+def test_clipped_air_stays_where_it_is_though_resampling_rings(tmp_path, monkeypatch):
+    """A scanner that says 40 HU more does not bring air at -1000 HU into an abdomen's window."""
+    image = np.full((40, 48), -1000.0, np.float32)
+    label = np.zeros(image.shape, np.uint8)
+    image[10:30, 12:36] = np.random.default_rng(0).normal(100, 20, (20, 24))
+    label[15:25, 18:30] = 1
+    spacing = (1.4, 1.4)
+    write_image(tmp_path / "images" / "a_0000.nii.gz", image, spacing=spacing)
+    write_image(tmp_path / "labels" / "a.nii.gz", label, spacing=spacing)
+    folder = make_model_folder(tmp_path, normalization="CTNormalization")
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["resampling_fn_data_kwargs"]["order"] = 3  # as nnU-Net plans it
+    (folder / "plans.json").write_text(json.dumps(plans))
+    model = SegmentationModel.from_folder(folder)
+    case = model.preprocess([tmp_path / "images" / "a_0000.nii.gz"])
+    assert case.resampled and case.clipped.shape == case.x.shape
+    air = torch.zeros_like(case.clipped)
+    air[..., :10, :] = True
+    assert case.clipped[air].all() and case.x[air].unique().numel() > 1
+    seen, prediction = [], SegmentationModel.prediction
+
+    def predicted(self, case, x=None):
+        seen.append(x)
+        return prediction(self, case, x)
+
+    monkeypatch.setattr(SegmentationModel, "prediction", predicted)
+    world = (folder, tmp_path / "images", tmp_path / "labels")
+    run(world, tmp_path / "out", attacks=["none"], corruptions=["gaussian_noise", "hu_offset"])
+    noise, offset = seen[-10:-5], seen[-5:]
+    for severity in offset:
+        moved = severity != case.x
+        assert not moved[air].any() and moved[~case.clipped].float().mean() > 0.9
+    assert all((severity != case.x)[air].any() for severity in noise)
+
+
+def test_nothing_is_clipped_where_normalisation_does_not_clip(tmp_path):
+    image, _ = model_folders.ball((20, 24))
+    files = [write_image(tmp_path / "images" / "a_0000.nii.gz", image)]
+    assert (
+        SegmentationModel.from_folder(make_model_folder(tmp_path)).preprocess(files).clipped is None
+    )
 
 
 def test_previous_stage_of_a_cascade_is_appended_and_never_attacked(tmp_path):

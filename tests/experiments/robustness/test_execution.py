@@ -56,9 +56,7 @@ def test_groups_reach_the_evaluations(tmp_path, monkeypatch, groups, words):
 
 
 @pytest.mark.parametrize(("configuration", "policy"), [("2d", "passive"), ("3d_fullres", None)])
-def test_runs_that_share_the_cores_do_not_crowd_them(
-    tmp_path, monkeypatch, configuration, policy
-):
+def test_runs_that_share_the_cores_do_not_crowd_them(tmp_path, monkeypatch, configuration, policy):
     surroundings = {}
     monkeypatch.setattr(
         benchmark_commands,
