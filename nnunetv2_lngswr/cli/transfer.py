@@ -100,7 +100,8 @@ def _add_evaluation(command: argparse.ArgumentParser) -> None:
         "--max-cases",
         type=count,
         metavar="N",
-        help="a seeded choice of N cases of every data set; default: all",
+        help="a seeded choice of N cases of every data set, of a model's own of each fold; "
+        "default: all",
     )
     add(
         GROUPS,

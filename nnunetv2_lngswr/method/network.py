@@ -81,7 +81,7 @@ def attach(
     _, *branches = (branch for _, branch in lngswr.branches())
     for stage, branch in zip(stages, branches):
         stage.register_forward_hook(branch.after_stage)
-    _keep_statistics_per_rank(network)
+    _keep_buffers_per_rank(network)
     return network
 
 
@@ -272,13 +272,12 @@ def _noise_scales(
     return scales
 
 
-def _keep_statistics_per_rank(network: nn.Module) -> None:
-    """DDP copies rank 0's buffers before each forward; what a rank has observed since the last
-    commit is its own."""
+def _keep_buffers_per_rank(network: nn.Module) -> None:
+    """DDP copies rank 0's buffers before a forward, for which ranks wait: one that has no case to
+    validate never comes. Ours are constants, or of sums over all ranks; what a rank has observed
+    since the last commit is its own."""
     names = [
-        name
-        for name, _ in network.named_buffers(remove_duplicate=False)
-        if name.endswith("prior.pending")
+        name for name, _ in network.named_buffers(remove_duplicate=False) if NAME in name.split(".")
     ]
     # DDP looks names up below its own module, which may be torch.compile's wrapper
     names += [f"_orig_mod.{name}" for name in names]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_lngswr.method.bands import subbands
+from nnunetv2_lngswr.method.bands import HAAR, subbands
 from nnunetv2_lngswr.method.noise import noise_band_energy
 from nnunetv2_lngswr.method.scales import Scales
 from nnunetv2_lngswr.method.wavelet import band_energy, transformable_axes
@@ -86,8 +86,8 @@ class FrequencyPrior(nn.Module):
         """Gather the statistics of x.
 
         The transform is orthonormal: the mean of the band energies is the mean square, the low band
-        holds the mean. Of more than `ENOUGH` values per channel every fourth pair of rows along the
-        first axis is looked at: looking at all cost a third of the noise.
+        holds the mean. With Haar, of more than `ENOUGH` values per channel every fourth pair of
+        rows along the first axis is looked at: looking at all cost a third of the noise.
 
         Parameters
         ----------
@@ -98,7 +98,8 @@ class FrequencyPrior(nn.Module):
         -------
         (C,): the channels' standard deviation, a by-product
         """
-        x = _thinned(x.detach())
+        # the taps of longer wavelets would lie across the seams
+        x = _thinned(x.detach()) if self.wavelet == HAAR else x.detach()
         axes = transformable_axes(x.shape, self.axes)
         energy = band_energy(x, axes, self.wavelet)
         mean_square = energy.mean(1)
@@ -160,7 +161,7 @@ class FrequencyPrior(nn.Module):
 
 def _thinned(x: Tensor) -> Tensor:
     """Every fourth pair of rows along the first spatial axis, where x (N, C, *spatial) holds
-    enough; whole blocks of the wavelet stay whole."""
+    enough; Haar's blocks stay whole."""
     if x[:, 0].numel() <= ENOUGH or x.shape[2] < 16:
         return x
     whole = x.shape[2] // 8 * 8

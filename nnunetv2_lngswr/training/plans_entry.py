@@ -273,7 +273,16 @@ class PlansEntryTrainer(nnUNetTrainer):
         with atomic_path(filename) as temporary:
             super().save_checkpoint(str(temporary))
 
+    def perform_actual_validation(self, save_probabilities: bool = False):
+        # --val builds the network of the plans that are there now: weights fit other settings too
+        self._refuse_other_entry()
+        super().perform_actual_validation(save_probabilities)
+
     def _refuse_foreign_results(self) -> None:
+        """Before a training writes into its results folder."""
+        self._refuse_other_entry()
+
+    def _refuse_other_entry(self) -> None:
         """All folds of a results folder share its plans.json: another entry there would relabel
         finished folds."""
         assert self.output_folder_base is not None  # nnU-Net made it

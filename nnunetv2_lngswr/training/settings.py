@@ -227,11 +227,25 @@ def refuse_no_warm_start(path: str) -> None:
 
 def without_effect(configuration: Mapping[str, Any], settings: TrainerSettings) -> list[str]:
     """What of the "lngswr" entry is none of this trainer's business, for its log."""
-    entry = current_entry(configuration)
-    keys = sorted(_fields(LNGSWRConfig) & entry.keys()) if settings.method is None else []
-    if settings.adversarial is None and entry.get(ADVERSARIAL_KEY):
-        keys.append(ADVERSARIAL_KEY)
-    return [f'plans: "{PLANS_KEY}": "{key}" has no effect with this trainer' for key in keys]
+    entry, method, attack = current_entry(configuration), settings.method, settings.adversarial
+    given = entry.get(ADVERSARIAL_KEY) or {}
+    keys: list[str] = []
+    if method is None:
+        keys += sorted(_fields(LNGSWRConfig) & entry.keys())
+    elif method.noise_spectrum == "white":
+        keys += [key for key in ("noise_max_stride", "noise_random_grid") if key in entry]
+    if attack is None:
+        keys += [ADVERSARIAL_KEY] if given else []
+    else:
+        idle = {
+            "late_noise": method is None or not method.noise,
+            "loss": attack.scheme == "free",
+        }
+        keys += [f'{ADVERSARIAL_KEY}": "{key}' for key in idle if idle[key] and key in given]
+    return [
+        f'plans: "{PLANS_KEY}": "{key}" has no effect with this trainer and the other settings'
+        for key in keys
+    ]
 
 
 def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:

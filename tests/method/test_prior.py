@@ -9,8 +9,10 @@ from nnunetv2_lngswr.method.wavelet import band_energy, compose
 from tests.method.unit_noise import unit_noise
 
 
-def prior_of(axes=(0, 1), sigma=0.5, spectrum="white", channels=2, **options):
-    return FrequencyPrior(channels, axes, sigma=sigma, spectrum=spectrum, wavelet="haar", **options)
+def prior_of(axes=(0, 1), sigma=0.5, spectrum="white", channels=2, wavelet="haar", **options):
+    return FrequencyPrior(
+        channels, axes, sigma=sigma, spectrum=spectrum, wavelet=wavelet, **options
+    )
 
 
 def observe(prior, x):
@@ -84,6 +86,18 @@ def test_a_quarter_of_a_large_map_says_what_all_of_it_says(shape, axes, rng):
     assert torch.allclose(prior.energy, whole, rtol=0.12) and torch.allclose(
         sd, channel_sd(x), rtol=0.05
     )
+
+
+@pytest.mark.parametrize("wavelet", ["haar", "db2", "sym4", "coif1"])
+def test_a_large_map_says_of_every_wavelet_what_its_bands_hold(wavelet):
+    """A smooth image has no high band, wherever rows are left out of it."""
+    rows, columns = torch.meshgrid(*[torch.linspace(0, 3, 256)] * 2, indexing="ij")
+    x = (torch.sin(rows) + torch.cos(columns))[None, None]
+    prior = prior_of((0, 1), channels=1, wavelet=wavelet)
+    prior.observe(x)
+    prior.commit()
+    whole = band_energy(x, (0, 1), wavelet)
+    assert torch.allclose(prior.energy, whole, rtol=0.15, atol=0)
 
 
 def test_gain_is_one_before_the_first_update():

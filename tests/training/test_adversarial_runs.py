@@ -78,6 +78,15 @@ def test_another_entry_is_refused_in_the_same_results_folder(make):
         make(nnUNetTrainerAT, {**FULL, "norm": "l2"}).on_train_start()
 
 
+def test_another_entry_is_refused_where_only_validation_is_run(make):
+    """As by nnUNetv2_train --val after planning anew, which drops the entry."""
+    make(nnUNetTrainerAT, FULL).on_train_start()
+    other = make(nnUNetTrainerAT, {**FULL, "norm": "l2"})
+    other.initialize()
+    with pytest.raises(ValueError, match='holds another "lngswr" entry'):
+        other.perform_actual_validation()
+
+
 def test_one_entry_serves_all_arms(make):
     for cls in (nnUNetTrainerVanilla, nnUNetTrainerLNGSWR, *ADVERSARIAL):
         make(cls, FULL).on_train_start()

@@ -312,6 +312,35 @@ def test_what_is_none_of_a_trainers_business_is_told(defaults):
     assert "num_epochs" not in lines
 
 
+@pytest.mark.parametrize(
+    ("entry", "defaults", "idle"),
+    [
+        ({"adversarial": {"late_noise": 0.25}}, {"adversarial": ATConfig()}, ["late_noise"]),
+        (
+            {"adversarial": {"late_noise": 0.25, "loss": "js"}},
+            {"method": LNGSWRConfig(), "adversarial": ATConfig()},
+            [],
+        ),
+        (
+            {"adversarial": {"scheme": "free", "loss": "js"}},
+            {"adversarial": ATConfig()},
+            ["loss"],
+        ),
+        (
+            {"noise_spectrum": "white", "noise_random_grid": True},
+            {"method": LNGSWRConfig()},
+            ["noise_random_grid"],
+        ),
+        ({"noise_random_grid": True}, {"method": LNGSWRConfig()}, []),
+    ],
+)
+def test_what_other_settings_leave_without_effect_is_told(entry, defaults, idle):
+    configuration = {"lngswr": entry}
+    lines = without_effect(configuration, read_settings(configuration, **defaults))
+    assert len(lines) == len(idle)
+    assert all(f'"{key}" has no effect' in line for key, line in zip(idle, lines))
+
+
 def test_adversarial_settings_override_defaults_and_fill_in_the_schemes_own():
     settings = read_settings(
         {"lngswr": {"adversarial": {"epsilon": "8/255"}}}, adversarial=ATConfig(norm="l2")

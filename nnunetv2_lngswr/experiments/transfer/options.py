@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from evaluation.options import Options as EvaluationOptions
 from evaluation.protocol import check_names
+from nnunetv2_lngswr.attacks.suites import full_name
 from nnunetv2_lngswr.utils.errors import UserError
 
 
@@ -36,7 +37,8 @@ class Options:
     corruptions: Sequence[str] = ("none",)
     """As in `lngswr evaluate`."""
     max_cases: int | None = None
-    """A seeded choice of so many cases of every data set; None: all."""
+    """A seeded choice of so many cases of every data set, of a model's own for each fold; None:
+    all."""
     groups: Sequence[str] | None = None
     """What belongs together: one pattern or table as in `lngswr evaluate` for all data sets, and
     'DATASET=PATTERN' for single ones. None: those that the evaluations were made with."""
@@ -73,7 +75,7 @@ class Options:
     @property
     def evaluation(self) -> list[str]:
         """Options of `lngswr evaluate`, but for model, fold, cases and device."""
-        words = ["--attacks", *self.attacks, "--epsilons", *self.epsilons]
+        words = ["--attacks", *map(full_name, self.attacks), "--epsilons", *self.epsilons]
         words += ["--epsilons-l2", *self.epsilons_l2, "--corruptions", *self.corruptions]
         if self.max_cases is not None:
             words += ["--max-cases", str(self.max_cases)]
