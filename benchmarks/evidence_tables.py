@@ -34,7 +34,7 @@ KIND  both         Dice; minus vanilla's on clean images, how much smaller the d
 FILE  in benchmarks/results, of `lngswr benchmark robustness` or of the script that KIND names.
       Several, joined by commas: for these, `overview` and `validation`, and for others if they
       have a training of vanilla in common. Joined by + : of other machines, whose arms are marked
-      with *; against the first file's vanilla where all have Dice by case, else against their own.
+      with * and keep what their own file says of them.
 ARM   what to show, in this order, in quotes where it has spaces; all by default.
 
 `--check` changes nothing and fails where a page is not what would be written.
@@ -53,7 +53,7 @@ from benchmarks.evidence_files import KINDS_OF_FILES, KINDS_OF_MACHINES
 from benchmarks.evidence_kinds import KINDS
 from benchmarks.results_by_case import are_there, results_of
 from benchmarks.saving import first_paragraph
-from benchmarks.trainings import ELSEWHERE, across_machines, joined
+from benchmarks.trainings import across_machines, joined
 from nnunetv2_lngswr.experiments.robustness.arms import BASELINE
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -76,10 +76,10 @@ def table(what: str) -> str:
         head, *rows = KINDS_OF_MACHINES[kind]([joined(its) for its in machines], arms)
     else:
         record = _joined_searches(paths) if kind == "search" else joined(paths)
+        if len(paths) > 1 and kind in ("both", "cases", "again"):
+            _compare_anew(record, arms)
         if elsewhere:
             record = across_machines([record, *map(joined, elsewhere)])
-        if (len(paths) > 1 or elsewhere) and kind in ("both", "cases", "again"):
-            _compare_anew(record, arms)
         arms = arms or list(record["dice" if kind == "search" else "arms"])
         head, *rows = KINDS[kind](record, arms)
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
@@ -103,14 +103,11 @@ def _joined_searches(paths: Sequence[Path]) -> dict[str, Any]:
 def _compare_anew(record: dict[str, Any], arms: Sequence[str]) -> None:
     """Test all arms that are shown against vanilla, where their Dice by case is there.
 
-    An arm of another machine without it keeps what its own benchmark said of it, of one machine all
-    do: the correction is over all of them.
+    Elsewhere each keeps what its own benchmark said of it.
     """
     shown = [BASELINE, *(arm for arm in arms or record["arms"] if arm != BASELINE)]
-    known = [arm for arm in shown if are_there(record, [arm])]
-    if BASELINE in known and set(shown) <= {*known, *record.get(ELSEWHERE, ())}:
-        kept = [row for row in record["results"] if row["model"] not in known]
-        record["results"] = [*results_of(record, known), *kept]
+    if are_there(record, shown):
+        record["results"] = results_of(record, shown)
 
 
 def written(page: str) -> str:
