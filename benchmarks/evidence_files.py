@@ -117,16 +117,18 @@ def corruptions(
     records: Sequence[Mapping[str, Any]], arms: Sequence[str]
 ) -> Iterable[Sequence[str]]:
     rows = _by_trainer(records, ("clean", "shifts_mean", NOT_AFFINE))
-    yield "", "clean", "corrupted", "minus vanilla", "drop smaller", "ECE: clean", "corrupted"
+    head = ("clean", "all corruptions", "minus vanilla", "drop smaller", "but affine ones")
+    yield "", *head, "ECE: clean", "all corruptions"
     for arm in arms or rows:
         its = {kind: row for (kind, _), row in rows[arm].items()}
-        corrupted = its[NOT_AFFINE]
+        clean, corrupted = its["clean"], its["shifts_mean"]
         yield (
             label(arm),
-            *(percent(row["dice"]) for row in (its["clean"], corrupted)),
+            *(percent(row["dice"]) for row in (clean, corrupted)),
             twice(corrupted, "difference", percent, 1),
             twice(corrupted, "reduction", lambda share: f"{100 * share:.0f}%", 0),
-            *(_calibrated(its[kind]) for kind in ("clean", "shifts_mean")),
+            percent(its[NOT_AFFINE]["dice"]),
+            *map(_calibrated, (clean, corrupted)),
         )
 
 

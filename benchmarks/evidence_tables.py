@@ -26,8 +26,8 @@ KIND  both         Dice; minus vanilla's on clean images, how much smaller the d
       validation   nnU-Net's own validation Dice at several budgets, the mean over the seeds
       robustified  of `robustify`: as `both`, and what is kept of AT's reduction of the drop
       calibration  ECE, clean and under the suite, over cases
-      corruptions  of `lngswr compare`: the mean over corruptions that are not affine, two
-                   intervals as in `both`; ECE, of all corruptions
+      corruptions  of `lngswr compare`: the mean over all corruptions, two intervals as in `both`,
+                   the mean over those that are not affine, and ECE
       each_corruption  of `lngswr compare`: the first arm's Dice, the others' minus that
       spectra      of `spectral_reading`: PGD's perturbation per stage and band, and what multiplies
                    it up to the bottleneck: all reconstructions x all layers
