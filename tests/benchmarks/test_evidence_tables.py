@@ -338,12 +338,12 @@ def test_corruptions_are_read_without_those_that_change_nothing(results):
     trainers = ("nnUNetTrainerVanilla", "nnUNetTrainerVanillaDA5")
     compared(dict(zip(trainers, [(0.8, 0.5, 0.8, 0.65, 0.5), (0.81, 0.6, 0.8, 0.7, 0.6)])))
     vanilla, da5 = evidence_tables.table("corruptions compare.json").splitlines()[2:]
-    assert (
-        vanilla == "| vanilla | 80.0 | 50.0 |  |  | 0.080 [0.010, 0.090] | 0.065 [0.010, 0.090] |"
+    assert vanilla.startswith(
+        "| vanilla | 80.0 | 65.0 |  |  | 50.0 | 0.080 [0.010, 0.090] | 0.065 "
     )
     minus = "5.0 [-5.0, 15.0]; [-5.0, 15.0]"
     assert da5.startswith(
-        f"| strong augmentation (DA5) | 81.0 | 60.0 | {minus} | 25% [25, 25]; [25, 25] | 0.081 "
+        f"| strong augmentation (DA5) | 81.0 | 70.0 | {minus} | 25% [25, 25]; [25, 25] | 60.0 "
     )
     head, _, noise, contrast = evidence_tables.table(
         "each_corruption compare.json vanilla DA5"
