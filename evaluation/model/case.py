@@ -241,9 +241,8 @@ class CasePreprocessor:
             target = self.configuration_manager.spacing
             # 2D configurations leave the first axis as it is
             target = [*spacing[: len(spacing) - len(target)], *target]
-            clipped = self.configuration_manager.resampling_fn_seg(
-                clipped.astype(np.int8), x.shape[1:], spacing, target
-            )
+            resampling = self.configuration_manager.resampling_fn_seg
+            clipped = np.asarray(resampling(clipped.astype(np.int8), x.shape[1:], spacing, target))
         return torch.from_numpy(clipped > 0)
 
     def _outside(self, labels: np.ndarray) -> torch.Tensor | None:

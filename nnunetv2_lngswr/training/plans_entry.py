@@ -6,7 +6,6 @@ written whole or not at all.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -30,10 +29,10 @@ from nnunetv2_lngswr.training.adversarial_settings import check_guidance, check_
 from nnunetv2_lngswr.training.free import Replay
 from nnunetv2_lngswr.training.rolling import Rolling, Window
 from nnunetv2_lngswr.training.settings import (
-    ADVERSARIAL_KEY,
     PLANS_KEY,
     ATConfig,
     TrainerSettings,
+    changed_settings,
     current_entry,
     read_settings,
     refuse_no_warm_start,
@@ -305,19 +304,6 @@ class PlansEntryTrainer(nnUNetTrainer):
             network = getattr(network, wrapper, network)
         assert isinstance(network, torch.nn.Module)
         return network
-
-
-def changed_settings(there: TrainerSettings, here: TrainerSettings) -> str:
-    """Which settings of one trainer differ, and how; empty where none does."""
-    changed = []
-    for group in dataclasses.fields(TrainerSettings):
-        old, new = (getattr(settings, group.name) for settings in (there, here))
-        prefix = f'"{ADVERSARIAL_KEY}": ' if group.name == "adversarial" else ""
-        for field in dataclasses.fields(new) if old != new else ():
-            values = [getattr(settings, field.name) for settings in (old, new)]
-            if values[0] != values[1]:
-                changed.append(f'{prefix}"{field.name}" {values[0]!r} there, {values[1]!r} here')
-    return "; ".join(changed)
 
 
 def _read_when_written(path: Path) -> dict[str, Any]:

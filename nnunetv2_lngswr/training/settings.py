@@ -225,6 +225,19 @@ def refuse_no_warm_start(path: str) -> None:
         )
 
 
+def changed_settings(there: TrainerSettings, here: TrainerSettings) -> str:
+    """Which settings of one trainer differ, and how; empty where none does."""
+    changed = []
+    for group in dataclasses.fields(TrainerSettings):
+        old, new = (getattr(settings, group.name) for settings in (there, here))
+        prefix = f'"{ADVERSARIAL_KEY}": ' if group.name == "adversarial" else ""
+        for field in dataclasses.fields(new) if old != new else ():
+            values = [getattr(settings, field.name) for settings in (old, new)]
+            if values[0] != values[1]:
+                changed.append(f'{prefix}"{field.name}" {values[0]!r} there, {values[1]!r} here')
+    return "; ".join(changed)
+
+
 def without_effect(configuration: Mapping[str, Any], settings: TrainerSettings) -> list[str]:
     """What of the "lngswr" entry is none of this trainer's business, for its log."""
     entry, method, attack = current_entry(configuration), settings.method, settings.adversarial

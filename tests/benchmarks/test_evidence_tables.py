@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import evidence_tables, trainings
+from tests.benchmarks.evidence import result
 
 PAGE = """# Page
 
@@ -14,45 +15,6 @@ old
 
 After it.
 """
-
-
-def result(model, kind, text, dice, difference=None, trainings=2):
-    interval = {"low": -0.1, "high": 0.1}
-    row = {"model": model, "kind": kind, "epsilon_text": text, "dice": dice, "trainings": trainings}
-    row["se_trainings"] = 0.01
-    for of in ("", "_again"):
-        reduction = 0.5 if difference and kind == "worst" else None
-        row |= {f"difference{of}": difference, f"reduction{of}": reduction, f"p{of}_holm": 0.0123}
-        for name, value in (("dice", dice), ("difference", difference), ("reduction", reduction)):
-            for end, by in interval.items():
-                row[f"{name}{of}_{end}"] = None if value is None else value + by
-    return row
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    rows = [result("vanilla", "attack", "4/255", 0.01)]
-    for arm, dice, more in (("vanilla", 0.4, None), ("AT", 0.6, 0.2)):
-        rows.append(result(arm, "clean", "", dice + 0.2, more))
-        rows.extend(result(arm, "worst", e, dice, more) for e in ("4/255", "8/255"))
-    dice = {"clean": 0.71, "worst_linf 4/255": 0.52, "worst_linf 8/255": 0.33}
-    record = {
-        "configuration": "2d",
-        "arms": {"vanilla": {"arm": "vanilla"}, "AT": {"arm": "AT"}},
-        "results": rows,
-        "runs": [
-            {"arm": "AT", "seed": 1, "dice": dice},
-            {"arm": "vanilla", "seed": 0, "dice": dice},
-        ],
-    }
-    search = {
-        "A": {"seed 0": {"clean": 70.0}, "seed 1": {"clean": 70.0}},
-        "B": {"seed 0": {"clean": 71.0}, "seed 1": {"clean": 73.0}},
-    }
-    (tmp_path / "x.json").write_text(json.dumps(record))
-    for arm, dice in search.items():
-        (tmp_path / f"{arm}.json").write_text(json.dumps({"dice": {arm: dice}}))
-    monkeypatch.setattr(evidence_tables, "RESULTS", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -310,57 +272,3 @@ def test_half_a_method_has_the_cost_of_its_own_step(results, arm):
     of_machine("a.json", {"vanilla": [0.6], arm: [0.7]})
     (cost,) = {"LNG": ["1.07"], "SWR": ["1.11"]}[arm]
     assert f"| {cost} |" in evidence_tables.table(f"both a.json {arm}")
-
-
-def compared(dice):
-    """A compare.json of {trainer: (clean, noise, contrast, mean, mean without contrast)}."""
-    kinds = (
-        ("clean", "clean"),
-        ("shift_mean", "gaussian_noise"),
-        ("shift_mean", "contrast"),
-        ("shifts_mean", "all shifts"),
-        ("not_affine_mean", "shifts but affine ones"),
-    )
-    rows = []
-    for trainer, of in dice.items():
-        for (kind, attack), value in zip(kinds, of):
-            minus = None if trainer == "nnUNetTrainerVanilla" else 0.05
-            row = result(trainer, kind, "", value, minus) | {"attack": attack}
-            reduction = None if minus is None else 0.25
-            for of_what in ("", "_again"):
-                row |= {f"reduction{of_what}": reduction}
-                row |= {f"reduction{of_what}_{e}": reduction for e in ("low", "high")}
-            rows.append(row | {"ece": value / 10, "ece_low": 0.01, "ece_high": 0.09})
-    (evidence_tables.RESULTS / "compare.json").write_text(json.dumps({"results": rows}))
-
-
-def test_corruptions_are_read_without_those_that_change_nothing(results):
-    trainers = ("nnUNetTrainerVanilla", "nnUNetTrainerVanillaDA5")
-    compared(dict(zip(trainers, [(0.8, 0.5, 0.8, 0.65, 0.5), (0.81, 0.6, 0.8, 0.7, 0.6)])))
-    vanilla, da5 = evidence_tables.table("corruptions compare.json").splitlines()[2:]
-    assert vanilla.startswith(
-        "| vanilla | 80.0 | 65.0 |  |  | 50.0 | 0.080 [0.010, 0.090] | 0.065 "
-    )
-    minus = "5.0 [-5.0, 15.0]; [-5.0, 15.0]"
-    assert da5.startswith(
-        f"| strong augmentation (DA5) | 81.0 | 70.0 | {minus} | 25% [25, 25]; [25, 25] | 60.0 "
-    )
-    head, _, noise, contrast = evidence_tables.table(
-        "each_corruption compare.json vanilla DA5"
-    ).splitlines()
-    assert head.endswith("| vanilla | strong augmentation (DA5): minus |")
-    assert noise == f"| `gaussian_noise` | 50.0 | {minus} |" and "`contrast` | 80.0" in contrast
-
-
-def test_calibration_is_clean_and_under_the_suite(results):
-    path = evidence_tables.RESULTS / "x.json"
-    record = json.loads(path.read_text())
-    for n, row in enumerate(record["results"]):
-        row |= {"ece": n / 100, "ece_low": 0.0, "ece_high": 0.5}
-    path.write_text(json.dumps(record))
-    head, _, vanilla, at = evidence_tables.table("calibration x.json").splitlines()
-    # the first row of the file is of an attack that is not the suite
-    assert vanilla == (
-        "| vanilla | 0.010 [0.000, 0.500] | 0.020 [0.000, 0.500] | 0.030 [0.000, 0.500] |"
-    )
-    assert at.startswith("| AT from the first step | 0.040 ")

@@ -81,3 +81,16 @@ def test_a_network_of_ct_and_another_modality_is_not_one_of_ct(tmp_path):
     names = {"labels": {"ball": 1}, "channel_names": ["PET", "CT"]}
     found = evaluate_network(network, [case], tmp_path / "out", **names, **options).summary
     assert {"rician_noise", "speckle"} <= set(found["shift_strengths"])
+
+
+def test_logits_that_are_not_finite_are_named_with_their_case(tmp_path):
+    """The second case is constant, which this network divides by the deviation of."""
+    fine = image_case()
+    flat = ("flat", torch.ones_like(fine[1]), fine[2], (1.0, 1.0))
+
+    def network(x):
+        z = (x - x.mean()) / x.std()
+        return torch.cat([-z, z], 1)
+
+    with pytest.raises(UserError, match="case flat .*: .* NaN or infinite logits"):
+        evaluate_network(network, [fine, flat], tmp_path / "out", labels={"ball": 1}, **QUICK)

@@ -332,19 +332,6 @@ def test_bad_input_is_one_line_before_anything_is_written(change, message, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_logits_that_are_not_finite_are_named_with_their_case(tmp_path):
-    """The second case is constant, which this network divides by the deviation of."""
-    fine = image_case()
-    flat = ("flat", torch.ones_like(torch.as_tensor(fine[1])), fine[2])
-
-    def network(x):
-        z = (x - x.mean()) / x.std()
-        return torch.cat([-z, z], 1)
-
-    with pytest.raises(UserError, match="case flat .*: .* NaN or infinite logits"):
-        evaluate_network(network, [fine, flat], tmp_path / "out", labels={"ball": 1}, **QUICK)
-
-
 def test_intervals_are_over_the_groups_that_are_given(arrays, tmp_path):
     names = [case.identifier for case in arrays]
     of = {name: "ab"[i > 0] for i, name in enumerate(names)}
