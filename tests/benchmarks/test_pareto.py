@@ -27,7 +27,9 @@ def test_a_step_costs_what_its_phases_cost(arm, cost):
     assert step_cost(arm, RATIOS) == pytest.approx(cost)
 
 
-@pytest.mark.parametrize("arm", [{"arm": "Another"}, {"arm": "AT", "adversarial": {"scheme": "pgd"}}])
+@pytest.mark.parametrize(
+    "arm", [{"arm": "Another"}, {"arm": "AT", "adversarial": {"scheme": "pgd"}}]
+)
 def test_a_step_that_was_not_timed_has_no_cost(arm):
     with pytest.raises(SystemExit, match="no step of"):
         step_cost(arm, RATIOS)
