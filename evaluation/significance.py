@@ -12,6 +12,7 @@ groups need it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -202,7 +203,7 @@ def swap_test(
     float
         1.0 where nothing differs, where the difference is undefined and for a single case or group.
     """
-    a, b = (_with_runs(of) for of in (values, of_other))
+    a, b = _runs_of_both(values, of_other)
     known = np.flatnonzero(~(np.isnan(a).all((0, 2)) & np.isnan(b).all((0, 2))))
     a, b = a[:, known], b[:, known]
     units, group = np.unique(known if groups is None else groups[known], return_inverse=True)
@@ -269,6 +270,14 @@ def _of_run(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
         per_label = (draws @ np.where(defined, values, 0)) / (draws @ defined)
         known = ~np.isnan(per_label)
         return np.where(known, per_label, 0).sum(1) / known.sum(1)
+
+
+def _runs_of_both(a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    """(runs, cases, labels) of as many runs, each counted as often: run by run they are swapped."""
+    both = [of[None] if of.ndim == 2 else of for of in (np.asarray(a), np.asarray(b))]
+    runs = math.lcm(*map(len, both))
+    as_many = [np.repeat(of, runs // len(of), axis=0) for of in both]
+    return np.split(_with_runs(np.concatenate(as_many, 1)), 2, axis=1)
 
 
 def _with_runs(values: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def file_affine(
             return None
         scales.append(fit[0])
         offsets.append(fit[1])
-        extent = np.ptp(after[c][inside], axis=None) if inside.any() else 0
+        extent = np.ptp(after[c][inside]) if inside.any() else 0
         misfit = np.abs(fit[0] * before[c].astype(np.float64) + fit[1] - after[c])
         clipped[c] = inside & (misfit > TOLERANCE * extent)
     return FileAffine(scale=scales, offset=offsets, clipped=clipped)

@@ -1,6 +1,7 @@
 """Laws of means, intervals and tests."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -206,3 +207,21 @@ def test_runs_that_define_the_same_are_as_their_mean():
     assert significance.interval(a, draws) == pytest.approx(significance.interval(a.mean(0), draws))
     tests = [significance.swap_test(*of, seed=0) for of in ((a, b), (a.mean(0), b.mean(0)))]
     assert tests[0] == tests[1]
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (2, 3), (1, 3), (4, 2)])
+def test_models_are_swapped_where_one_alone_defines_other_cases_in_some_runs(counts):
+    """As where one invents a label in a single run, or was trained more often than the other."""
+    rng = np.random.default_rng(5)
+    a, b = (rng.uniform(size=(count, 7, 2)) for count in counts)
+    b[-1, 2, 0] = np.nan
+    runs = math.lcm(*counts)
+    mean = significance.mean_over_cases
+    many = [np.repeat(of, runs // len(of), axis=0) for of in (a, b)]
+    statistics = []
+    for signs in itertools.product([True, False], repeat=7):
+        kept = np.array(signs)[None, :, None]
+        statistics.append(mean(np.where(kept, *many)) - mean(np.where(kept, *many[::-1])))
+    larger = np.abs(statistics) >= abs(statistics[0]) - 1e-12
+    assert statistics[0] == pytest.approx(mean(a) - mean(b))
+    assert significance.swap_test(a, b, seed=0) == pytest.approx(larger.mean())
