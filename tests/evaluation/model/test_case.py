@@ -13,6 +13,19 @@ from tests.evaluation.tiny import run
 from tests.model_folders import make_case, make_model_folder, write_image
 
 
+@pytest.fixture
+def seen(monkeypatch):
+    """What is predicted: the images, in their order."""
+    images, prediction = [], SegmentationModel.prediction
+
+    def predicted(self, case, x=None):
+        images.append(x)
+        return prediction(self, case, x)
+
+    monkeypatch.setattr(SegmentationModel, "prediction", predicted)
+    return images
+
+
 def test_the_label_does_not_touch_the_image(tmp_path):
     # z-scoring with a mask: a label outside the nonzero region would enter the mean if both were
     # preprocessed at once
@@ -26,7 +39,7 @@ def test_the_label_does_not_touch_the_image(tmp_path):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_what_nnunet_sets_to_nothing_stays_so_under_corruptions(masked, tmp_path, monkeypatch):
+def test_what_nnunet_sets_to_nothing_stays_so_under_corruptions(masked, tmp_path, seen):
     image, label = model_folders.ball((20, 24))
     image[:10, 12:] = 0
     write_image(tmp_path / "images" / "a_0000.nii.gz", image)
@@ -38,13 +51,6 @@ def test_what_nnunet_sets_to_nothing_stays_so_under_corruptions(masked, tmp_path
         assert torch.equal(case.outside, case.x == 0) and case.outside.sum() == 10 * 12
     else:
         assert case.outside is None
-    seen, prediction = [], SegmentationModel.prediction
-
-    def predicted(self, case, x=None):
-        seen.append(x)
-        return prediction(self, case, x)
-
-    monkeypatch.setattr(SegmentationModel, "prediction", predicted)
     world = (folder, tmp_path / "images", tmp_path / "labels")
     run(world, tmp_path / "out", attacks=["noise"], steps=None, corruptions=["brightness"])
     assert len(seen) == 1 + 2 + 5
@@ -53,7 +59,7 @@ def test_what_nnunet_sets_to_nothing_stays_so_under_corruptions(masked, tmp_path
         assert moved[10:].any() and bool(moved[:10, 12:].any()) != masked
 
 
-def test_clipped_air_stays_where_it_is_though_resampling_rings(tmp_path, monkeypatch):
+def test_clipped_air_stays_where_it_is_though_resampling_rings(tmp_path, seen):
     """A scanner that says 40 HU more does not bring air at -1000 HU into an abdomen's window."""
     image = np.full((40, 48), -1000.0, np.float32)
     label = np.zeros(image.shape, np.uint8)
@@ -72,13 +78,6 @@ def test_clipped_air_stays_where_it_is_though_resampling_rings(tmp_path, monkeyp
     air = torch.zeros_like(case.clipped)
     air[..., :10, :] = True
     assert case.clipped[air].all() and case.x[air].unique().numel() > 1
-    seen, prediction = [], SegmentationModel.prediction
-
-    def predicted(self, case, x=None):
-        seen.append(x)
-        return prediction(self, case, x)
-
-    monkeypatch.setattr(SegmentationModel, "prediction", predicted)
     world = (folder, tmp_path / "images", tmp_path / "labels")
     run(world, tmp_path / "out", attacks=["none"], corruptions=["gaussian_noise", "hu_offset"])
     noise, offset = seen[-10:-5], seen[-5:]
