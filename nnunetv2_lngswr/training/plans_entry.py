@@ -238,14 +238,17 @@ class PlansEntryTrainer(nnUNetTrainer):
     def on_train_start(self):
         self._refuse_foreign_results()
         # before nnU-Net writes the plans: corrected ones would be those of another training
-        start = self._warm_start()
+        start, had_weights = self._warm_start(), self.was_initialized
         super().on_train_start()
         for line in without_effect(self.configuration_manager.configuration, self.settings):
             self.print_to_log_file(line)
         if start is not None:
             path, checkpoint = start
             load_warm_start(self._bare_network(), checkpoint, path)
-            self.print_to_log_file(f"Warm start from {path}")
+            self.print_to_log_file(
+                f"Warm start from {path}"
+                + (", in place of what -pretrained_weights has loaded" if had_weights else "")
+            )
         if self._shares > 1:
             self.dataloader_train = Rolling(self.dataloader_train, self._shares)
 

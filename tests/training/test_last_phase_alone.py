@@ -42,6 +42,20 @@ def test_a_start_that_is_not_there_leaves_no_plans_that_forbid_the_corrected_one
     ).on_train_start()
 
 
+def test_the_log_says_that_a_warm_start_replaces_pretrained_weights(make, tmp_path, capsys):
+    finished = make(nnUNetTrainerVanilla, num_iterations_per_epoch=1)
+    steps(finished, 1)
+    finished.save_checkpoint(str(tmp_path / "finished.pth"))
+    begun = {"warm_start": str(tmp_path / "finished.pth"), "plans_name": "late"}
+    make(nnUNetTrainerAT, **begun).on_train_start()
+    said = capsys.readouterr().out
+    assert "Warm start from" in said and "in place of" not in said
+    given = make(nnUNetTrainerAT, **begun)
+    given.initialize()  # as nnUNetv2_train does before it loads -pretrained_weights
+    given.on_train_start()
+    assert "in place of what -pretrained_weights has loaded" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("cls", [nnUNetTrainerAT, nnUNetTrainerLNGSWRAT])
 @pytest.mark.parametrize(
     "scheme", [{}, {"scheme": "free", "replays": 2, "rolling": True}], ids=["fgsm_rs", "rolling"]
