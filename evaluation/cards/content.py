@@ -20,7 +20,7 @@ from evaluation.cards.evaluations import (
 from evaluation.cards.reading import GROUPS
 from evaluation.cards.schema import FORMAT, SCHEMA_VERSION, printable, what_is_wrong
 from evaluation.comparison.folders import ComparedModel
-from evaluation.comparison.models import settings_to_agree
+from evaluation.comparison.settings import ATTACK_OPTIONS, settings_to_agree
 from evaluation.groups import Groups, common_groups
 from evaluation.metrics import CALIBRATION
 from evaluation.options import LIMITS, check_integer
@@ -51,8 +51,6 @@ _MODEL = (
     "patch_size",
 )
 _ENDS = ("", "_low", "_high")  # of a figure with its interval
-# budgets are columns of a table, and a suite fixes the others
-_NOT_IN_PROTOCOL = ("epsilons", "epsilons_l2")
 _FIXED_BY_SUITE = ("steps", "steps_of", "restarts")
 
 Record = Mapping[str, Any]
@@ -133,12 +131,13 @@ def _threat_model(summary: Mapping[str, Any]) -> Any:
 
 def _protocol(claim: ComparedModel) -> dict[str, Any]:
     suite = claim.summary.get("suite")
-    left_out = (*_NOT_IN_PROTOCOL, *(_FIXED_BY_SUITE if suite else ()))
+    options, fixed = claim.summary["options"], _FIXED_BY_SUITE if suite else ()
     agreed = settings_to_agree(claim, same_cases=False)
     return {
         "suite": suite,
         "attacks": None if suite else [_said(a) for a in attack_settings(claim.rows)],
-        **{key.replace(" ", "_"): v for key, v in agreed.items() if key not in left_out},
+        **{key: options.get(key) for key in ATTACK_OPTIONS if key not in fixed},
+        **{key.replace(" ", "_"): value for key, value in agreed.items()},
     }
 
 

@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, read_folder
-from evaluation.comparison.models import (
-    check_same_inputs,
-    label_sizes,
-    refuse_twice,
-    settings_to_agree,
-)
+from evaluation.comparison.models import check_same_inputs, label_sizes, refuse_twice
+from evaluation.comparison.settings import settings_to_agree
 from evaluation.differences import differences
 from evaluation.model.kinds import is_given
 from evaluation.options import L2, LINF

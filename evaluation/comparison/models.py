@@ -23,25 +23,13 @@ from evaluation.comparison.notes import (
     of_arrays,
 )
 from evaluation.comparison.replicates import replicates_of, seed_of
+from evaluation.comparison.settings import compared_settings
 from evaluation.differences import differences
 from evaluation.protocol import CORRUPTION
 from evaluation.rows import MEAN_LABEL, Row, RunKey, run_key, with_worst
-from evaluation.session import BEST_ITERATE_BEFORE
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import some_names
 
-# what must agree, or the difference between folders would not be one between models
-SAME_OPTIONS = (
-    "epsilons",
-    "epsilons_l2",
-    "epsilon_unit",
-    "steps",
-    "steps_of",
-    "restarts",
-    "seed",
-    "nsd_tolerance",
-    "temperature",
-)
 # of the folders of one model
 OF_ONE_MODEL = ("trainer", "configuration")
 
@@ -226,7 +214,7 @@ def _telling_names(models: Sequence[ComparedModel]) -> list[str]:
 
 
 def _check_comparable(a: ComparedModel, b: ComparedModel, *, same_cases: bool = True) -> None:
-    found = differences(settings_to_agree(a, same_cases), settings_to_agree(b, same_cases))
+    found = differences(compared_settings(a, same_cases), compared_settings(b, same_cases))
     if found:
         raise UserError(f"{a.place} and {b.place} are not comparable: {'; '.join(found)}")
 
@@ -275,18 +263,4 @@ def label_sizes(rows: Iterable[Row]) -> dict[tuple[str, str], int]:
         (r["case"], r["label"]): r["reference_voxels"]
         for r in rows
         if r["kind"] == "clean" and r["label"] != MEAN_LABEL and r["reference_voxels"] is not None
-    }
-
-
-def settings_to_agree(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
-    """What must be the same in models that are compared; the suite is asked for besides."""
-    options = model.summary["options"]
-    labels = sorted({(r["label"], r["label_name"]) for r in model.rows})
-    return {
-        **({"cases": sorted(model.summary["cases"])} if same_cases else {}),
-        **{key: options.get(key) for key in SAME_OPTIONS},
-        # folders from before it existed have none
-        "autocast": bool(options.get("autocast")),
-        "best iterate": model.summary.get("best_iterate", BEST_ITERATE_BEFORE),
-        "labels": [f"{key} {name}" for key, name in labels],
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.report.records import MEAN_TITLES
-from evaluation.report.strength import look_further
+from evaluation.report.strength import look_further, steps_option
 from nnunetv2_lngswr.attacks.registry import ATTACKS
 from nnunetv2_lngswr.attacks.suites import suites_among
 
@@ -48,7 +48,7 @@ def run_title(record: Record) -> str:
 
 
 def _advice(attack: str) -> str:
-    return look_further(attack) if suites_among([attack]) else "Give it more --steps."
+    return look_further(attack) if suites_among([attack]) else f"Raise {steps_option(attack)}."
 
 
 def _against(control: str, results: Sequence[Record]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from evaluation.attack_figures import LATE_FALL, NON_FINITE
 from evaluation.rows import MEAN_LABEL, Row, is_noise
+from nnunetv2_lngswr.attacks.registry import ATTACKS
 from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES, suites_among
 
 CONVERGED_FALL = 0.01
@@ -129,7 +130,13 @@ def _advice(attack: str, steps: int | None) -> str:
     if suites_among([attack]):
         return look_further(attack)
     now = "" if steps is None else f" (now {steps})"
-    return f"Raise --steps{now}."
+    return f"Raise {steps_option(attack)}{now}."
+
+
+def steps_option(attack: str) -> str:
+    """'--steps', or with its name where --steps alone is for others."""
+    spec = ATTACKS.get(attack.removesuffix("_l2"))
+    return f"--steps {attack}=N" if spec and spec.own_steps else "--steps"
 
 
 def _advice_on_weaker(attack: str) -> str:

@@ -154,8 +154,8 @@ def _add_overhead(benchmarks: Commands) -> None:
         "overhead",
         help="train step, inference and peak memory relative to vanilla nnU-Net",
         description=(
-            "Times a train step and an inference of LNG-SWR, LNG and SWR in turns beside vanilla "
-            "nnU-Net's, on random data, and says where the rest goes."
+            "Times a train step and an inference of LNG-SWR, plain and guided, LNG and SWR in "
+            "turns beside vanilla nnU-Net's, on random data, and says where the rest goes."
         ),
     )
     add = command.add_argument

@@ -21,7 +21,13 @@ from nnunetv2_lngswr.installation.register import (
 )
 from nnunetv2_lngswr.utils.errors import UserError
 
-OPTIONAL_PACKAGES = ("ptwt", "pytorch_wavelets", "torchattacks", "torchio")
+OPTIONAL_PACKAGES = {
+    "ptwt": "for the tests",
+    "pytorch_wavelets": "for the tests",
+    "torchattacks": "see evaluation.md",
+    "torchio": "see evaluation.md",
+}
+"""What is not needed, and for what it is of use."""
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -177,7 +183,7 @@ def _optional_finding(name: str) -> Finding:
     try:
         return Finding(name, f"{importlib.metadata.version(name)} (optional)")
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed (optional: see evaluation.md)")
+        return Finding(name, f"not installed (optional: {OPTIONAL_PACKAGES[name]})")
 
 
 def _environment_finding(name: str) -> Finding:

@@ -245,20 +245,36 @@ def without_effect(configuration: Mapping[str, Any], settings: TrainerSettings) 
     keys: list[str] = []
     if method is None:
         keys += sorted(_fields(LNGSWRConfig) & entry.keys())
-    elif method.noise_spectrum == "white":
-        keys += [key for key in ("noise_max_stride", "noise_random_grid") if key in entry]
+    else:
+        keys += sorted(_idle_of_method(method) & entry.keys())
     if attack is None:
         keys += [ADVERSARIAL_KEY] if given else []
     else:
         idle = {
             "late_noise": method is None or not method.noise,
-            "loss": attack.scheme == "free",
+            # catastrophic overfitting is that of single-step attacks
+            "fallback": attack.attack_steps > 1,
+            "overfitting_margin": attack.attack_steps > 1,
         }
         keys += [f'{ADVERSARIAL_KEY}": "{key}' for key in idle if idle[key] and key in given]
     return [
         f'plans: "{PLANS_KEY}": "{key}" has no effect with this trainer and the other settings'
         for key in keys
     ]
+
+
+def _idle_of_method(method: LNGSWRConfig) -> set[str]:
+    """The keys of parts that are off; what the prior is measured with stays."""
+    idle: set[str] = set()
+    if not method.noise:
+        idle |= {"noise_sigma_input", "noise_sigma_stages", "noise_random_amplitude"}
+        idle |= {"noise_ramp_up", "noise_guided"}
+    if not method.reconstruction:
+        idle |= {key for key in _fields(LNGSWRConfig) if key.startswith("reconstruct_")}
+        idle |= {"gains", "learn_gates", "gate_init", "fusion"}
+    if method.noise_spectrum == "white":
+        idle |= {"noise_max_stride", "noise_random_grid"}
+    return idle
 
 
 def _strides(configuration: Mapping[str, Any]) -> list[Sequence[int]]:

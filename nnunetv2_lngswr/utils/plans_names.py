@@ -73,7 +73,7 @@ def layer_names() -> frozenset[str]:
 def refuse_foreign_names(
     plans: Mapping[str, Any], configuration: Mapping[str, Any], where: str
 ) -> None:
-    """Refuse names beyond nnU-Net's, torch's and our own.
+    """Refuse names beyond nnU-Net's and torch's.
 
     Parameters
     ----------

@@ -26,10 +26,27 @@ def test_what_is_none_of_a_trainers_business_is_told(defaults):
             {"method": LNGSWRConfig(), "adversarial": ATConfig()},
             [],
         ),
+        # of the attack in validation, and of the one that it falls back to
+        ({"adversarial": {"scheme": "free", "loss": "js"}}, {"adversarial": ATConfig()}, []),
         (
-            {"adversarial": {"scheme": "free", "loss": "js"}},
+            {"adversarial": {"scheme": "pgd", "fallback": False, "overfitting_margin": 0.2}},
             {"adversarial": ATConfig()},
-            ["loss"],
+            ["fallback", "overfitting_margin"],
+        ),
+        (
+            {"adversarial": {"fallback": False, "overfitting_margin": 0.2}},
+            {"adversarial": ATConfig()},
+            [],
+        ),
+        (
+            {"noise_sigma_input": 0.5, "noise_ramp_up": 0.1, "gains": [0.1, 0.1, 0.1]},
+            {"method": LNGSWRConfig(noise=False)},
+            ["noise_ramp_up", "noise_sigma_input"],
+        ),
+        (
+            {"noise_sigma_input": 0.5, "gains": [0.1, 0.1, 0.1], "reconstruct_input": False},
+            {"method": LNGSWRConfig(reconstruction=False)},
+            ["gains", "reconstruct_input"],
         ),
         (
             {"noise_spectrum": "white", "noise_random_grid": True},

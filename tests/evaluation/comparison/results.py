@@ -2,13 +2,22 @@
 
 import json
 
-from evaluation.comparison.models import SAME_OPTIONS
 from evaluation.report.cases_table import write_cases
 from evaluation.report.records import write_summary
 from nnunetv2_lngswr.utils.files import write_file
 from tests.evaluation.report.rows import rows_of, summary_of
 
 CASES = [f"case{i}" for i in range(6)]
+OPTIONS = {
+    "epsilons": ["1/255", "2/255"],
+    "epsilons_l2": [],
+    "epsilon_unit": "range",
+    "steps": None,
+    "steps_of": {},
+    "restarts": None,
+    "seed": 0,
+    "nsd_tolerance": 2.0,
+}
 
 
 def write_result(
@@ -35,9 +44,7 @@ def write_result(
     summary = summary_of(rows)
     summary["cases"] = list(cases[::order])
     summary["model"] |= {"trainer": trainer, **(model or {})}
-    summary["options"] |= dict(
-        zip(SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0])
-    ) | (options or {})
+    summary["options"] |= OPTIONS | (options or {})
     write_cases(folder / "cases.csv", rows)
     write_summary(folder / "summary.json", summary)
     for case, sha in (inputs or {}).items():

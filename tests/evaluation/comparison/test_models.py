@@ -103,15 +103,6 @@ def test_folders_of_one_model_are_of_one_trainer_and_what_else_differs_is_said(t
             read_models([[a, write_result(tmp_path / "c", **of)]])
 
 
-def test_attacks_at_two_temperatures_are_not_compared(tmp_path):
-    # a folder from before there was the option, one without it, one with it
-    before, other = (write_result(tmp_path / n, trainer=n.upper()) for n in "ab")
-    warm = write_result(tmp_path / "c", trainer="C", options={"temperature": 0.1})
-    read_models([before, other])
-    with pytest.raises(UserError, match="not comparable: temperature: was null, is 0.1"):
-        read_models([before, warm])
-
-
 def test_folders_without_hashes_are_compared_with_a_note(tmp_path):
     known = write_result(tmp_path / "known", trainer="K", inputs=INPUTS)
     same = write_result(tmp_path / "same", trainer="S", inputs=INPUTS)

@@ -65,7 +65,7 @@ def test_what_to_do_where_every_case_came_back_as_it_was_can_be_done():
     assert said == {
         "worst-v1": "Look further beside the suite: --attacks worst apgd_dice --steps 200.",
         "worst-v1_l2": "Look further beside the suite: --attacks worst apgd_dice_l2 --steps 200.",
-        "ssah": "Give it more --steps.",
+        "ssah": "Raise --steps ssah=N.",
     }
 
 

@@ -62,6 +62,9 @@ def test_an_attack_that_still_falls_has_not_converged():
         "of its steps, mean over 4 cases. Raise --steps (now 10)."
     )
     assert strength.checks(attacked("noise", [0.5] * 4, late_fall=[0.1] * 4)) == []
+    # --steps N alone is not of it
+    (line,) = strength.checks(attacked("square", [0.5] * 4, steps=200, late_fall=[0.1] * 4))
+    assert line.endswith("Raise --steps square=N (now 200).")
 
 
 def test_attacks_that_disagree_are_named_with_the_case():

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.comparison.models import SAME_OPTIONS
 from evaluation.report.cases_table import write_cases
 from evaluation.report.records import write_summary
 from evaluation.rows import MEAN_LABEL, with_worst
 from nnunetv2_lngswr.datasets.phantom_images import thyroid_patient
 from nnunetv2_lngswr.utils.errors import CommandError
 from nnunetv2_lngswr.utils.files import write_file
+from tests.evaluation.comparison.results import OPTIONS
 from tests.evaluation.report.rows import row, summary_of
 from tests.model_folders import make_model_folder
 
@@ -171,9 +171,7 @@ class Evaluations:
         summary = summary_of(rows)
         summary["cases"] = cases
         summary["model"] |= {"trainer": trainer, "dataset": trained_on, "folds": [fold]}
-        summary["options"] |= dict(
-            zip(SAME_OPTIONS, [["4/255"], [], "range", None, {}, None, 0, 2.0])
-        )
+        summary["options"] |= OPTIONS | {"epsilons": ["4/255"]}
         write_cases(out / "cases.csv", rows)
         write_summary(out / "summary.json", summary)
         for case in cases:

@@ -15,13 +15,12 @@ from evaluation.picture_stack import Cut, PictureStack
 from evaluation.report.cases_table import write_cases
 from evaluation.report.records import write_summary
 from evaluation.results_folder import ResultsFolder
-from tests.evaluation.comparison.results import SAME_OPTIONS
+from tests.evaluation.comparison.results import OPTIONS
 from tests.evaluation.report.rows import rows_of, summary_of
 
 SHA = "made by hand"
 HOSTILE = "<script>window.hacked = 1</script>"
 HOSTILE_FILE = "<img src=x onerror=window.hacked=1>&amp;'\""  # a file may be called so
-OPTIONS = dict(zip(SAME_OPTIONS, [["1/255", "2/255"], [], "range", None, {}, None, 0, 2.0]))
 ATTACKS = (
     ("pgd_linf", "linf", "1/255"),
     ("pgd_linf", "linf", "2/255"),
