@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from evaluation.comparison.folders import ComparedModel, read_folder
 from evaluation.comparison.notes import (
