@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch import Tensor
 
 from nnunetv2_lngswr.training.adversarial_batch import attacked_samples, craft
@@ -27,6 +28,7 @@ from nnunetv2_lngswr.training.free import Perturbation, Replay
 from nnunetv2_lngswr.training.restarted_lr import RestartedPolyLR
 from nnunetv2_lngswr.training.robust_validation import FALLBACK_STEPS, RobustValidationTrainer
 from nnunetv2_lngswr.training.schedule import ramp, relative_step_size
+from nnunetv2_lngswr.training.settings import ADVERSARIAL_KEY
 from nnunetv2_lngswr.training.weight_average import add_to_average, exchange
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.seeds import stream_seed
@@ -42,24 +44,28 @@ class AdversarialTrainer(RobustValidationTrainer):
         self._choice = torch.Generator().manual_seed(secrets.randbits(63))
         self._starts = torch.Generator(self.device).manual_seed(secrets.randbits(63))
         self._step = self._draws = 0  # within the epoch
+        self._restart_rate()
 
-    def configure_optimizers(self):
-        optimizer, scheduler = super().configure_optimizers()
-        first, factor, ramp_up = (
-            self._first_attacked,
-            self._at.restart_lr,
-            self._at.restart_ramp_up,
-        )
-        if first > 0 or factor != 1 or ramp_up > 0:
-            scheduler = RestartedPolyLR(
-                optimizer,
-                self.initial_lr,
-                self.num_epochs,
-                restart=first,
-                factor=factor,
-                ramp_epochs=ramp_up * (self.num_epochs - first),
+    def _restart_rate(self) -> None:
+        """Not in configure_optimizers, in whose place trainers with other optimisers put theirs."""
+        first, at, scheduler = self._first_attacked, self._at, self.lr_scheduler
+        as_it_is = first == 0 and at.restart_lr == 1 and at.restart_ramp_up == 0
+        if as_it_is or isinstance(scheduler, RestartedPolyLR):
+            return
+        if type(scheduler) is not PolyLRScheduler:
+            raise UserError(
+                f'"{ADVERSARIAL_KEY}": start, restart_lr and restart_ramp_up start the learning '
+                "rate of nnU-Net's own PolyLRScheduler again, and this trainer has "
+                f"{type(scheduler).__name__}: leave them out, with start 0, or train with nnU-Net's"
             )
-        return optimizer, scheduler
+        self.lr_scheduler = RestartedPolyLR(
+            self.optimizer,
+            self.initial_lr,
+            self.num_epochs,
+            restart=first,
+            factor=at.restart_lr,
+            ramp_epochs=at.restart_ramp_up * (self.num_epochs - first),
+        )
 
     def _refuse_foreign_results(self) -> None:
         super()._refuse_foreign_results()
@@ -135,6 +141,7 @@ class AdversarialTrainer(RobustValidationTrainer):
         if self.current_epoch > self._first_attacked:
             self._exchange_average()  # the last epoch left it in the network
         super().on_train_epoch_start()
+        self._restart_rate()  # refuses a schedule that came later
         if 0 < self._first_attacked == self.current_epoch:
             epochs = self.num_epochs - self.current_epoch
             rate = self._logged["lrs"][-1]

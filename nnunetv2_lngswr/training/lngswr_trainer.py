@@ -24,6 +24,7 @@ from nnunetv2_lngswr.training.history import gain_lines, plot_history, read_hist
 from nnunetv2_lngswr.training.plans_entry import PlansEntryTrainer
 from nnunetv2_lngswr.training.schedule import ramp
 from nnunetv2_lngswr.training.settings import TrainerSettings
+from nnunetv2_lngswr.training.undecayed import undecay
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.seeds import stream_seed
 
@@ -84,19 +85,17 @@ class LNGSWRTrainer(PlansEntryTrainer):
         assert lngswr is not None
         return lngswr
 
-    def configure_optimizers(self):
-        optimizer, scheduler = super().configure_optimizers()
+    def initialize(self):
+        super().initialize()
+        self._free_gates()
+
+    def _free_gates(self) -> None:
+        """Not in configure_optimizers, in whose place trainers with other optimisers put theirs."""
         gates = self.lngswr.gate_parameters()
-        if gates:
-            # weight decay would pull the gates towards the identity
-            (group,) = optimizer.param_groups
-            kept = {id(p) for p in gates}
-            group["params"] = [p for p in group["params"] if id(p) not in kept]
-            options = {k: v for k, v in group.items() if k != "params"}
-            optimizer.add_param_group({**options, "params": gates, "weight_decay": 0.0})
+        # weight decay would pull the gates towards the identity
+        if gates and undecay(self.optimizer, self.lr_scheduler, gates):
             # with the step itself: what averages the weights after it takes them as they are used
-            optimizer.register_step_post_hook(lambda *_: self.lngswr.clamp_gates_())
-        return optimizer, scheduler
+            self.optimizer.register_step_post_hook(lambda *_: self.lngswr.clamp_gates_())
 
     def on_train_start(self):
         super().on_train_start()
@@ -135,6 +134,7 @@ class LNGSWRTrainer(PlansEntryTrainer):
 
     def on_train_epoch_start(self):
         super().on_train_epoch_start()
+        self._free_gates()  # of an optimiser that was made anew
         self._steps = self.current_epoch * self.num_iterations_per_epoch
         self._forget_gradients()
 
