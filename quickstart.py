@@ -114,7 +114,10 @@ def prepare(environment: Path, what: str) -> None:
     """
     complete = environment / "quickstart-complete"
     made_from = hashlib.sha256(
-        (HERE / "setup.py").read_bytes() + Path(__file__).read_bytes()
+        # an environment holds the path of this folder, which may have been copied or moved
+        b"".join(
+            [(HERE / "setup.py").read_bytes(), Path(__file__).read_bytes(), str(HERE).encode()]
+        )
     ).hexdigest()
     if complete.is_file() and complete.read_text() == made_from:
         print("Using the environment in %s." % environment, flush=True)

@@ -66,8 +66,12 @@ class _CountsLNGSWR(ExperimentPlanner):
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """The default plans' data where they are the same, as nnU-Net's ResEnc planners have it,
-        which forget a spacing of the user's."""
-        same = self.overwrite_target_spacing is None and configuration_name in ("2d", "3d_fullres")
+        which forget a spacing and a preprocessor of the user's."""
+        same = (
+            configuration_name in ("2d", "3d_fullres")
+            and self.overwrite_target_spacing is None
+            and self.preprocessor_name == "DefaultPreprocessor"
+        )
         return f"{'nnUNetPlans' if same else self.plans_identifier}_{configuration_name}"
 
 

@@ -108,6 +108,11 @@ def test_plans_stay_within_the_memory_that_the_plain_planner_has_without(
         999, planner, overwrite_target_spacing=(2.0, 2.0, 2.0), overwrite_plans_name="Coarse"
     )
     assert coarse["configurations"]["3d_fullres"]["data_identifier"] == "Coarse_3d_fullres"
+    # so does a preprocessor, which would first remove the default plans' data
+    other, _ = plan_experiment_dataset(
+        999, planner, preprocess_class_name="OtherPreprocessor", overwrite_plans_name="Other"
+    )
+    assert other["configurations"]["2d"]["data_identifier"] == "Other_2d"
 
 
 def test_the_manual_names_the_plans_and_what_is_preprocessed_for_them():
@@ -118,6 +123,7 @@ def test_the_manual_names_the_plans_and_what_is_preprocessed_for_them():
         plans = planner.plans_identifier = planner._plain_name + planners.SUFFIX
         assert f"-pl {name}`" in said and f"-p {plans}`" in said
         planner.overwrite_target_spacing = None
+        planner.preprocessor_name = "DefaultPreprocessor"
         identifiers = {c: planner.generate_data_identifier(c) for c in ("2d", "3d_lowres")}
         assert identifiers == {"2d": "nnUNetPlans_2d", "3d_lowres": f"{plans}_3d_lowres"}
     assert "-plans_name nnUNetPlansLNGSWR -c 3d_lowres`" in said

@@ -39,6 +39,26 @@ def test_an_old_python_is_told_so(monkeypatch, capsys):
     assert "Python 3.11 or newer is needed, this is 3.6" in capsys.readouterr().err
 
 
+def test_an_environment_is_used_again_but_not_that_of_a_folder_it_was_copied_from(
+    monkeypatch, tmp_path
+):
+    quickstart, made = load(), []
+
+    def make(environment, what):
+        environment.mkdir(exist_ok=True)
+        made.append(quickstart.HERE)
+
+    monkeypatch.setattr(quickstart, "make", make)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "setup.py").write_bytes((FILE.parent / "setup.py").read_bytes())
+    environment = tmp_path / "environment"
+    for here in (FILE.parent, FILE.parent, copy, copy):
+        monkeypatch.setattr(quickstart, "HERE", here)
+        quickstart.prepare(environment, "demo")
+    assert made == [FILE.parent, copy]
+
+
 def test_usage(capsys):
     quickstart = load()
     assert quickstart.main(["--help"]) == 0 and quickstart.main([]) == 2

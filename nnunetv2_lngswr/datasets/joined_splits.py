@@ -76,22 +76,20 @@ def write_splits(
         pairs = near_duplicates.pairs_of(bits, groups, max_distance=MAX_DISTANCE)
         together = near_duplicates.join_groups(groups, pairs)
     before, after = len(set(groups.values())), len(set(together.values()))
-    try:
-        folds = make_folds(together, folds=target.folds, seed=target.seed, strata=strata)
-        problem = ""
-    except UserError as error:
-        path.unlink(missing_ok=True)
-        tied = f" (near-duplicates tie {before} groups to {after}; --no-near-duplicates)"
-        problem = f"{error}{tied if after < before else ''}"
-        folds = []
-    over_borders = 0
+    problem, over_borders = "", 0
     kept = read_splits(path, set(groups))
-    if kept is not None and not problem:
+    if kept is not None:
         # those of `lngswr splits` stay as long as they fit
         of_case = {case: number for number, fold in enumerate(kept) for case in fold["val"]}
         over_borders = sum(of_case.get(pair.a) != of_case.get(pair.b) for pair in pairs)
-    elif not problem:
-        write_file(path, splits_text(folds))
+    else:
+        try:
+            folds = make_folds(together, folds=target.folds, seed=target.seed, strata=strata)
+            write_file(path, splits_text(folds))
+        except UserError as error:
+            path.unlink(missing_ok=True)
+            tied = f" (near-duplicates tie {before} groups to {after}; --no-near-duplicates)"
+            problem = f"{error}{tied if after < before else ''}"
     if hashes is None:
         return Splits(problem=problem)
     joined = Joined(

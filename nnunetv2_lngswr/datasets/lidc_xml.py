@@ -18,6 +18,8 @@ import numpy as np
 
 from nnunetv2_lngswr.utils.errors import UserError
 
+_LARGEST = 65535  # of a coordinate: DICOM counts rows and columns in 16 bit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Roi:
@@ -120,6 +122,9 @@ def _roi(element: ElementTree.Element, where: str) -> Roi:
     ]
     if not edges:
         raise UserError(f"{where} has a roi without edgeMap")
+    outside = [value for edge in edges for value in edge if not 0 <= value <= _LARGEST]
+    if outside:
+        raise UserError(f"{where}: a coordinate must be from 0 to {_LARGEST}, got {outside[0]}")
     return Roi(sop_uid=sop_uid, inclusion=inclusion == "TRUE", points=np.array(edges, np.int64))
 
 

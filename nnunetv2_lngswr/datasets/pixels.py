@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nnunetv2_lngswr.utils.files import atomic_path
 
@@ -26,6 +26,7 @@ _DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+_EIGHT_BIT = ("L", "LA", "RGB", "RGBA", "RGBX")
 
 
 class Unfit(ValueError):
@@ -123,12 +124,16 @@ def write_png(array: np.ndarray, path: Path) -> None:
 
 
 def _pixels(path: Path) -> np.ndarray:
-    """(H, W) or (H, W, C), uint8 or uint16; palettes are resolved."""
+    """(H, W) or (H, W, C), uint8 or uint16, as viewers show it; palettes are resolved."""
     with contextlib.ExitStack() as opened:
         try:
             image = opened.enter_context(Image.open(path))
+            if image.mode in _EIGHT_BIT and ";16" in _raw_mode(image):
+                # Pillow would keep the upper half of each value
+                raise Unfit("colours of 16 bit are not read: save it as 16 bit grey, or 8 bit")
             image.load()
             frames = getattr(image, "n_frames", 1)
+            image = ImageOps.exif_transpose(image)
         except _DAMAGED as error:
             why = str(error) or type(error).__name__
             raise Unfit(f"not readable as an image ({why})") from None
@@ -138,6 +143,14 @@ def _pixels(path: Path) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise Unfit(f"values are {pixels.dtype}, 8 or 16 bit without sign were expected")
     return pixels
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores a pixel, such as 'RGB;16B'; empty where Pillow does not say."""
+    for tile in getattr(image, "tile", None) or ():
+        args = tile[3]
+        return str(args if isinstance(args, str) else next(iter(args or ()), ""))
+    return ""
 
 
 def _resolved(image: Image.Image) -> np.ndarray:

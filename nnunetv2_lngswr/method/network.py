@@ -76,7 +76,7 @@ def attach(
     per_axis = [(s,) * rank if isinstance(s, int) else tuple(s) for s in strides]
 
     lngswr = LNGSWR(features, per_axis, first.in_channels, config, patch_size=patch_size)
-    encoder.add_module(NAME, lngswr)
+    encoder.add_module(NAME, lngswr.to(first.weight.device))
     encoder.register_forward_pre_hook(lngswr.image.before_encoder)
     _, *branches = (branch for _, branch in lngswr.branches())
     for stage, branch in zip(stages, branches):

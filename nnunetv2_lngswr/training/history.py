@@ -74,15 +74,18 @@ def plot_history(history: Sequence[Mapping[str, Any]], path: str | Path) -> None
     ----------
     history
         ``[{"epoch": e, "branches": {name: {"bands": [...], "gain": [...], "prior": [...]}}},
-        ...]``, values averaged over channels; a branch without reconstruction has no gain, its row
-        is left blank.
+        ...]``, values averaged over channels; the row of a branch that has no gain, or no
+        band of this name, is left blank.
     path
         Of the picture.
     """
     names = list(history[-1]["branches"])
     if not names:
         return
-    bands = max((history[-1]["branches"][n]["bands"] for n in names), key=len)
+    # stages of anisotropic plans that pool fewer axes have bands of their own
+    bands = sorted(
+        dict.fromkeys(band for n in names for band in history[-1]["branches"][n]["bands"]), key=len
+    )
     with _own_style():
         figure = Figure(
             figsize=(2.6 * len(bands) + 1.5, 1.6 + 0.5 * len(names)), layout="constrained"

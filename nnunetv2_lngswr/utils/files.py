@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,19 @@ from nnunetv2_lngswr.utils.errors import UserError
 LOCK_NAME = ".lock"
 """Of the file in a folder by which `locks.hold` holds it; it stays."""
 _PARTIAL = ".partial-"
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_DAY = 24 * 60 * 60
+
+
+def _process_space() -> str:
+    """What a process number means something in: machines and containers may share their names."""
+    said = [platform.node()]
+    with suppress(OSError):  # of Linux alone
+        said.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        said.append(os.readlink("/proc/self/ns/pid"))
+    return f"{zlib.crc32(' '.join(said).encode()):08x}"
+
+
+_HOST = _process_space()
 _OF_A_WRITER = re.compile(rf"{re.escape(_PARTIAL)}(?P<host>\w+)-(?P<process>\d+)-\w+-.*", re.DOTALL)
 
 
@@ -129,8 +142,16 @@ def remove_leftovers(folder: Path) -> None:
     with suppress(OSError):  # not ours to mend: the writing that comes next says what is wrong
         for entry in os.scandir(folder):
             found = _OF_A_WRITER.fullmatch(entry.name)
-            if found and found["host"] == _HOST and not is_running(int(found["process"])):
+            if found is None:
+                continue
+            ours = found["host"] == _HOST
+            if not is_running(int(found["process"])) if ours else _is_old(entry):
                 os.unlink(entry)
+
+
+def _is_old(entry: os.DirEntry) -> bool:
+    """Whether no writer of another machine, container or boot can be at it still."""
+    return time.time() - entry.stat().st_mtime > _DAY
 
 
 remove_leftovers_once = functools.cache(remove_leftovers)  # folders may hold many thousand files

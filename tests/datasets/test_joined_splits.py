@@ -116,6 +116,16 @@ def test_too_few_groups_once_they_are_joined(twins, tmp_path, capsys):
     assert "near-duplicates tie 12 groups to 6; --no-near-duplicates" in said
 
 
+def test_splits_of_the_user_s_stay_where_none_could_be_dealt_out(twins, tmp_path, capsys):
+    call = command(twins, tmp_path / "raw", "--folds", "7")
+    folder = tmp_path / "raw" / "Dataset701_Images"
+    assert cli.main(call) == 1 and not (folder / "splits_final.json").exists()
+    assert cli.main(["splits", "-i", str(folder), "--join", "--folds", "3"]) == 0
+    theirs = (folder / "splits_final.json").read_bytes()
+    assert cli.main(call) == 0
+    assert (folder / "splits_final.json").read_bytes() == theirs
+
+
 def test_splits_join_without_patients(twins, tmp_path, capsys):
     folder = convert(twins, tmp_path / "raw", options=ImageOptions(near_duplicates=False)).folder
     assert leaks(folder) > 0

@@ -36,6 +36,8 @@ def test_a_reading(tmp_path):
     "old, new, said",
     [
         ("<xCoord>4", "<xCoord>four", "reader 1, nodule N: expected a whole number, got 'four'"),
+        ("<xCoord>4", f"<xCoord>{10**12}", f"must be from 0 to 65535, got {10**12}"),
+        ("<xCoord>4", "<xCoord>-4", "must be from 0 to 65535, got -4"),
         ("<inclusion>TRUE", "<inclusion>maybe", "inclusion is neither TRUE nor FALSE"),
         ("</LidcReadMessage>", "", "not readable as XML"),
         ("SeriesInstanceUid", "Other", "has no ResponseHeader/SeriesInstanceUid"),

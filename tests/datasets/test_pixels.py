@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+import SimpleITK as sitk
+from PIL import Image, ImageOps
 
 from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.datasets.pixels import Unfit, read_image, read_mask
@@ -21,6 +22,30 @@ def test_one_float_tiff_is_skipped_and_named(busi, tmp_path, what, capsys):
     said = capsys.readouterr()
     assert "8 used, 0 left out, 1 skipped" in said.out
     assert f"benign/{name[what]}: values are float32, 8 or 16 bit" in said.err
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_colours_of_sixteen_bit_are_not_cut_to_eight(ending, tmp_path):
+    values = np.arange(24 * 20, dtype=np.uint16).reshape(20, 24) * 8
+    path = tmp_path / f"a.{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.stack([values] * 3, -1), isVector=True), str(path))
+    with pytest.raises(Unfit, match="16 bit"):
+        read_image(path)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    assert np.array_equal(read_image(path), values)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_lies_as_viewers_show_it(orientation, tmp_path):
+    path = tmp_path / "a.png"
+    image = Image.fromarray(speckle(1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    with Image.open(path) as found:
+        assert np.array_equal(read_image(path), np.asarray(ImageOps.exif_transpose(found)))
+    moved = not np.array_equal(read_image(path), speckle(1))
+    assert moved == (orientation > 1)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

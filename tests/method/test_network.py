@@ -32,6 +32,11 @@ def test_backbone_keys_stay_and_identity_settings_compute_what_vanilla_computes(
     assert ours.decoder.deep_supervision is True
 
 
+def test_the_parts_are_where_the_network_is():
+    ours = attach(make().to("meta"), LNGSWRConfig(fusion="conv"))
+    assert {t.device.type for t in [*ours.parameters(), *ours.buffers()]} == {"meta"}
+
+
 def test_attaching_draws_nothing_from_the_random_stream():
     make()
     before = torch.get_rng_state()

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nnunetv2_lngswr.method.bands import subbands
+from nnunetv2_lngswr.training import history
 from nnunetv2_lngswr.training.history import (
     CURVES,
     LOGGED,
@@ -20,10 +21,32 @@ def test_gains_and_priors(axes, stages, epochs, monkeypatch, tmp_path):
     bands = list(subbands(axes))
     branch = {"bands": bands, "gain": [0.5] * len(bands), "prior": [0.2] * len(bands)}
     names = ["input", *(f"stage {i}" for i in range(stages)), "bottleneck"]
-    history = [{"epoch": e, "branches": dict.fromkeys(names, branch)} for e in range(epochs)]
+    entries = [{"epoch": e, "branches": dict.fromkeys(names, branch)} for e in range(epochs)]
     with drawn_texts(monkeypatch) as drawn:
-        plot_history(history, tmp_path / "lngswr.png")
+        plot_history(entries, tmp_path / "lngswr.png")
     assert drawn and not [text for text in drawn if text.is_cut]
+
+
+def test_branches_of_fewer_axes_have_panels_of_their_own(monkeypatch, tmp_path):
+    def branch(axes, gain):
+        bands = list(subbands(axes))
+        return {"bands": bands, "gain": [gain] * len(bands), "prior": [gain] * len(bands)}
+
+    shown = {}
+    own = history._show_band
+
+    def record(panel, entries, names, key, band):
+        image = own(panel, entries, names, key, band)
+        shown[key, band] = [row[0] for row in image.get_array().filled(np.nan).tolist()]
+        return image
+
+    monkeypatch.setattr(history, "_show_band", record)
+    branches = {"input": branch(2, 0.25), "stage 0": branch(3, 0.75)}
+    plot_history([{"epoch": 0, "branches": branches}], tmp_path / "lngswr.png")
+    for key in ("gain", "prior"):
+        for axes, row, gain in ((2, 0, 0.25), (3, 1, 0.75)):
+            for band in subbands(axes):
+                assert shown[key, band][row] == gain and np.isnan(shown[key, band][1 - row])
 
 
 @pytest.mark.parametrize("attack", ["apgd_dice", "PGD"])

@@ -170,6 +170,27 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_stay
     assert not left.exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_of_another_process_space_only_what_is_old_is_removed(tmp_path, monkeypatch):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "x")], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    # a container, or another machine of the same name: its process may be alive
+    monkeypatch.setattr(files, "_HOST", "00000000")
+    remove_leftovers(tmp_path)
+    assert left.exists()
+    os.utime(left, (0, 0))
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="not on Linux")
+def test_a_process_space_is_this_machine_s_boot_and_namespace(monkeypatch):
+    assert files._process_space() == files._HOST
+    monkeypatch.setattr(files.os, "readlink", lambda path: "pid:[1]")
+    assert files._process_space() != files._HOST
+
+
 def test_a_folder_with_leftovers_alone_holds_nothing(tmp_path):
     assert holds_nothing(tmp_path / "absent") and holds_nothing(tmp_path)
     (tmp_path / ".lock").touch()

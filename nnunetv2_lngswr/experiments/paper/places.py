@@ -147,10 +147,9 @@ class Places:
 
     @property
     def begun(self) -> list[str]:
-        """Trainers that have left a checkpoint."""
-        return [
-            t for t in self.protocol.trainers if any(self.model(t).glob("fold_*/checkpoint_*.pth"))
-        ]
+        """Trainers that have left a checkpoint of the data set, not the protocol's alone."""
+        files = self.results.glob("*__*__*/fold_*/checkpoint_*.pth")
+        return sorted({file.parents[1].name.split("__")[0] for file in files})
 
     def trained(self, trainer: str, fold: int) -> bool:
         """Whether a training has ended."""

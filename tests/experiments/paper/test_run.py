@@ -148,7 +148,7 @@ def test_data_that_were_converted_anew_are_preprocessed_again_or_refused(root, c
     assert "--clean" in second.seen[0]
     label.write_text("all readers")
     changed = "labelsTr has changed since it was preprocessed"
-    trained = "nnUNetTrainerVanilla, .* were trained on that"
+    trained = ".*nnUNetTrainerVanilla were trained on that"
     with pytest.raises(ValueError, match=f"{changed} .* {trained}"):
         run_paper(PROTOCOL, root / "out")
 
@@ -234,6 +234,18 @@ def test_plans_that_are_none_are_refused(root, commands, configurations, said):
     (folder / "nnUNetPlans.json").write_text(json.dumps({"configurations": configurations}))
     with pytest.raises(UserError, match=said):
         run_paper(PROTOCOL, root / "out", dry_run=True)
+
+
+def test_splits_that_another_trainer_s_models_were_trained_with_stay(root, commands):
+    commands()
+    copied = root / "nnUNet_preprocessed" / NAME / "splits_final.json"
+    model = root / "nnUNet_results" / NAME / "nnUNetTrainer__nnUNetPlans__2d"
+    for path in (copied, model / "fold_0" / "checkpoint_best.pth"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[]")
+    with pytest.raises(UserError, match="nnUNetTrainer were trained with it"):
+        run_paper(PROTOCOL, root / "out")
+    assert copied.read_text() == "[]"
 
 
 def test_refusals(root, commands, monkeypatch):
