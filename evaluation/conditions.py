@@ -157,7 +157,7 @@ class _Figure:
 
 
 def _figures(runs: Sequence[EvaluationRun]) -> list[_Figure]:
-    from evaluation.report.records import mean_groups  # which loads NumPy
+    from evaluation.report.records import NOT_AFFINE_MEAN, mean_groups  # which load NumPy
 
     figures, corruptions = [], []
     for run in runs:
@@ -171,6 +171,8 @@ def _figures(runs: Sequence[EvaluationRun]) -> list[_Figure]:
         figures.append(_Figure((run.name, *with_norm), run.epsilon, run.epsilon_text, key))
     names = {key[1] for key in corruptions}
     for key, _ in mean_groups(corruptions):
+        if key[0] == NOT_AFFINE_MEAN:  # 'corruptions' is the mean over all
+            continue
         name = key[1] if key[1] in names else CORRUPTIONS
         figures.append(_Figure((name,), None, "", key))
     return [*figures, *_worst(runs)]

@@ -194,11 +194,12 @@ def _motion_blur(image, length, rng, hu):
     angle = rng.uniform(0, np.pi)
     direction = np.array([*[0.0] * (image.ndim - 3), np.sin(angle), np.cos(angle)])
     path = np.linspace(-(length - 1) / 2, (length - 1) / 2, int(length))
-    moved = [
-        [ndimage.shift(c, t * direction, order=1, mode="nearest") for t in path]
-        for c in image.numpy()
-    ]
-    return torch.from_numpy(np.mean(moved, axis=1, dtype=np.float32))
+    # a running sum: all of the path at once would be many images
+    found = np.zeros(tuple(image.shape), np.float32)
+    for channel, summed in zip(image.numpy(), found):
+        for t in path:
+            summed += ndimage.shift(channel, t * direction, order=1, mode="nearest")
+    return torch.from_numpy(found / np.float32(len(path)))
 
 
 @_corruption

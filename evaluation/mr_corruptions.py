@@ -81,7 +81,7 @@ def _spike(shape: torch.Size, rng: np.random.Generator) -> tuple[int, ...]:
     """A place in k-space, its middle at n // 2, off the axes' short frequencies."""
     direction = rng.standard_normal(len(shape))
     frequency = rng.uniform(*SPIKE_FREQUENCIES) * direction / np.linalg.norm(direction)
-    return tuple(n // 2 + int(np.rint(f * n)) for n, f in zip(shape, frequency))
+    return tuple(min(n - 1, n // 2 + int(np.rint(f * n))) for n, f in zip(shape, frequency))
 
 
 def _plain(image: Any) -> torch.Tensor:

@@ -207,11 +207,10 @@ def _resolve(name: str) -> _Attack:
     from nnunetv2_lngswr.attacks import get_attack
 
     if name.startswith(TORCHATTACKS_PREFIX):
-        from nnunetv2_lngswr.attacks.torchattacks_adapter import classes
-
-        lookup(classes(), name.removeprefix(TORCHATTACKS_PREFIX), "torchattacks attack")
         # torchattacks names its L2 attacks so
-        return _Attack(name, get_attack(name), L2 if "L2" in name else LINF)
+        norm = L2 if "L2" in name else LINF
+        takes = {"steps"} & inspect.signature(_of_torchattacks(name)).parameters.keys()
+        return _Attack(name, dataclasses.replace(get_attack(name), tunable=tuple(takes)), norm)
     base, _, suffix = name.rpartition("_")
     if name not in known and suffix in (LINF, L2) and base in known:
         spec = known[base]
@@ -219,6 +218,12 @@ def _resolve(name: str) -> _Attack:
             return _Attack(name, spec, suffix)
     spec = get_attack(name)
     return _Attack(name, spec, spec.norms[0].value)
+
+
+def _of_torchattacks(name: str) -> type:
+    from nnunetv2_lngswr.attacks.torchattacks_adapter import classes
+
+    return lookup(classes(), name.removeprefix(TORCHATTACKS_PREFIX), "torchattacks attack")
 
 
 def _why_not(
@@ -239,6 +244,7 @@ def _why_not(
 def _all_attack_runs(options: Options, attacks: Iterable[_Attack]) -> list[EvaluationRun]:
     """Attack by attack; noise in every norm that another attack with a budget runs in."""
     attacks = list(attacks)
+    _refuse_idle_steps(options, attacks)
     bounded = [a for a in attacks if a.spec.name != "noise" and a.spec.uses_epsilon]
     norms = list(dict.fromkeys(a.norm for a in bounded))
     if not norms:
@@ -252,6 +258,20 @@ def _all_attack_runs(options: Options, attacks: Iterable[_Attack]) -> list[Evalu
         for norm in norms if attack.name == "noise" else [attack.norm]:
             runs += _attack_runs(options, attack._replace(norm=norm))
     return runs
+
+
+def _refuse_idle_steps(options: Options, attacks: list[_Attack]) -> None:
+    """Steps of an attack that takes none, and --steps N alone beside attacks of own steps."""
+    taking = [a for a in attacks if "steps" in a.spec.tunable]
+    for name in dict(options.steps_of):
+        if name in {a.name for a in attacks} - {a.name for a in taking}:
+            raise UserError(f"attack {name} takes no steps: leave --steps {name}=N out")
+    own = [a.name for a in taking if a.spec.own_steps and a.name not in dict(options.steps_of)]
+    if options.steps is not None and own and all(a.spec.own_steps for a in taking):
+        raise UserError(
+            f"--steps {options.steps} is of none of these attacks: give --steps {own[0]}="
+            f"{options.steps}"
+        )
 
 
 def _attack_runs(options: Options, attack: _Attack) -> list[EvaluationRun]:
@@ -284,11 +304,10 @@ def _evaluations(spec: AttackSpec, arguments: Mapping[str, Any]) -> tuple[int, i
     """(forwards, gradients) of the whole case that a run takes, roughly."""
     from nnunetv2_lngswr.attacks.pgd import pgd
 
-    defaults = {
-        k: p.default
-        for f in (pgd, spec.function)
-        for k, p in inspect.signature(f).parameters.items()
-    }
+    functions = [pgd, spec.function]
+    if spec.name.startswith(TORCHATTACKS_PREFIX):
+        functions.append(_of_torchattacks(spec.name))
+    defaults = {k: p.default for f in functions for k, p in inspect.signature(f).parameters.items()}
     if spec.evaluations is not None:
         return spec.evaluations
     count = 1

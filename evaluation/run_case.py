@@ -171,7 +171,8 @@ class _EvaluatedCase:
             return
         if error is not None:
             extent = float((self.bounds.maximum - self.bounds.minimum).max())
-            result.roundtrip = max(error / extent, result.roundtrip or 0.0)
+            # a slice of air may be constant once it is clipped
+            result.roundtrip = max(error / (extent or 1.0), result.roundtrip or 0.0)
 
     def _corrupt(self, run: EvaluationRun, seed: int) -> tuple[torch.Tensor, Columns]:
         assert run.severity is not None

@@ -23,6 +23,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 
 RESAMPLES = 2000
 PERMUTATIONS = 9999
+SIGNS_AT_A_TIME = 10**6  # of a permutation test, for its memory
 STATISTIC_DIGITS = 12
 """Of a permuted statistic: sums in another order differ by 1e-16, and SciPy takes what is lower by
 so little for less than what was observed, the observed one itself included."""
@@ -232,6 +233,7 @@ def swap_test(
         difference,
         permutation_type="samples",
         n_resamples=PERMUTATIONS,
+        batch=max(1, SIGNS_AT_A_TIME // count),
         rng=np.random.default_rng(seed),
     )
     return float(test.pvalue)

@@ -1,7 +1,8 @@
 """Whether the attacks of what is compared can be believed: what every folder's own checks say.
 
 A model of several folders (folds, seeds) is as believable as each of them, so that none is left
-out. The lines are those of summary.json, as report.md has them.
+out. The lines are those of summary.json, as report.md has them, but for attacks that the comparison
+leaves out.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel
+from evaluation.report import strength
+from evaluation.report.checks import checks
 from evaluation.report.page import verdict
-from evaluation.rows import is_noise
+from evaluation.report.records import summarise
+from evaluation.rows import Row, is_noise
 from nnunetv2_lngswr.utils.markdown import escaped
 
 TITLE = "Can the attacks be believed?"
@@ -32,6 +36,11 @@ def checks_of(models: Sequence[ComparedModel]) -> list[list[dict[str, Any]]]:
         ]
         for m in models
     ]
+
+
+def checks_of_rows(rows: Sequence[Row]) -> list[str]:
+    """What an evaluation of these rows of cases.csv alone would have said."""
+    return [*checks(summarise(rows, seed=0)), *strength.checks(rows)]
 
 
 def summed_up(folders: Sequence[dict[str, Any]]) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.comparison.attack_checks import checks_of_rows
 from evaluation.comparison.folders import ComparedModel, read_folder
 from evaluation.comparison.notes import (
     notes_on_folders,
@@ -156,7 +157,12 @@ def _restricted(part: ComparedModel, attacks: set[RunKey]) -> ComparedModel:
         if row["kind"] in ("worst", "attack") and run_key(row) not in attacks:
             continue
         by_case.setdefault(row["case"], []).append(row)
-    return replace(part, rows=[row for rows in by_case.values() for row in with_worst(rows)])
+    rows = [row for rows in by_case.values() for row in with_worst(rows)]
+    # what the checks said of attacks that are left out is none of this comparison's
+    summaries = tuple(
+        {**s, "checks": checks_of_rows(rows)} if "checks" in s else s for s in part.summaries
+    )
+    return replace(part, rows=rows, summaries=summaries)
 
 
 def _with_own_corruptions(

@@ -28,8 +28,9 @@ class ScoreOptions:
     """Voxels of the label that do not count, where no dataset.json says so."""
     chill: bool = False
     """Leave out labels that a prediction folder lacks, as nnU-Net's --chill."""
-    processes: int | None = None
-    """How many cases are scored at a time; None: nnUNet_def_n_proc, at most one per core."""
+    processes: int | None = 1
+    """How many cases are scored at a time; None, the command's default: nnUNet_def_n_proc, at most
+    one per core. More than 1 spawn processes, which import the script that calls."""
     seed: int = 0
     """Of the bootstrap."""
 

@@ -78,7 +78,8 @@ def _in_processes(
     except BrokenProcessPool:
         raise CommandError(
             f"one of {processes} processes was ended from outside, probably since memory is short: "
-            "choose fewer (-np); what is done is kept"
+            "choose fewer (-np); what is done is kept. A script that asks for several processes "
+            "must do so under if __name__ == '__main__':"
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

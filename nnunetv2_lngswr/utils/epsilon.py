@@ -57,13 +57,18 @@ def parse_epsilon(value: Fraction | float | str) -> float:
 
 
 def budget_text(epsilon: Fraction) -> str:
-    """'8/255', '0.25/255' for quarters of 1/255, else nine digits."""
-    if epsilon and (epsilon * 255 * 4).denominator == 1:
+    """'8/255', '0.25/255' for quarters of 1/255, else nine digits.
+
+    A budget above 1 is one in units of the file, such as 40 HU, where nine digits say it.
+    """
+    decimal = f"{float(epsilon):.9g}"
+    in_units = epsilon > 1 and Fraction(decimal) == epsilon
+    if epsilon and not in_units and (epsilon * 255 * 4).denominator == 1:
         steps = float(epsilon * 255)
         text = f"{steps:g}"
         # six digits, and more where that would be another budget
         return f"{text if float(text) == steps else format(steps, '.15g')}/255"
-    return f"{float(epsilon):.9g}"
+    return decimal
 
 
 def _parsed(value: Any) -> Fraction:

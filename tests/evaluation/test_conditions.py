@@ -151,6 +151,12 @@ def test_noise_of_one_norm_is_no_attack_that_a_worst_is_made_of():
         find_runs(parse_conditions(["worst_l2@1/255<50"]), planned)
 
 
+@pytest.mark.parametrize("corruptions", ["all", ["gamma", "contrast"], ["contrast"]])
+def test_corruptions_are_the_mean_over_all_of_them(corruptions):
+    (found_run,) = find_runs(parse_conditions(["corruptions<60"]), runs(corruptions=corruptions))
+    assert found_run[1][0] == records.CORRUPTIONS_MEAN
+
+
 def test_without_corruptions_there_is_no_mean_of_them():
     with pytest.raises(UserError, match="corruptions, which is not run here"):
         find_runs(parse_conditions(["corruptions<60"]), runs(corruptions="none"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+from scipy import ndimage
 
 from evaluation import corruption_table, corruptions, mr_corruptions
 from evaluation.corruption_table import inapplicable_of_mr, is_mr
@@ -169,6 +170,25 @@ def test_a_spike_is_stripes_of_its_amplitude():
         assert first == pytest.approx(second, rel=1e-3)
         assert third < 1e-3 * first
     assert changed.abs().amax((1, 2)).numpy() == pytest.approx([0.1, 0.1], rel=0.05)
+
+
+def test_a_spike_lies_within_volumes_of_two_slices():
+    x = torch.rand(1, 2, 24, 20, generator=torch.Generator().manual_seed(0))
+    for seed in range(60):
+        changed = mr_corruptions.kspace_spike(x, 0.1, np.random.default_rng(seed), None)
+        assert changed.isfinite().all() and not torch.equal(changed, x)
+
+
+def test_motion_blur_is_the_mean_along_a_path_of_unit_steps():
+    x = torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    found = corruptions._FUNCTIONS["motion_blur"](x, 7, np.random.default_rng(1), None)
+    angle = np.random.default_rng(1).uniform(0, np.pi)
+    step = np.array([0.0, np.sin(angle), np.cos(angle)])
+    moved = [
+        [ndimage.shift(c, t * step, order=1, mode="nearest") for t in range(-3, 4)]
+        for c in x.numpy()
+    ]
+    assert np.array_equal(found.numpy(), np.mean(moved, axis=1, dtype=np.float32))
 
 
 def test_ringing_keeps_what_is_slow_and_stands_beside_edges():

@@ -88,6 +88,39 @@ def test_a_temperature_reaches_the_attack_that_has_one_in_both_norms():
     assert found["apgd"] == {"steps": 3} and found["worst-v2"] == {} == found["worst-v2_l2"]
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"attacks": ["fgsm"], "steps_of": {"fgsm": 5}}, "attack fgsm takes no steps"),
+        ({"attacks": ["square", "noise"], "steps": 9}, "give --steps square=9"),
+        ({"attacks": ["ssah"], "steps": 9}, "give --steps ssah=9"),
+    ],
+)
+def test_steps_that_would_do_nothing_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        protocol.plan_runs(Options(**options), ct=False, two_dimensional=True)
+    protocol.plan_runs(
+        Options(attacks=["square", "pgd_linf"], steps=9), ct=False, two_dimensional=True
+    )
+
+
+@pytest.mark.skipif(not installed("torchattacks"), reason="needs torchattacks")
+def test_steps_reach_torchattacks_and_are_counted():
+    def of(name, **options):
+        options = Options(attacks=[name], epsilons=["8/255"], **options)
+        planned = protocol.plan_runs(options, ct=False, two_dimensional=True)
+        return next(r for r in planned.runs if r.kind == "attack")
+
+    plain, longer = of("torchattacks:PGD"), of("torchattacks:PGD", steps=30)
+    named = of("torchattacks:PGD", steps_of={"torchattacks:PGD": 30})
+    assert plain.gradients == 10 and dict(plain.options) == {}
+    assert longer.gradients == named.gradients == 30
+    assert dict(longer.options) == dict(named.options) == {"steps": 30}
+    assert of("torchattacks:FGSM", steps=30).gradients == 1
+    with pytest.raises(ValueError, match="torchattacks:FGSM takes no steps"):
+        of("torchattacks:FGSM", steps_of={"torchattacks:FGSM": 3})
+
+
 def test_what_does_not_apply_to_a_model_is_refused_by_name():
     facts = {"ct": False, "two_dimensional": True}
     with pytest.raises(ValueError, match="attack ssah needs a network with an .encoder"):

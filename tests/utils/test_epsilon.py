@@ -22,7 +22,10 @@ def test_parse_epsilon():
             parse_epsilon(bad)
 
 
-@pytest.mark.parametrize("text", ("8/255", "0.25/255", "1/255", "0.03", "0", "1020001/255"))
+TEXTS = ("8/255", "0.25/255", "1/255", "0.03", "0", "255/255", "4", "2.5", "1020001/255")
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_budgets_are_exact_and_come_back_as_written(text):
     budget = parse_budget(text)
     assert budget_text(budget) == text

@@ -53,6 +53,18 @@ def test_a_longer_attack_beside_the_suite_is_left_out(attack, options, tmp_path)
         assert worst["difference"] == pytest.approx(sign * 0.05)
 
 
+def test_an_attack_that_is_left_out_speaks_against_no_other(tmp_path):
+    a = attacked_by(tmp_path / "a", {SUITE: 0})
+    # the lone attack is weaker than noise
+    b = attacked_by(tmp_path / "b", {"noise": 0, SUITE: 0.1, "apgd_dice": -0.2}, steps=200)
+    said = read_json(b / "summary.json")
+    write_summary(b / "summary.json", {**said, "checks": ["Check failed: apgd_dice 1/255"]})
+    write_summary(a / "summary.json", {**read_json(a / "summary.json"), "checks": []})
+    compare.compare([a, b], tmp_path / "out")
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "Check failed" not in text and "believed.**" not in text
+
+
 def test_budgets_that_not_all_have_are_left_out(tmp_path):
     a = write_result(tmp_path / "a")
     b = write_result(
