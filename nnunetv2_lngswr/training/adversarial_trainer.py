@@ -58,6 +58,7 @@ class AdversarialTrainer(RobustValidationTrainer):
                 "rate of nnU-Net's own PolyLRScheduler again, and this trainer has "
                 f"{type(scheduler).__name__}: leave them out, with start 0, or train with nnU-Net's"
             )
+        assert self.optimizer is not None
         self.lr_scheduler = RestartedPolyLR(
             self.optimizer,
             self.initial_lr,

@@ -91,11 +91,12 @@ class LNGSWRTrainer(PlansEntryTrainer):
 
     def _free_gates(self) -> None:
         """Not in configure_optimizers, in whose place trainers with other optimisers put theirs."""
-        gates = self.lngswr.gate_parameters()
+        gates, optimizer = self.lngswr.gate_parameters(), self.optimizer
+        assert optimizer is not None
         # weight decay would pull the gates towards the identity
-        if gates and undecay(self.optimizer, self.lr_scheduler, gates):
+        if gates and undecay(optimizer, self.lr_scheduler, gates):
             # with the step itself: what averages the weights after it takes them as they are used
-            self.optimizer.register_step_post_hook(lambda *_: self.lngswr.clamp_gates_())
+            optimizer.register_step_post_hook(lambda *_: self.lngswr.clamp_gates_())
 
     def on_train_start(self):
         super().on_train_start()
