@@ -184,8 +184,7 @@ def swap_test(
     The statistic is the difference that the tables show, mean_over_cases(values) -
     mean_over_cases(of_other); it is compared with what it becomes where the models are swapped in
     some of the cases, all labels of a case at once. With every label defined in every case that is
-    the test over the signs of the cases' mean differences. SciPy's permutation test, exact for few
-    cases.
+    the test over the signs of the cases' mean differences. By SciPy, exact for few cases.
 
     Parameters
     ----------

@@ -158,7 +158,6 @@ SUMMARIES = [
     summary("cases are a number", "cases", 2, "cases"),
     summary("no cases", "cases", [], "cases"),
     summary("other cases", "cases", ["case3", "case9"], "cases", "case4"),
-    summary("other budgets", "options.epsilons", ["8/255"], "epsilons"),
     summary("other steps", "options.steps", 99, "steps", "99"),
     summary("other seed", "options.seed", 7, "seed"),
     summary("other unit", "options.epsilon_unit", "normalized", "epsilon_unit"),
