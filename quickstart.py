@@ -116,7 +116,7 @@ def prepare(environment: Path, what: str) -> None:
     made_from = hashlib.sha256(
         # an environment holds the path of this folder, which may have been copied or moved
         b"".join(
-            [(HERE / "setup.py").read_bytes(), Path(__file__).read_bytes(), str(HERE).encode()]
+            [(HERE / "setup.py").read_bytes(), Path(__file__).read_bytes(), os.fsencode(str(HERE))]
         )
     ).hexdigest()
     if complete.is_file() and complete.read_text() == made_from:

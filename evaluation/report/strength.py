@@ -135,7 +135,7 @@ def _advice(attack: str, steps: int | None) -> str:
 
 def steps_option(attack: str) -> str:
     """'--steps', or with its name where --steps alone is for others."""
-    spec = ATTACKS.get(attack.removesuffix("_l2"))
+    spec = ATTACKS.get(attack.removesuffix("_l2").removesuffix("_linf"))
     return f"--steps {attack}=N" if spec and spec.own_steps else "--steps"
 
 

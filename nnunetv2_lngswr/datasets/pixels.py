@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -26,6 +27,8 @@ _DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# 'RGB;16B'; 'BGR;16' has 16 bit for all three
+_SIXTEEN_BIT = re.compile(";16[BLN]")
 _EIGHT_BIT = ("L", "LA", "RGB", "RGBA", "RGBX")
 
 
@@ -128,12 +131,13 @@ def _pixels(path: Path) -> np.ndarray:
     with contextlib.ExitStack() as opened:
         try:
             image = opened.enter_context(Image.open(path))
-            if image.mode in _EIGHT_BIT and ";16" in _raw_mode(image):
+            if image.mode in _EIGHT_BIT and _SIXTEEN_BIT.search(_raw_mode(image)):
                 # Pillow would keep the upper half of each value
                 raise Unfit("colours of 16 bit are not read: save it as 16 bit grey, or 8 bit")
             image.load()
             frames = getattr(image, "n_frames", 1)
-            image = ImageOps.exif_transpose(image)
+            with contextlib.suppress(*_DAMAGED):  # what says nothing leaves it as it is stored
+                image = ImageOps.exif_transpose(image)
         except _DAMAGED as error:
             why = str(error) or type(error).__name__
             raise Unfit(f"not readable as an image ({why})") from None

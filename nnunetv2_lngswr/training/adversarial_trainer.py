@@ -67,6 +67,7 @@ class AdversarialTrainer(RobustValidationTrainer):
             factor=at.restart_lr,
             ramp_epochs=at.restart_ramp_up * (self.num_epochs - first),
         )
+        self.lr_scheduler.step(self.current_epoch)
 
     def _refuse_foreign_results(self) -> None:
         super()._refuse_foreign_results()

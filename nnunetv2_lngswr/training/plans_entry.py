@@ -91,6 +91,8 @@ class PlansEntryTrainer(nnUNetTrainer):
         resolved = PlansManager(plans).get_configuration(configuration).configuration
         self.settings = self.settings_to_train_with(resolved)
         warn_of_old_keys(resolved)
+        # of what was asked for, before the rest is written beside it
+        self._idle_settings = without_effect(resolved, self.settings)
         # written out, so that settings travel with the model folder
         entry = self._written_entry(resolved)
         if entry:
@@ -240,7 +242,7 @@ class PlansEntryTrainer(nnUNetTrainer):
         # before nnU-Net writes the plans: corrected ones would be those of another training
         start, had_weights = self._warm_start(), self.was_initialized
         super().on_train_start()
-        for line in without_effect(self.configuration_manager.configuration, self.settings):
+        for line in self._idle_settings:
             self.print_to_log_file(line)
         if start is not None:
             path, checkpoint = start

@@ -1,5 +1,7 @@
 """Image files of all kinds become grey pixels, or are named."""
 
+import struct
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -33,6 +35,22 @@ def test_colours_of_sixteen_bit_are_not_cut_to_eight(ending, tmp_path):
         read_image(path)
     sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
     assert np.array_equal(read_image(path), values)
+
+
+def test_what_only_looks_like_sixteen_bit_or_has_a_broken_exif_is_read(tmp_path):
+    path = tmp_path / "a.png"
+    image = Image.fromarray(speckle(1))
+    image.save(path, exif=b"garbage-123456")
+    assert np.array_equal(read_image(path), speckle(1))
+    # RGB565: a header, three masks, and 2 x 2 pixels of 16 bit
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    pixels = struct.pack("<4H", 0xFFFF, 0, 0, 0xFFFF)
+    start = 14 + len(header) + len(masks)
+    (tmp_path / "a.bmp").write_bytes(
+        b"BM" + struct.pack("<IHHI", start + 8, 0, 0, start) + header + masks + pixels
+    )
+    assert read_image(tmp_path / "a.bmp").tolist() == [[0, 255], [255, 0]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -3,6 +3,7 @@
 import pytest
 
 from nnunetv2_lngswr.method.config import LNGSWRConfig
+from nnunetv2_lngswr.trainers import nnUNetTrainerAT, nnUNetTrainerLNG, nnUNetTrainerSWR
 from nnunetv2_lngswr.training.settings import ATConfig, read_settings, without_effect
 from tests.training.test_settings import DEFAULTS
 
@@ -15,6 +16,17 @@ def test_what_is_none_of_a_trainers_business_is_told(defaults):
     assert ('"noise_guided" has no effect' in lines) == ("method" not in defaults)
     assert ('"adversarial" has no effect' in lines) == ("adversarial" not in defaults)
     assert "num_epochs" not in lines
+
+
+@pytest.mark.parametrize("cls", [nnUNetTrainerSWR, nnUNetTrainerLNG, nnUNetTrainerAT])
+def test_the_log_names_what_was_asked_for_alone(make, cls, capsys):
+    make(cls).on_train_start()
+    assert "has no effect" not in capsys.readouterr().out
+    idle = {nnUNetTrainerSWR: "noise_ramp_up", nnUNetTrainerLNG: "gate_init"}.get(cls, "wavelet")
+    value = {"noise_ramp_up": 0.2, "gate_init": 0.5, "wavelet": "db2"}[idle]
+    make(cls, plans_name="other", **{idle: value}).on_train_start()
+    said = capsys.readouterr().out
+    assert said.count("has no effect") == 1 and f'"{idle}" has no effect' in said
 
 
 @pytest.mark.parametrize(
