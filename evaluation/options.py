@@ -17,7 +17,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_lngswr.attacks.registry import ATTACKS as ATTACK_SPECS
+from nnunetv2_lngswr.attacks import registry
 from nnunetv2_lngswr.attacks.suites import full_name, suites_among
 from nnunetv2_lngswr.attacks.terms import Norm, Unit, check_temperature
 from nnunetv2_lngswr.utils.epsilon import budget_text, parse_budget
@@ -47,7 +47,7 @@ SMALLEST_TILE_STEP = 0.05
 MOST_WORKERS = 512
 
 _SWITCHES = ("use_mirroring", "autocast", "save_adversarial", "trust_checkpoint")
-_OTHER_STEPS = ("noise", *(spec.name for spec in ATTACK_SPECS.values() if spec.own_steps))
+_OTHER_STEPS = ("noise", *(spec.name for spec in registry.ATTACKS.values() if spec.own_steps))
 _NEW_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
@@ -314,7 +314,7 @@ def said_of_old_name(old: str, new: str) -> str:
 
 
 def _takes_temperature(attack: str) -> bool:
-    spec = ATTACK_SPECS.get(attack.removesuffix("_l2").removesuffix("_linf"))
+    spec = registry.attack_of_report(attack)
     return spec is not None and "temperature" in spec.tunable
 
 

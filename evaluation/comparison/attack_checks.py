@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.comparison.folders import ComparedModel
-from evaluation.report import strength
-from evaluation.report.checks import checks
+from evaluation.report.checks import all_checks
 from evaluation.report.page import verdict
 from evaluation.report.records import summarise
 from evaluation.rows import Row, is_noise
@@ -40,7 +39,7 @@ def checks_of(models: Sequence[ComparedModel]) -> list[list[dict[str, Any]]]:
 
 def checks_of_rows(rows: Sequence[Row]) -> list[str]:
     """What an evaluation of these rows of cases.csv alone would have said."""
-    return [*checks(summarise(rows, seed=0)), *strength.checks(rows)]
+    return all_checks(summarise(rows, seed=0), rows)
 
 
 def summed_up(folders: Sequence[dict[str, Any]]) -> tuple[str, str]:

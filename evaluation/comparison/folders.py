@@ -103,11 +103,11 @@ def _read_summary(path: Path) -> dict[str, Any]:
             f"{path}: schema_version must be {SCHEMA_VERSION}, got {summary['schema_version']}; "
             "evaluate it again"
         )
-    model, options = summary["model"], summary["options"]
+    model = summary["model"]
     checks, left_out = summary.get("checks") or [], summary.get("shifts_left_out") or {}
     for what, found, is_right in (
         ("model", model, isinstance(model, dict)),
-        ("options", options, isinstance(options, dict)),
+        ("options", summary["options"], isinstance(summary["options"], dict)),
         ("cases", summary["cases"], _are_texts(summary["cases"])),
         ("results", summary.get("results", []), _are_records(summary.get("results", []))),
         ("checks", checks, _are_texts(checks)),

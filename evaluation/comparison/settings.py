@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.comparison.folders import ComparedModel
 from evaluation.session import BEST_ITERATE_BEFORE
-from nnunetv2_lngswr.attacks.registry import ATTACKS
+from nnunetv2_lngswr.attacks.registry import attack_of_report
 
 SAME_OPTIONS = ("epsilon_unit", "seed", "nsd_tolerance")
 ATTACK_OPTIONS = ("steps", "steps_of", "restarts", "temperature")
@@ -53,7 +53,7 @@ def compared_settings(model: ComparedModel, same_cases: bool) -> dict[str, Any]:
 
 def _takes(attack: str) -> tuple[Collection[str], bool]:
     """The options that set an attack, and whether its steps are none of --steps N."""
-    spec = ATTACKS.get(attack) or ATTACKS.get(attack.removesuffix("_l2").removesuffix("_linf"))
+    spec = attack_of_report(attack)
     if spec is None:  # of torchattacks, or of another version
         return ATTACK_OPTIONS, False
     return spec.tunable, spec.own_steps

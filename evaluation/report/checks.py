@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.report import strength
 from evaluation.report.records import MEAN_TITLES
-from evaluation.report.strength import look_further, steps_option
+from evaluation.rows import Row
 from nnunetv2_lngswr.attacks.registry import ATTACKS
-from nnunetv2_lngswr.attacks.suites import suites_among
 
 CONTROLS = {spec.name: spec.control for spec in ATTACKS.values() if spec.control}
 
@@ -33,11 +33,16 @@ def checks(results: Sequence[Record]) -> list[str]:
     clean = next((r["dice"] for r in results if r["kind"] == "clean"), 1.0)
     lines += [
         f"Check failed: {run_title(r)} returned every case as it was, having found nothing better; "
-        f"its Dice says nothing. {_advice(r['attack'])}"
+        f"its Dice says nothing. {strength.advice(r['attack'])}"
         for r in results
         if r["kind"] == "attack" and r["epsilon"] != 0 and r["mean_linf_range"] == 0 and clean > 0
     ]
     return [line for line in lines if line]
+
+
+def all_checks(results: Sequence[Record], rows: Sequence[Row]) -> list[str]:
+    """`checks` of an evaluation's records, then `strength.checks` of the rows they are made of."""
+    return [*checks(results), *strength.checks(rows)]
 
 
 def run_title(record: Record) -> str:
@@ -45,10 +50,6 @@ def run_title(record: Record) -> str:
     name = MEAN_TITLES.get(record["kind"], record["attack"])
     parts = (name, record["epsilon_text"], record["severity"])
     return " ".join(str(p) for p in parts if p is not None)
-
-
-def _advice(attack: str) -> str:
-    return look_further(attack) if suites_among([attack]) else f"Raise {steps_option(attack)}."
 
 
 def _against(control: str, results: Sequence[Record]) -> str:

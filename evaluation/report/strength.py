@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.attack_figures import LATE_FALL, NON_FINITE
 from evaluation.rows import MEAN_LABEL, Row, is_noise
-from nnunetv2_lngswr.attacks.registry import ATTACKS
+from nnunetv2_lngswr.attacks.registry import attack_of_report
 from nnunetv2_lngswr.attacks.suites import DICE_AFTER, SUITES, suites_among
 
 CONVERGED_FALL = 0.01
@@ -67,7 +67,7 @@ def _not_converged(rows: Iterable[Row]) -> Iterable[str]:
             yield (
                 f"Warning: {_title(run)} has not converged: Dice fell by {100 * fall:.1f} points "
                 f"over the last quarter of its steps, mean over {len(falls)} cases. "
-                f"{_advice(run[0], cases[0]['steps'])}"
+                f"{advice(run[0], cases[0]['steps'])}"
             )
 
 
@@ -125,18 +125,14 @@ def look_further(attack: str) -> str:
     return f"Look further beside the suite: --attacks worst apgd_dice{norm} --steps 200."
 
 
-def _advice(attack: str, steps: int | None) -> str:
-    """What to do about an attack that has not converged."""
+def advice(attack: str, steps: int | None = None) -> str:
+    """What to do about an attack that has not converged, or found nothing."""
     if suites_among([attack]):
         return look_further(attack)
-    now = "" if steps is None else f" (now {steps})"
-    return f"Raise {steps_option(attack)}{now}."
-
-
-def steps_option(attack: str) -> str:
-    """'--steps', or with its name where --steps alone is for others."""
-    spec = ATTACKS.get(attack.removesuffix("_l2").removesuffix("_linf"))
-    return f"--steps {attack}=N" if spec and spec.own_steps else "--steps"
+    spec = attack_of_report(attack)
+    # --steps alone is for others
+    option = f"--steps {attack}=N" if spec and spec.own_steps else "--steps"
+    return f"Raise {option}" + ("." if steps is None else f" (now {steps}).")
 
 
 def _advice_on_weaker(attack: str) -> str:

@@ -13,9 +13,9 @@ from evaluation.corruption_table import CORRUPTIONS
 from evaluation.metrics import EMPTY_MASK_RULE
 from evaluation.model.kinds import is_given
 from evaluation.protocol import CORRUPTION, EvaluationRun
-from evaluation.report import records, strength
+from evaluation.report import records
 from evaluation.report.calibration import METHOD, is_calibrated, not_in_all
-from evaluation.report.checks import checks
+from evaluation.report.checks import all_checks
 from evaluation.report.intervals import over
 from evaluation.report.members import dice_after_members
 from evaluation.rows import never_there
@@ -64,7 +64,7 @@ def build_summary(
         "attacks": records.attack_settings(rows),
         "suite_members": dice_after_members(rows),
         "results": results,
-        "checks": [*checks(results), *strength.checks(rows)],
+        "checks": all_checks(results, rows),
         "shifts_left_out": planned.corruptions_left_out,
         "shift_strengths": {
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}

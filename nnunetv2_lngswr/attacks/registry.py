@@ -239,6 +239,11 @@ def get_attack(name: str) -> AttackSpec:
     return lookup(ATTACKS, name, "attack")
 
 
+def attack_of_report(name: str) -> AttackSpec | None:
+    """The spec behind a name as reports have it, its norm appended or not; None: not known here."""
+    return ATTACKS.get(name) or ATTACKS.get(name.removesuffix("_l2").removesuffix("_linf"))
+
+
 def run_attack(
     name: str,
     model: DifferentiableModel,

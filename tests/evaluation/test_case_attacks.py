@@ -104,6 +104,7 @@ def test_a_2d_model_of_volumes_has_low_frequencies_in_its_planes(tmp_path, monke
         folder = make_model_folder(root, dimension=dimension)
         make_case(root / "images", shape=(6, 20, 18))
         world = (folder, root / "images", root / "images" / "labels")
-        run(world, root / "out", attacks=["ssah", "noise"], steps=1, corruptions=["none"])
+        of_ssah = {"attacks": ["ssah", "noise"], "steps": None, "steps_of": {"ssah": 1}}
+        run(world, root / "out", **of_ssah, corruptions=["none"])
         assert seen.count(dimension) == 1 and None in seen
         seen.clear()
