@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation import conditions, groups
+from evaluation import conditions, groups, model_options
 from evaluation.corruption_table import corruption_names
 from evaluation.options import EPSILONS, EPSILONS_L2, OLD_NAMES, Options, said_of_old_name
 from nnunetv2_lngswr.attacks.registry import attack_names
@@ -27,7 +27,8 @@ _DEFAULTS = Options()
 def parse(argv: Sequence[str], *, prog: str = PROG) -> dict[str, Any]:
     """The arguments of a command line, named as `evaluate` names them, and 'dry_run'.
 
-    --steps still has to be split, by `split_steps`. --help and unknown options end the process, as
+    --steps still has to be split, by `split_steps`, and the model be found, by
+    `model_options.take_model_folder`. --help and unknown options end the process, as
     always with argparse.
     """
     # argparse takes '-1/255' for a flag; with a space in front it reaches our message
@@ -106,15 +107,8 @@ class _OldName(argparse.Action):
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
+    model_options.add_options(parser)
     add = parser.add_argument
-    add(
-        "-m",
-        dest="model_folder",
-        type=given_text,
-        required=True,
-        metavar="MODEL_FOLDER",
-        help="TRAINER__PLANS__CONFIGURATION with fold_X subfolders",
-    )
     add(
         "-i",
         dest="images",

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation import command_line
+from evaluation import command_line, model_options
 from evaluation.conditions import Condition, failures, find_runs, parse_conditions
 from evaluation.options import MOST_WORKERS, Options, with_new_names
 from nnunetv2_lngswr.utils.command_line import run_main
@@ -178,13 +178,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = command_line.PROG) ->
 def _run(
     prog: str,
     *,
-    model_folder: str,
     output_folder: str,
     dry_run: bool,
     progress: bool,
     workers: int | None,
     **arguments: Any,
 ) -> int:
+    model_folder = model_options.take_model_folder(arguments)
     arguments |= command_line.split_steps(arguments["steps"])
     if dry_run:
         command_line.print_estimate(estimate(model_folder, output_folder, **arguments))
