@@ -281,6 +281,24 @@ def test_a_saved_perturbed_case_scores_what_was_reported(tmp_path, state_dicts):
     )
 
 
+def test_a_constant_case_is_saved_and_reported(tmp_path, state_dicts):
+    folder = make_model_folder(
+        tmp_path, state_dicts=[state_dicts[2]], normalization="CTNormalization"
+    )
+    _, label = make_case(tmp_path / "images", shape=(20, 24))
+    path = tmp_path / "images" / "case0_0000.nii.gz"
+    air = sitk.ReadImage(str(path)) - 10_000  # all of it is clipped to one value
+    sitk.WriteImage(air, str(path))
+    places = {"images": tmp_path / "images", "labels": label.parent, "save_adversarial": True}
+    options = FAST | {"attacks": ["fgsm"], "epsilons": ["16/255"], "corruptions": []}
+    result = robust.evaluate(folder, tmp_path / "out", **places, **options | {"steps": None})
+    saved = tmp_path / "out" / "adversarial" / "fgsm_linf_16_255" / "case0_0000.nii.gz"
+    # a budget is a share of the range, which is nought
+    written, given = (sitk.GetArrayFromImage(i) for i in (sitk.ReadImage(str(saved)), air))
+    assert np.array_equal(written, given)
+    assert {row["dice_drop"] for row in result.rows() if row["kind"] == "attack"} == {0.0}
+
+
 def test_evaluate_is_in_the_package():
     assert evaluation.evaluate is robust.evaluate and evaluation.estimate is robust.estimate
     with pytest.raises(AttributeError):

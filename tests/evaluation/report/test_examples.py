@@ -51,3 +51,12 @@ def test_examples_are_drawn_without_touching_pyplot(tmp_path):
     )
     assert Image.open(tmp_path / "e.png").size[0] > 2000
     assert "matplotlib.pyplot" not in set(sys.modules) - before
+
+
+def test_a_perturbation_of_a_constant_channel_is_drawn_in_its_own_units(tmp_path):
+    constant = example("a", 0.1) | {"range": 0.0}
+    with np.errstate(all="raise"):
+        examples.draw_examples(tmp_path / "constant.png", [("the only case", constant)])
+    examples.draw_examples(tmp_path / "one.png", [("the only case", constant | {"range": 1.0})])
+    drawn = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("constant", "one")]
+    assert np.array_equal(*drawn)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from evaluation.scoring import options
 from evaluation.scoring.processes import run_jobs
 from nnunetv2_lngswr.utils.errors import CommandError, UserError
 
@@ -47,3 +48,12 @@ def test_a_process_that_is_killed_is_said_and_not_waited_for():
     with pytest.raises(CommandError, match="-np"):
         run_jobs(killed, range(4), processes=2, progress=False)
     assert not multiprocessing.active_children()
+
+
+def test_a_script_gets_more_than_its_own_process_only_where_it_asks(monkeypatch):
+    # spawned processes import the script that calls, and run it again
+    monkeypatch.setenv("nnUNet_def_n_proc", "2")
+    monkeypatch.setattr(options, "_cores", lambda: 4)
+    assert options.ScoreOptions().processes_for(9) == 1
+    assert options.ScoreOptions(processes=None).processes_for(9) == 2
+    assert options.ScoreOptions(processes=3).processes_for(2) == 2
