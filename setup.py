@@ -94,7 +94,7 @@ setup(
         "tqdm",
     ],
     extras_require={"mr": MR, "test": [*TEST, *MR], "dev": [*TEST, *MR, "pre-commit"]},
-    entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli.main:main"]},
+    entry_points={"console_scripts": ["lngswr = nnunetv2_lngswr.cli.main:program"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",

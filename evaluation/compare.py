@@ -13,7 +13,6 @@ outputs.py writes; they are imported when they are needed, so that `--help` answ
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.groups import add_option as add_groups_option
 from evaluation.options import LIMITS
 from evaluation.rows import never_there
-from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.command_line import leave, run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.option_types import given_text
 from nnunetv2_lngswr.utils.values import check_integer
@@ -151,4 +150,4 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -10,12 +10,11 @@ This module only wires: cards/schema.py reads, ranking.py compares and orders, t
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.command_line import leave, run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
 from nnunetv2_lngswr.utils.option_types import given_text
@@ -123,4 +122,4 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,12 +7,11 @@ model or the images, for folders of earlier versions and copied ones.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.command_line import leave, run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.option_types import given_text
@@ -77,4 +76,4 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

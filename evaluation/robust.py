@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation import command_line, model_options
 from evaluation.conditions import Condition, failures, find_runs, parse_conditions
 from evaluation.options import MOST_WORKERS, Options, with_new_names
-from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.command_line import leave, run_main
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import write_file
 from nnunetv2_lngswr.utils.values import shown
@@ -326,4 +326,4 @@ def _draw_corruptions(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -6,6 +6,7 @@ needs when it runs, so that `--help` and a misspelt option answer at once.
 
 import argparse
 import sys
+from typing import NoReturn
 
 from nnunetv2_lngswr import __version__
 from nnunetv2_lngswr.cli import (
@@ -20,7 +21,7 @@ from nnunetv2_lngswr.cli import (
     splits,
     warm_start,
 )
-from nnunetv2_lngswr.utils.command_line import run_main
+from nnunetv2_lngswr.utils.command_line import leave, run_main
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,6 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     if words and words[0] in passed_on.COMMANDS:
         return passed_on.COMMANDS[words[0]].run(words[1:])
     return run_main("lngswr", lambda: _run(words))
+
+
+def program() -> NoReturn:
+    """The program `lngswr`."""
+    leave(main())
 
 
 def _run(argv: list[str]) -> int:
@@ -66,4 +72,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

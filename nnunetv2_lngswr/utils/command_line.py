@@ -8,6 +8,7 @@ closed terminal send. Anything else, a plain ValueError of NumPy or torch too, i
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import platform
@@ -17,15 +18,15 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nnunetv2_lngswr
 from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError
 from nnunetv2_lngswr.utils.processes import suspended_with_us
 
-BAD_INPUT, INTERRUPTED, BUG = 2, 130, 1
+BAD_INPUT, BUG = 2, 1
 _ENDING = ("SIGTERM", "SIGHUP")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EPIPE)
@@ -49,17 +50,18 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
         What `function` returns; 2 for what the user has to mend, 130 for Ctrl-C, 128 + n for a
         signal and 1 for a bug.
     """
+    came: list[int] = []
     try:
-        with _ended_by_signals(), suspended_with_us():
+        with _ended_by_signals(came), suspended_with_us():
             return function()
-    except Ended as error:
-        said, status = _interrupted(output, f"ended by {error}"), error.status
-    except (UserError, CommandError) as error:
-        said, status = str(error), BAD_INPUT
-    except KeyboardInterrupt:
-        said, status = _interrupted(output), INTERRUPTED
-    except Exception as error:
-        if isinstance(error, OSError) and is_users(error):
+    except (Exception, KeyboardInterrupt) as error:
+        # an import that a signal cuts off may fail of something else: NumPy "more than once"
+        number = came[0] if came else signal.SIGINT
+        if came or isinstance(error, KeyboardInterrupt):
+            said, status = _interrupted(output, number), 128 + number
+        elif isinstance(error, (UserError, CommandError)):
+            said, status = str(error), BAD_INPUT
+        elif isinstance(error, OSError) and is_users(error):
             said, status = _refusal(error, output), BAD_INPUT
         else:
             sys.stderr.write(traceback.format_exc())
@@ -69,24 +71,40 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
     return status
 
 
+def leave(status: int) -> NoReturn:
+    """End this process, as `sys.exit`, with what `run_main` returned.
+
+    After a signal without Python's own end: where an import of a C++ library was cut off, as
+    torch's, that aborts now and then, with another status and alarming words.
+    """
+    if status > 128:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def _ended_by_signals(came: list[int]) -> Iterator[None]:
     """Raise `Ended` at SIGTERM and SIGHUP, and KeyboardInterrupt at SIGINT even if it was ignored.
 
     It is in a background job of a script. SIGHUP that is ignored stays so: that is what nohup is
-    for.
+    for. Their numbers go into `came`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: Any) -> None:
-        raise Ended(number)
+        came.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
 
     defaults = [n for n in _signals(_ENDING) if signal.getsignal(n) == signal.SIG_DFL]
     heard: dict[int, Any] = dict.fromkeys(defaults, end)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        heard[signal.SIGINT] = signal.default_int_handler
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.default_int_handler):
+        heard[signal.SIGINT] = end
     before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     try:
         yield
@@ -115,7 +133,8 @@ def _library_folders() -> set[str]:
     return {sysconfig.get_path(n) for n in names} | {str(Path(nnunetv2_lngswr.__file__).parent)}
 
 
-def _interrupted(output: str | Path | None, how: str = "interrupted") -> str:
+def _interrupted(output: str | Path | None, number: int) -> str:
+    how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     if output is None:
         return f"{how}; what is done is kept: the same call goes on"
     return f"{how}; what is done is kept in {output}: run the same command again to go on"

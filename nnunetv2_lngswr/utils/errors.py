@@ -29,8 +29,6 @@ class Ended(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.status = 128 + number
-        """The exit status by which a shell knows it."""
 
 
 @contextmanager

@@ -1,7 +1,12 @@
 """How commands end: one line for what a user has to mend, a traceback for a bug."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +110,42 @@ def test_a_bug_shows_its_traceback_and_asks_for_a_report(error, capsys):
     assert type(error).__name__ in before[-1]
     assert last.startswith("lngswr: ") and "please report" in last
     assert nnunetv2_lngswr.__version__ in last
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_what_fails_since_a_signal_cut_it_off_is_no_bug(name, status, capsys):
+    def cut_off():
+        try:
+            os.kill(os.getpid(), getattr(signal, name))
+            time.sleep(10)
+        except KeyboardInterrupt:
+            # as NumPy, tried again by a module that imports it
+            raise ImportError("cannot load module more than once per process") from None
+
+    assert run_main("lngswr", cut_off) == status
+    how = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    said = capsys.readouterr().err
+    assert said == f"lngswr: {how}; what is done is kept: the same call goes on\n"
+
+
+# a library that an import left half made, whose end is Python's
+ABORTING = """
+import atexit, os, sys
+from nnunetv2_lngswr.utils.command_line import leave
+
+class Library:
+    def __del__(self, abort=os.abort):
+        abort()
+
+library = Library()
+atexit.register(print, "tidied")
+print("said")
+leave(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("status", "known"), [(143, 143), (130, 130), (2, -signal.SIGABRT)])
+def test_after_a_signal_no_library_can_abort(status, known):
+    words = [sys.executable, "-c", ABORTING, str(status)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == known and done.stdout.split() == ["said", "tidied"]

@@ -87,6 +87,7 @@ from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.robustness import PRESETS, commands, table
 from nnunetv2_lngswr.installation import register
 from nnunetv2_lngswr.utils import processes
+from nnunetv2_lngswr.utils.command_line import leave
 from tests.experiments.robustness.settings import DATASET, TINY
 
 programs, out, *words = sys.argv[1:]
@@ -104,7 +105,7 @@ table.compare = compare
 table.dice_by_case = lambda evaluation: {}
 table.PLANS_KEY = "batch_size"  # an entry that the stand-ins' plans have
 call = ["benchmark", "robustness", "-d", DATASET, "-c", "2d", "--preset", "tiny", "-device", "cpu"]
-sys.exit(cli.main([*call, "-o", out, *words]))
+leave(cli.main([*call, "-o", out, *words]))
 """
 
 
