@@ -56,7 +56,7 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
             return function()
     except (Exception, KeyboardInterrupt) as error:
         # an import that a signal cuts off may fail of something else: NumPy "more than once"
-        number = came[0] if came else signal.SIGINT
+        number = came[0] if came else getattr(error, "number", signal.SIGINT)
         if came or isinstance(error, KeyboardInterrupt):
             said, status = _interrupted(output, number), 128 + number
         elif isinstance(error, (UserError, CommandError)):

@@ -13,7 +13,7 @@ import pytest
 
 import nnunetv2_lngswr
 from nnunetv2_lngswr.utils.command_line import run_main
-from nnunetv2_lngswr.utils.errors import CommandError, UserError
+from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError
 
 LIBRARY = Path(sysconfig.get_path("purelib"))
 
@@ -126,6 +126,12 @@ def test_what_fails_since_a_signal_cut_it_off_is_no_bug(name, status, capsys):
     how = "interrupted" if name == "SIGINT" else f"ended by {name}"
     said = capsys.readouterr().err
     assert said == f"lngswr: {how}; what is done is kept: the same call goes on\n"
+
+
+def test_a_command_within_another_knows_the_signal_that_the_outer_one_heard(capsys):
+    assert run_main("inner", raises(Ended(signal.SIGTERM))) == 143
+    assert capsys.readouterr().err.startswith("inner: ended by SIGTERM;")
+    assert run_main("inner", raises(KeyboardInterrupt())) == 130
 
 
 # a library that an import left half made, whose end is Python's
