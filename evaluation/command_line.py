@@ -28,8 +28,8 @@ def parse(argv: Sequence[str], *, prog: str = PROG) -> dict[str, Any]:
     """The arguments of a command line, named as `evaluate` names them, and 'dry_run'.
 
     --steps still has to be split, by `split_steps`, and the model be found, by
-    `model_options.take_model_folder`. --help and unknown options end the process, as
-    always with argparse.
+    `model_options.take_model_folder`. --help and unknown options end the process, as always with
+    argparse.
     """
     # argparse takes '-1/255' for a flag; with a space in front it reaches our message
     words = [f" {a}" if a[:1] == "-" and a[1:2].isdigit() else a for a in argv]

@@ -16,10 +16,22 @@ _DEFAULTS = {"trainer": "nnUNetTrainer", "plans": "nnUNetPlans"}
 _FLAGS = {"configuration": "-c", "trainer": "-tr", "plans": "-p"}
 
 
+class _InsteadOf(argparse.Action):
+    """An option with which another is not required."""
+
+    def __init__(self, *args: Any, other: argparse.Action, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._other = other
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        self._other.required = False
+        setattr(namespace, self.dest, values)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add `-m`, or `-d -c -tr -p`."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    folder = which.add_argument(
         "-m",
         dest="model_folder",
         type=given_text,
@@ -30,10 +42,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-d",
         dest="dataset",
         type=given_text,
+        action=_InsteadOf,
+        other=folder,
         metavar="DATASET",
         help="or, as in nnUNetv2_predict, the data set (name or number) of a model in "
         "nnUNet_results, with -c",
     )
+    folder.required = True  # is said with all others that lack, as of a group is not
     helps = {
         "configuration": "2d, 3d_fullres, ...; with -d",
         "trainer": f"with -d; default: {_DEFAULTS['trainer']}",
@@ -54,19 +69,17 @@ def take_model_folder(arguments: dict[str, Any]) -> Path:
         -c, -tr or -p beside -m; -d without -c, without nnUNet_results, or naming no model there.
     """
     folder, dataset = arguments.pop("model_folder"), arguments.pop("dataset")
-    given = {name: arguments.pop(name) for name in _FLAGS}
+    popped = {name: arguments.pop(name) for name in _FLAGS}
+    given = {name: value for name, value in popped.items() if value is not None}
     if folder is not None:
-        beside = [_FLAGS[name] for name, value in given.items() if value is not None]
-        if beside:
-            raise UserError(
-                f"-m names the whole model; {', '.join(beside)} can stand beside -d alone"
-            )
+        if given:
+            beside = ", ".join(_FLAGS[name] for name in given)
+            raise UserError(f"-m names the whole model; {beside} can stand beside -d alone")
         return Path(folder)
-    if given["configuration"] is None:
+    if "configuration" not in given:
         raise UserError("-d needs -c: 2d, 3d_fullres, ...")
-    chosen = {**_DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
     trained = _find_dataset(dataset)
-    name = "{trainer}__{plans}__{configuration}".format(**chosen)
+    name = "{trainer}__{plans}__{configuration}".format(**_DEFAULTS | given)
     if not (trained / name).is_dir():
         there = sorted(found.name for found in trained.glob("*__*__*") if found.is_dir())
         raise UserError(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
+from nnunetv2_lngswr.utils.command_line import leave
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.processes import ended_with_us
 
@@ -116,7 +117,7 @@ def serve(work: Callable[[dict[str, Any]], None]) -> None:
         names = [None if n is None else os.fsdecode(n) for n in (error.filename, error.filename2)]
         _end(report, SYSTEM_ERROR, [error.errno, error.strerror or str(error), *names])
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        leave(INTERRUPTED)
 
 
 def end_with(parent: int, lifeline: IO[str]) -> None:

@@ -30,7 +30,7 @@ def chosen(*words):
     return take_model_folder(parse([*words, "-o", "OUT"]))
 
 
-@pytest.mark.parametrize("dataset", ["7", "007", "Dataset007_Balls"])
+@pytest.mark.parametrize("dataset", ["7", "007", "0007", "Dataset007_Balls"])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_the_folder_that_nnunet_names(dataset, name, results):
     trainer, plans, configuration = name.split("__")
@@ -85,7 +85,9 @@ def test_neither_and_both_are_refused(capsys):
     for words in ([], ["-m", "MODEL", "-d", "7"]):
         with pytest.raises(SystemExit) as end:
             parse([*words, "-o", "OUT"])
-        assert end.value.code == 2 and "-m" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and "(-m MODEL_FOLDER | -d DATASET)" in said
+        assert "-m" in said.splitlines()[-1]
 
 
 def test_both_ways_evaluate_the_same_model(world, results, tmp_path):

@@ -153,5 +153,7 @@ leave(int(sys.argv[1]))
 @pytest.mark.parametrize(("status", "known"), [(143, 143), (130, 130), (2, -signal.SIGABRT)])
 def test_after_a_signal_no_library_can_abort(status, known):
     words = [sys.executable, "-c", ABORTING, str(status)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    # what is printed waits to be flushed
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.returncode == known and done.stdout.split() == ["said", "tidied"]
