@@ -326,7 +326,7 @@ def _global_random_state(seed: int) -> Iterator[None]:
     """batchgeneratorsv2 draws from the global states of numpy and torch: seeded, then restored."""
     before = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA's as well
         np.random.seed(seed % 2**32)
         try:
             yield

@@ -18,6 +18,7 @@ from typing import Any
 from nnunetv2_lngswr.utils.errors import UserError, blamed_on
 from nnunetv2_lngswr.utils.files import atomic_paths
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
+from nnunetv2_lngswr.utils.zip_files import check_compression
 
 _FOLD = "fold_"
 _BLOCK = 2**20  # bytes
@@ -81,6 +82,7 @@ def read_file(zip_file: Path, name: str) -> str:
                     "lngswr card OUT --into ZIP writes it, and OUT holds it, too"
                 )
             (entry,) = found.values()
+            check_compression(entry, zip_file)
             if entry.file_size > MOST_BYTES:
                 raise UserError(f"{zip_file}: {entry.filename} is too large for a card")
             return archive.read(entry).decode()
@@ -188,6 +190,7 @@ def _difference(archive: zipfile.ZipFile, folds: Folds, wanted: Mapping[str, str
 
 
 def _sha256(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    check_compression(entry, archive.filename)
     digest = hashlib.sha256()
     with archive.open(entry) as file:
         while block := file.read(_BLOCK):

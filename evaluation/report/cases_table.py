@@ -7,6 +7,8 @@ fixed float formatting, so equal results give equal bytes.
 from __future__ import annotations
 
 import csv
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,7 @@ _INTEGERS = (
 )
 
 _SINCE = CALIBRATION  # tables of earlier versions lack them
+_FOLD = re.compile(r"([0-9]+(\+[0-9]+)*|all)?")
 _NEVER_EMPTY = ("case", "kind", "attack", "label", *METRICS)
 
 
@@ -151,6 +154,16 @@ def _row(path: Path, line: int, fields: Mapping[str | None, Any]) -> dict[str, A
     empty = [c for c in _NEVER_EMPTY if row[c] in ("", None)]
     if empty:
         raise UserError(f"{path}, line {line}: {', '.join(empty)} must not be empty")
+    # both name the case's files
+    if os.path.basename(row["case"]) != row["case"] or "\0" in row["case"]:
+        raise UserError(
+            f"{path}, line {line}: case must be a name without /, got {shown(row['case'])}"
+        )
+    if not _FOLD.fullmatch(row["fold"] or ""):
+        raise UserError(
+            f"{path}, line {line}: fold must be numbers with + between them, or all, got "
+            f"{shown(row['fold'])}"
+        )
     return row
 
 

@@ -18,6 +18,10 @@ from torch import nn
 from nnunetv2_lngswr.attacks.losses import LogitLoss, per_case
 from nnunetv2_lngswr.utils.errors import UserError
 
+# a window of zeros multiplies a gradient by up to 1/sqrt(eps) = 316 at each instance norm; in finer
+# steps than these the digits do not become more
+_LARGER_SCALES = (2.0**4, 2.0**8, 2.0**12, 2.0**16)
+
 FeatureLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(window indices (n,), bottleneck features (n, F, *low)) -> (n,)"""
 
@@ -143,13 +147,24 @@ def scaled_gradient(out: torch.Tensor, leaf: torch.Tensor, cotangent: torch.Tens
     """d<cotangent, out>/d leaf through a graph in fp16.
 
     Taken at a scale at which the largest cotangent of each row of the batch is 1, since those of a
-    mean over voxels lose their digits there, or vanish. What overflows all the same says nothing,
-    and is 0. Rows are independent, as in eval mode.
+    mean over voxels lose their digits there, or vanish. What overflows is taken again at smaller
+    scales, and is returned as it is where it overflows at all of them. Rows are independent, as in
+    eval mode.
     """
     largest = cotangent.abs().amax(dim=tuple(range(1, cotangent.ndim)), keepdim=True)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-    (gradient,) = torch.autograd.grad(out, leaf, (cotangent / scale).to(out))
-    return torch.nan_to_num(gradient * scale, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def taken_at(scale: torch.Tensor) -> torch.Tensor:
+        scaled = (cotangent / scale).to(out)
+        return torch.autograd.grad(out, leaf, scaled, retain_graph=True)[0] * scale
+
+    gradient = taken_at(scale)
+    for larger in _LARGER_SCALES:
+        finite = gradient.isfinite()
+        if finite.all():
+            break
+        gradient = torch.where(finite, gradient, taken_at(scale * larger))
+    return gradient
 
 
 @contextmanager

@@ -156,7 +156,7 @@ class _UnitModule(nn.Module):
         self.minimum, self.extent = (like_channels(v, x) for v in (bounds.minimum, bounds.extent))
         self.slices = x.ndim == 5  # of one slice
         self.forwards = self.gradients = 0
-        self.non_finite = 0  # forwards with logits that are not: the losses are torchattacks' own
+        self.non_finite = 0  # of logits or, at finite ones, gradients: the losses are torchattacks'
         # torchattacks looks for the device of the first parameter
         self.device_marker = nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -186,7 +186,9 @@ class _Logits(torch.autograd.Function):
     def backward(ctx, cotangent):
         (x,) = ctx.saved_tensors
         ctx.module.gradients += 1
-        _, gradient, _ = ctx.module.model.value_and_gradient(
+        _, gradient, z = ctx.module.model.value_and_gradient(
             x, lambda z: (z * cotangent).flatten(1).sum(1)
         )
+        # that of logits which are not finite is counted already
+        ctx.module.non_finite += bool(z.isfinite().all()) and not bool(gradient.isfinite().all())
         return finite_or_zero(gradient), None

@@ -43,6 +43,8 @@ class Branch(nn.Module):
         Whether to add the dynamic multi-scale fusion.
     scales
         Of the noise, as `scales.py` gives them; None: the noise's own.
+    of_image
+        Whether it gets the image.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Branch(nn.Module):
         reconstruct: bool,
         fuse: bool = False,
         scales: Scales | None = None,
+        of_image: bool = False,
     ):
         super().__init__()
         self.noise = self.prior = self.reconstruction = self.convolution = self.fusion = None
@@ -80,6 +83,7 @@ class Branch(nn.Module):
                 spectrum=config.noise_spectrum,
                 wavelet=config.wavelet,
                 momentum=config.prior_momentum,
+                of_image=of_image,
                 **grid,
             )
         if axes and reconstruct:

@@ -134,6 +134,7 @@ class LNGSWR(nn.Module):
             sigma=config.noise_sigma_input,
             reconstruct=config.reconstruction and config.reconstruct_input,
             scales=on_image,
+            of_image=True,
         )
         last = len(features) - 1
         self.stages = nn.ModuleList(

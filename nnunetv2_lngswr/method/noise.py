@@ -126,15 +126,15 @@ class LayerwiseNoise(nn.Module):
         compiled = torch.compiler.is_compiling()
         generator = None if compiled else self._generator_on(x.device)
         if self.random_amplitude:
-            amplitude = amplitude * torch.rand(
-                (x.shape[0], 1, *ones), device=x.device, dtype=amplitude.dtype, generator=generator
+            amplitude = amplitude * _rand(
+                (x.shape[0], 1, *ones), generator, device=x.device, dtype=amplitude.dtype
             )
         amplitude = amplitude.expand(*x.shape[:2], *ones)
         scales = _scales(self.spectrum, len(ones), self.scales)
         shifts = None
         if self.random_grid and len(scales) > 1:
             bits = (x.shape[0], len(scales) - 1, len(ones), 1, *ones)
-            shifts = torch.rand(bits, device=x.device, generator=generator) < 0.5
+            shifts = _rand(bits, generator, device=x.device) < 0.5
         if not compiled:
             return _AddNoise.apply(x, amplitude, scales, shifts, generator)
         kind = {"dtype": x.dtype, "device": x.device, "generator": None}
@@ -320,13 +320,20 @@ def _blocks(lengths: Sequence[int], by: Sequence[int], *, shifted: bool) -> tupl
     )
 
 
+def _rand(shape, generator: torch.Generator | None, **options) -> Tensor:
+    """torch.rand, which knows no batch size that is open while it compiles beside a generator, not
+    even beside None."""
+    given = {} if generator is None else {"generator": generator}
+    return torch.rand(shape, **options, **given)
+
+
 def _uniform(
     shape, *, dtype, device, generator, out: Tensor | None = None
 ) -> tuple[Tensor, float, float]:
     """Independent uniform variates, their mean and their standard deviation; in `out` where shape,
     type and layout are what is needed."""
     if device.type != "cpu" or torch.compiler.is_compiling():
-        variates = torch.rand(shape, dtype=dtype, device=device, generator=generator).sub_(0.5)
+        variates = _rand(shape, generator, dtype=dtype, device=device).sub_(0.5)
         return variates, 0.0, 12**-0.5
     # drawing is serial: eight 8-bit variates from each 64-bit draw; -128 ... 127 has the mean -0.5
     n = math.prod(shape)

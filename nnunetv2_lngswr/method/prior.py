@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_lngswr.method.bands import HAAR, subbands
-from nnunetv2_lngswr.method.noise import noise_band_energy
+from nnunetv2_lngswr.method.noise import channel_sd, noise_band_energy
 from nnunetv2_lngswr.method.scales import Scales
 from nnunetv2_lngswr.method.wavelet import band_energy, transformable_axes
 
 ENOUGH = 2**14
 """Values per channel from which on a quarter of them is looked at."""
+_CANCELS = 1e-4
+"""Variance over mean square, below which a difference of fp32 sums is rounding."""
 
 
 class FrequencyPrior(nn.Module):
@@ -44,6 +46,9 @@ class FrequencyPrior(nn.Module):
         Weight of the newest step in the running mean (the first steps average evenly).
     scales, random_grid
         Of the noise, along all spatial axes (see `noise.LayerwiseNoise`).
+    of_image
+        Whether x are intensities. Raw ones may lie so far from 0 that their variance is lost in the
+        mean square: it is taken in two passes there, which features do not need.
     """
 
     unit_energy: Tensor
@@ -63,8 +68,10 @@ class FrequencyPrior(nn.Module):
         momentum: float = 0.01,
         scales: Scales | None = None,
         random_grid: bool = False,
+        of_image: bool = False,
     ):
         super().__init__()
+        self.of_image = of_image
         self.axes, self.wavelet, self.sigma, self.momentum = axes, wavelet, float(sigma), momentum
         n_bands = len(subbands(len(axes)))
         if scales is not None:
@@ -78,8 +85,9 @@ class FrequencyPrior(nn.Module):
         self.register_buffer("variance", torch.zeros(channels))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         # sums over the samples seen since the last commit: band energies, channel means, mean
-        # squares, and the number of samples
-        self.register_buffer("pending", torch.zeros(channels * (n_bands + 2) + 1), persistent=False)
+        # squares, of an image the variances, and the number of samples
+        per_channel = n_bands + 2 + of_image
+        self.register_buffer("pending", torch.zeros(channels * per_channel + 1), persistent=False)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> Tensor:
@@ -107,9 +115,12 @@ class FrequencyPrior(nn.Module):
         if axes != self.axes:
             # an axis of length 1 has no high band: its energy is all in the low one
             energy = self._spread(energy, axes)
+        moments = [mean, mean_square]
+        if self.of_image:
+            moments.append(channel_sd(x).square())
         n = x.shape[0]
-        self.pending += n * torch.cat((energy.flatten(), mean, mean_square, mean.new_ones(1)))
-        return (mean_square - mean.square()).clamp_min(0).sqrt()
+        self.pending += n * torch.cat((energy.flatten(), *moments, mean.new_ones(1)))
+        return _variance(*moments).sqrt()
 
     @torch.no_grad()
     def commit(self) -> None:
@@ -122,8 +133,8 @@ class FrequencyPrior(nn.Module):
         n = torch.where(finite, self.pending[-1], 0.0)
         channels = len(self.variance)
         means = torch.where(finite, self.pending[:-1], 0.0) / n.clamp_min(1)
-        energy, mean, mean_square = means.split((self.energy.numel(), channels, channels))
-        variance = (mean_square - mean.square()).clamp_min(0)
+        energy, *moments = means.split((self.energy.numel(), *[channels] * (2 + self.of_image)))
+        variance = _variance(*moments)
         weight = (1.0 / (self.steps + 1)).clamp_min(self.momentum) * (n > 0)
         self.energy.lerp_(energy.view_as(self.energy), weight)
         self.variance.lerp_(variance, weight)
@@ -157,6 +168,14 @@ class FrequencyPrior(nn.Module):
             f"axes={self.axes}, sigma={self.sigma:.3g}, wavelet={self.wavelet!r}, "
             f"momentum={self.momentum}"
         )
+
+
+def _variance(mean: Tensor, mean_square: Tensor, two_pass: Tensor | None = None) -> Tensor:
+    """That of the joined batch; where it cancels the mean of its parts', if that is given."""
+    variance = (mean_square - mean.square()).clamp_min(0)
+    if two_pass is None:
+        return variance
+    return torch.where(variance < _CANCELS * mean_square, two_pass, variance)
 
 
 def _thinned(x: Tensor) -> Tensor:

@@ -36,8 +36,10 @@ def apply_gains(
 ) -> Tensor:
     """iDWT(gains * DWT(x)) along `axes`.
 
-    With Haar, gains of 1 are the identity to the last bit in every precision, and nothing but x is
-    kept for backward, which is once differentiable, and x for the gradient of the gains only.
+    With Haar, gains of 1 are the identity to the last bit in every precision that holds the sum of
+    a block (fp16: up to 16,000 in 3D), and nothing but x is kept for backward, which is once
+    differentiable, and x for the gradient of the gains only. Other wavelets are computed in fp32 or
+    better.
 
     Parameters
     ----------
@@ -61,9 +63,10 @@ def apply_gains(
         return x
     spatial = x.shape[2:]
     if wavelet != HAAR:
-        bands = decompose(x, axes, wavelet)
-        weights = gains.to(bands.dtype).view(1, *gains.shape, *[1] * len(spatial))
-        return compose(bands * weights, axes, spatial, wavelet)
+        with torch.autocast(x.device.type, enabled=False):  # the low band is 2**(axes/2) times x
+            bands = decompose(_at_least_fp32(x), axes, wavelet)
+            weights = gains.to(bands.dtype).view(1, *gains.shape, *[1] * len(spatial))
+            return compose(bands * weights, axes, spatial, wavelet).to(x.dtype)
     axes = tuple(sorted(axes))
     y = haar.apply_gains(
         _pad_to_even(x, axes), gains, axes, least_gain=least_gain, in_place=in_place
@@ -88,7 +91,7 @@ def band_energy(x: Tensor, axes: Sequence[int], wavelet: str = HAAR) -> Tensor:
     if wavelet == HAAR and axes:
         axes = tuple(sorted(axes))
         return haar.band_energy(_pad_to_even(x, axes), axes)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = _at_least_fp32(x)
     with torch.autocast(x.device.type, enabled=False):  # sums of squares overflow fp16
         bands = decompose(x, axes, wavelet) if axes else x.unsqueeze(2)
         return bands.square().mean(dim=(0, *range(3, bands.ndim)))
@@ -135,6 +138,10 @@ def analysis_matrix(wavelet: str, length: int) -> np.ndarray:
     """
     low, high = pywt.dwt(np.eye(length), wavelet, mode="periodization", axis=0)
     return np.concatenate((low, high))
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _pad_to_even(x: Tensor, axes: Sequence[int]) -> Tensor:

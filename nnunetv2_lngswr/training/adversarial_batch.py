@@ -21,6 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_lngswr.attacks.best_iterate import finite_or_zero
 from nnunetv2_lngswr.attacks.geometry import random_start
 from nnunetv2_lngswr.attacks.losses import LabelSpace, SegmentationTarget, get_loss
 from nnunetv2_lngswr.attacks.models import BatchModel
@@ -83,10 +84,14 @@ def craft(
     if unprojected_noise is not None:
         around = ball.enlarged(unprojected_noise)
         ball = ball.enlarged(unprojected_noise + steps * relative_step_size)  # out of reach
+
+    def direction(step: int, current: Tensor) -> Tensor:
+        return finite_or_zero(model.value_and_gradient(current, lambda z: ascended(z, target))[1])
+
     return last_iterate(
         x,
         ball,
-        lambda step, current: model.value_and_gradient(current, lambda z: ascended(z, target))[1],
+        direction,
         start=random_start(x, around, generator),
         steps=steps,
         size=size,

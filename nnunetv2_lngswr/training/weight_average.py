@@ -1,6 +1,7 @@
 """Weights averaged over the last phase of a training (Izmailov et al. 2018); experimental.
 
-The average is kept in the optimiser's state, as ASGD keeps its own, and so travels in checkpoints.
+The average is kept in the optimiser's state, so that it travels in checkpoints, under a key of its
+own: Adam takes a weight that has any state for one that it has begun with.
 While nnU-Net validates and saves, the network holds the average, and the optimiser what the
 training goes on from: `exchange` comes between the training and the validation of an epoch, and
 before the next one. Buffers are not averaged: nnU-Net's networks (instance norm) have none that
@@ -31,21 +32,24 @@ def add_to_average(optimizer: Optimizer, *, step: int, momentum: float) -> None:
         would. 1: that mean.
     """
     weight = max(1 - momentum, 1 / (step + 1))
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            state = optimizer.state[parameter]
-            if KEY not in state:
-                state[KEY] = parameter.detach().clone()
-            state[KEY].lerp_(parameter, weight)
+    parameters = _parameters(optimizer)
+    averages = optimizer.state.get(KEY)
+    if averages is None:
+        averages = {number: p.detach().clone() for number, p in enumerate(parameters)}
+        optimizer.state[KEY] = averages
+    for number, parameter in enumerate(parameters):
+        averages[number].lerp_(parameter, weight)
 
 
 @torch.no_grad()
 def exchange(optimizer: Optimizer) -> None:
     """Swap weights and average; twice is what it was."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            average = optimizer.state.get(parameter, {}).get(KEY)
-            if average is not None:
-                held = parameter.detach().clone()
-                parameter.copy_(average)
-                average.copy_(held)
+    parameters = _parameters(optimizer)
+    for number, average in optimizer.state.get(KEY, {}).items():
+        held = parameters[number].detach().clone()
+        parameters[number].copy_(average)
+        average.copy_(held)
+
+
+def _parameters(optimizer: Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,8 +1,7 @@
 """Reading nnU-Net checkpoints safely.
 
 A checkpoint is a file from a stranger. It is read with ``weights_only=True`` and an allow-list of
-the numpy scalar and dtype types that nnU-Net's own logging puts there; anything else in it is
-refused by name.
+the numpy numbers that nnU-Net's own logging puts there; anything else in it is refused by name.
 """
 
 from __future__ import annotations
@@ -27,11 +26,13 @@ TRUST_ADVICE = "pass --trust-checkpoint (trust_checkpoint=True) if you trust its
 
 _SCALAR = np.float64(0).__reduce__()[0]  # what numpy's scalars are made again by
 # numpy 1 wrote numpy.core, numpy 2 writes numpy._core
+# plain numbers alone: a dtype with fields, made by a pickle, takes bytes of the file for pointers
+_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 _ALLOWED = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
     np.dtype,
-    *(t for n, t in vars(np.dtypes).items() if n.endswith("DType") and n != "ObjectDType"),
+    *(type(np.dtype(name)) for name in _NUMBERS),
 ]
 _KINDS = {"network_weights": dict, "trainer_name": str, "init_args": dict}
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"

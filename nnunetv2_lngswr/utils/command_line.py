@@ -1,9 +1,10 @@
 """How a command ends: one line for what the user has to mend, a traceback for what we have to.
 
 Every command line of the project runs in `run_main`, so that all of them end alike. Exit status 2:
-UserError, CommandError, and what the system refuses (a full disk, no permission, a file that is not
-there). 130: Ctrl-C. 128 + n: signal n, SIGTERM or SIGHUP, which batch systems, containers and a
-closed terminal send. Anything else, a plain ValueError of NumPy or torch too, is taken for a bug.
+UserError, CommandError, and what the system refuses (a full disk, no permission, no memory, a file
+that is not there). 130: Ctrl-C. 128 + n: signal n, SIGTERM or SIGHUP, which batch systems,
+containers and a closed terminal send. Anything else, a plain ValueError of NumPy or torch too, is
+taken for a bug.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nnunetv2_lngswr
-from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError
+from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError, is_out_of_memory, shortened
+from nnunetv2_lngswr.utils.names import printable
 from nnunetv2_lngswr.utils.processes import suspended_with_us
 
 BAD_INPUT, BUG = 2, 1
@@ -63,11 +65,13 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
             said, status = str(error), BAD_INPUT
         elif isinstance(error, OSError) and is_users(error):
             said, status = _refusal(error, output), BAD_INPUT
+        elif is_out_of_memory(error):
+            said, status = _too_large(error, output), BAD_INPUT
         else:
             sys.stderr.write(traceback.format_exc())
             said, status = _please_report(), BUG
     # only here, where the exception no longer keeps a progress bar open on this line
-    print(f"{prog}: {said}", file=sys.stderr)
+    print(f"{prog}: {printable(said)}", file=sys.stderr)
     return status
 
 
@@ -147,6 +151,15 @@ def _refusal(error: OSError, output: str | Path | None) -> str:
     advice = "free space and run" if error.errno in _FULL else "once that is mended run"
     said = f"{place}: {error.strerror or error}"
     return f"{said}; what is done is kept: {advice} the same command again"
+
+
+def _too_large(error: BaseException, output: str | Path | None) -> str:
+    kept = "what is done is kept" if output is None else f"what is done is kept in {output}"
+    return (
+        f"out of memory ({shortened(str(error), 200) or type(error).__name__}); {kept}: free some, "
+        "take a smaller --window-batch-size, --graph-memory or batch where the command has one, "
+        "and run it again"
+    )
 
 
 def _please_report() -> str:

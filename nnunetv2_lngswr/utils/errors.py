@@ -45,11 +45,22 @@ def blamed_on(said: str) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, OSError, MemoryError):
+    except (UserError, OSError):
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         text = f"{type(error).__name__}: {error}"
         raise UserError(f"{said}: {shortened(text, 300)}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the system, or a GPU, had no more of it."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch's, which is not imported for this; on a CPU it is a plain RuntimeError
+    named = type(error).__name__ == "OutOfMemoryError"
+    return named or isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def shortened(text: str, limit: int) -> str:

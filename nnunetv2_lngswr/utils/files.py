@@ -43,7 +43,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     On success it takes the place of `path`, on the disk too; on failure it is removed. Its name is
     one writer's alone and keeps the suffixes, which many writers read the format from. Permissions
     are as `open` would leave them: those of the file that was there, or else a new file's. A link
-    is followed, as by `open`.
+    is replaced, not followed: in a folder from a stranger it may name any file of the user.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def atomic_paths(paths: Sequence[str | os.PathLike]) -> Iterator[list[Path]]:
     OSError
         As there: where one cannot be written, all old files stay.
     """
-    targets = [Path(os.path.realpath(path)) for path in paths]
+    targets = [Path(os.path.realpath(Path(path).parent), Path(path).name) for path in paths]
     temporaries = [path.with_name(_temporary_name(path)) for path in targets]
     for folder in dict.fromkeys(path.parent for path in targets):
         remove_leftovers_once(folder)

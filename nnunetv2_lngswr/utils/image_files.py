@@ -127,17 +127,29 @@ def _check_nifti_geometry(header: Nifti1Header) -> None:
 def _check_mha(path: Path) -> None:
     with open(path, "rb") as file:
         fields = _fields(file, b"=", last=b"elementdatafile")
-        compressed = fields.get(b"compresseddata", b"").lower() == b"true"
-        if compressed and fields.get(b"elementdatafile", b"").upper() == b"LOCAL":
+        _refuse_other_files(fields, b"elementdatafile", own=b"LOCAL")
+        if fields.get(b"compresseddata", b"").lower() == b"true":
             _inflate(file)
 
 
 def _check_nrrd(path: Path) -> None:
     with open(path, "rb") as file:
         fields = _fields(file, b":", last=b"")
-        detached = b"data file" in fields or b"datafile" in fields
-        if fields.get(b"encoding", b"").lower() in (b"gzip", b"gz") and not detached:
+        for name in (b"data file", b"datafile"):
+            _refuse_other_files(fields, name)
+        if fields.get(b"encoding", b"").lower() in (b"gzip", b"gz"):
             _inflate(file)
+
+
+def _refuse_other_files(fields: Mapping[bytes, bytes], name: bytes, own: bytes = b"") -> None:
+    """Refuse voxels of another file: it could be any file of the reader's."""
+    place = fields.get(name, own)
+    if place.upper() != own:
+        place = ascii(place.decode(errors="replace"))
+        raise Damaged(
+            f"its header takes the voxels from another file, {place} ({name.decode()}), which is "
+            "not read: write them into the file itself"
+        )
 
 
 def _check_gipl(path: Path) -> None:
@@ -207,7 +219,9 @@ def _inflate(file: BinaryIO) -> None:
             chunk = file.read(CHUNK_BYTES)
             if not chunk:
                 raise Damaged("its compressed data end early")
-            inflater.decompress(chunk)
+            while chunk and not inflater.eof:
+                inflater.decompress(chunk, CHUNK_BYTES)
+                chunk = inflater.unconsumed_tail
     except zlib.error as error:
         raise Damaged(f"its compressed data are damaged ({error})") from None
 

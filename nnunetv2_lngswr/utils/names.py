@@ -40,6 +40,13 @@ def some_names(names: Sequence[str], shown: int = 5, *, between: str = ", ") -> 
     return between.join(names[:shown]) + more
 
 
+def printable(text: str) -> str:
+    """Without what moves a terminal's cursor, reverses text or is no character; lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
 def is_utf8(path: str | os.PathLike) -> bool:
     """Whether a file's name is, as far as it is given.
 

@@ -133,6 +133,18 @@ def test_eval_mode_is_deterministic_and_free_of_noise():
     )  # nothing observed in eval mode
 
 
+def test_raw_intensities_far_from_zero_get_the_noise_of_their_own_spread():
+    network = attach(make(), LNGSWRConfig(noise_random_amplitude=False, reconstruct_input=False))
+    lngswr = find_lngswr(network)
+    x, added = 1e4 + 3 * image(), []
+    lngswr.image.noise.register_forward_hook(lambda _, given, got: added.append(got - given[0]))
+    network.train()(x)
+    lngswr.commit_priors()
+    noise = lngswr.image.noise
+    assert float(added[0].std()) == pytest.approx(noise.sigma_max * float(x.std()), rel=0.2)
+    assert float(lngswr.image.prior.variance.sqrt()) == pytest.approx(float(x.std()), rel=0.05)
+
+
 def test_reconstruction_takes_the_high_bands_out():
     """With gains 0 only blocks' means pass: the encoder sees no checkerboard."""
     network = attach(make(), LNGSWRConfig(noise=False, gains=(0.0, 0.0)))
@@ -238,6 +250,15 @@ class Other(nn.Module):
     def __init__(self):
         super().__init__()
         self.encoder = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"noise_max_stride": 16, "noise_random_grid": True}])
+def test_compiled_it_takes_batches_of_other_sizes(options):
+    torch._dynamo.reset()
+    network = attach(make(), LNGSWRConfig(**options), patch_size=(16, 16)).train()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    for size in (2, 4, 3):
+        assert len(compiled(image()[:1].repeat(size, 1, 1, 1))[0]) == size
 
 
 def test_what_has_no_stages_is_refused_with_what_was_looked_for():

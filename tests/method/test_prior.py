@@ -63,6 +63,18 @@ def test_observe_returns_the_channels_standard_deviation(wavelet, rng):
     assert torch.allclose(prior.observe(x), channel_sd(x), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("mean", "sd"), [(1e4, 3.0), (-3e4, 5.0), (1000.0, 1.0)])
+def test_raw_intensities_far_from_zero_keep_their_standard_deviation(mean, sd, rng):
+    prior = prior_of(of_image=True)
+    for _ in range(3):
+        x = mean + sd * torch.randn((4, 2, 64, 64), generator=rng)
+        exact = x.double().var((0, 2, 3), correction=0)
+        assert torch.allclose(prior.observe(x[:1]), sd * torch.ones(2), rtol=0.1)
+        prior.observe(x[1:])
+        prior.commit()
+        assert torch.allclose(prior.variance.double(), exact, rtol=0.05)
+
+
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [((3, 4, 131, 96), (0, 1)), ((2, 4, 37, 32, 34), (0, 1, 2)), ((2, 4, 37, 32, 34), (1, 2))],

@@ -122,6 +122,17 @@ def test_energies_are_full_precision_under_autocast(wavelet, rng):
     assert low.dtype == torch.float32 and torch.equal(low, band_energy(x, (0, 1), wavelet))
 
 
+@pytest.mark.parametrize("wavelet", ["db2", "sym4"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_longer_wavelets_neither_round_nor_overflow_in_fp16(wavelet, autocast, rng):
+    x = (40000 + torch.randn((1, 2, 16, 16), generator=rng)).to(torch.float16)
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        y = apply_gains(x, torch.ones(2, 4), (0, 1), wavelet)
+        wide = apply_gains(x.float(), torch.ones(2, 4), (0, 1), wavelet)
+    assert y.dtype == torch.float16 and torch.equal(y, x)
+    assert wide.dtype == torch.float32 and torch.allclose(wide, x.float(), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
 def test_gradients_are_exact(wavelet, rng):
     x = torch.randn((1, 2, 5, 4), generator=rng, dtype=torch.float64, requires_grad=True)

@@ -6,16 +6,39 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
-from nnunetv2_lngswr.utils.checkpoints import refuse_non_finite, save_checkpoint
+from nnunetv2_lngswr.utils.checkpoints import load_checkpoint, refuse_non_finite, save_checkpoint
+from nnunetv2_lngswr.utils.errors import UserError
 
 
 def test_it_reads_back(tmp_path):
     save_checkpoint({"a": torch.ones(3)}, tmp_path / "c.pth")
     assert torch.equal(torch.load(tmp_path / "c.pth")["a"], torch.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([(1.0,)], dtype=[("a", "f8")])[0],  # fields may be said to hold objects
+        np.datetime64("2026-12-02", "s"),
+        np.timedelta64(1, "s"),
+        np.bytes_(b"x"),
+        np.str_("x"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_of_numpy_plain_numbers_alone_are_read(tmp_path, value):
+    path, good = tmp_path / "x.pth", {"network_weights": {"a": torch.ones(1)}, "trainer_name": "T"}
+    numbers = [np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True), np.uint8(1)]
+    save_checkpoint({**good, "init_args": {}, "logging": numbers}, path)
+    assert load_checkpoint(path)["logging"] == numbers
+    save_checkpoint({**good, "init_args": {"configuration": value}}, path)
+    with pytest.raises(UserError, match="x.pth"):
+        load_checkpoint(path)
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):

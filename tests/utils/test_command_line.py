@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import nnunetv2_lngswr
 from nnunetv2_lngswr.utils.command_line import run_main
-from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError
+from nnunetv2_lngswr.utils.errors import CommandError, Ended, UserError, blamed_on
 
 LIBRARY = Path(sysconfig.get_path("purelib"))
 
@@ -89,6 +90,29 @@ def test_what_the_system_refuses_is_the_users_wherever_it_is(number, capsys):
     assert run_main("p", raises(OSError(number, "refused", str(LIBRARY / "shim.py")))) == 2
     assert run_main("p", raises(OSError(number, "refused"))) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=repr,
+)
+def test_no_memory_is_no_bug_nor_a_files_fault(error, capsys):
+    assert run_main("lngswr", raises(error), output="OUT") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lngswr: out of memory (") and said.count("\n") == 1
+    assert "what is done is kept in OUT" in said
+    with pytest.raises(type(error)), blamed_on("plans.json is bad"):
+        raise error
+
+
+def test_texts_of_files_move_no_cursor(capsys):
+    assert run_main("lngswr", raises(UserError("label \x1b]0;owned\x07\x1b[2J\u202ea\nb"))) == 2
+    assert capsys.readouterr().err == "lngswr: label  ]0;owned  [2J a\nb\n"
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,19 @@ def test_file_and_folder_are_on_the_disk(tmp_path, monkeypatch):
     assert flushed == inodes
 
 
-def test_a_link_is_followed(tmp_path):
+def test_a_link_is_replaced_and_a_linked_folder_is_written_into(tmp_path):
     (tmp_path / "far").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
-    for text in ("new", "again"):
-        write_file(tmp_path / "link", text)
-        assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "far" / "file").read_text() == text
+    (tmp_path / "far" / "file").write_text("mine")
+    (tmp_path / "folder").symlink_to(tmp_path / "far")
+    for number, target in enumerate((tmp_path / "far" / "file", tmp_path / "far" / "absent")):
+        link = tmp_path / "folder" / f"link{number}"
+        link.symlink_to(target)
+        for text in ("new", "again"):
+            write_file(link, text)
+            assert not link.is_symlink() and link.read_text() == text
+    names = sorted(p.name for p in (tmp_path / "far").iterdir())
+    assert names == ["file", "link0", "link1"]
+    assert (tmp_path / "far" / "file").read_text() == "mine"
 
 
 def test_two_writers_at_once_leave_one_whole_file(tmp_path):

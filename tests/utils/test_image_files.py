@@ -122,6 +122,22 @@ def test_headers_that_make_no_sense(ending, change, said, tmp_path):
         check_whole(path)
 
 
+def test_voxels_of_another_file_are_not_read(tmp_path):
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(64))
+    (tmp_path / "a.mha").write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"
+        f"ElementDataFile = {secret}\n"
+    )
+    head = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n"
+    (tmp_path / "b.nrrd").write_text(f"{head}data file: {secret}\n\n")
+    (tmp_path / "c.nrrd").write_text(f"{head}datafile: {secret}\n\n")
+    for name in ("a.mha", "b.nrrd", "c.nrrd"):
+        assert sitk.ReadImage(str(tmp_path / name)).GetSize() == (4, 4, 4)  # ITK would
+        with pytest.raises(UserError, match=r"voxels from another file, '.*secret\.bin'"):
+            check_whole(tmp_path / name)
+
+
 def test_what_good_files_may_have(tmp_path):
     content = bytearray(write(tmp_path / "a.nii").read_bytes())
     # an axis of one voxel has nothing to space

@@ -23,6 +23,7 @@ from nnunetv2_lngswr.utils.checkpoints import load_checkpoint
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.model_files import check_plain_name
+from nnunetv2_lngswr.utils.zip_files import check_compression
 
 NNUNET_BUDGET = dict(zip(BUDGET, (1000, 250, 50)))
 """Of nnUNetTrainer, where nothing says what a model was trained with."""
@@ -196,7 +197,10 @@ def _extract(archive: zipfile.ZipFile, path: Path, configuration: str | None, ta
         raise UserError(f"{path} holds {has}: choose one by its configuration (-c)")
     (model,) = chosen
     check_plain_name(model.name, f"{path}: the model's folder")
-    needed = sum(archive.getinfo(name).file_size for name in members[model].values())
+    entries = [archive.getinfo(name) for name in members[model].values()]
+    for entry in entries:
+        check_compression(entry, path)
+    needed = sum(entry.file_size for entry in entries)
     free = shutil.disk_usage(target).free
     if needed > free:
         raise UserError(

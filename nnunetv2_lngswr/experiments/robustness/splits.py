@@ -78,17 +78,23 @@ def cases_of_splits(benchmark: Benchmark) -> set[str]:
 
 
 def write_splits(commands: Commands) -> None:
-    """Give nnU-Net the splits of the data, without what is held out, or say that there are none."""
+    """Give nnU-Net the splits of the data, without what is held out, or random ones, and say so."""
     its = commands.benchmark
-    splits = _find_splits(its)
-    if splits is None:
+    file = _find_splits(its)
+    if file is None:
         commands.say(
             "No splits_final.json beside the data: "
-            "nnU-Net splits at random, by case and not by patient."
+            "they are split at random, as by nnU-Net, by case and not by patient."
         )
-    elif not commands.dry_run:
-        used = _without_held_out(read_splits(splits), its.hold_out)
-        write_file(_copy(its), json.dumps(used, indent=1))
+    if commands.dry_run:
+        return
+    if file is not None:
+        used = _without_held_out(read_splits(file), its.hold_out)
+    elif _copy(its).is_file():
+        return
+    else:  # trainings side by side would each write nnU-Net's
+        used = _random_splits(its)
+    write_file(_copy(its), json.dumps(used, indent=1))
 
 
 def _copy(benchmark: Benchmark) -> Path:

@@ -11,7 +11,7 @@ from nnunetv2.model_sharing.model_export import export_pretrained_model
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
 
 from evaluation.card import main, make_card
-from evaluation.cards.archive import find_model
+from evaluation.cards.archive import find_model, read_file
 from evaluation.results_folder import CARD_JSON, CARD_MD
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.cards.outs import make_out, sha
@@ -184,6 +184,21 @@ def test_what_is_no_exported_model_is_refused(finished, model_zip, tmp_path, nam
     with pytest.raises(UserError, match=says) as error:
         make_card([finished.folder], tmp_path / "card", into=model_zip)
     assert "\n" not in str(error.value) and not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_may_unpack_to_any_size_is_not_unpacked(finished, model_zip, tmp_path, method):
+    with zipfile.ZipFile(model_zip) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(model_zip, "w", method) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match="is compressed by .*, which is not read here"):
+        make_card([finished.folder], tmp_path / "card", into=model_zip)
+    with zipfile.ZipFile(tmp_path / "card.zip", "w", method) as archive:
+        archive.writestr("d/m/robustness_card.json", bytes(10**6))
+    with pytest.raises(UserError, match="is compressed by .*, which is not read here"):
+        read_file(tmp_path / "card.zip", "robustness_card.json")
 
 
 def test_a_zip_without_a_model_is_refused(finished, tmp_path):

@@ -41,12 +41,13 @@ names = st.text(
     min_size=1,
     max_size=12,
 )
+names_of_files = names.filter(lambda name: not {"/", "\0"} & set(name))
 sizes = st.integers(0, 2**53)
 numbers = st.floats(0, 1) | st.just(float("nan"))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(names, names, names, numbers, sizes), max_size=4))
+@given(st.lists(st.tuples(names_of_files, names, names, numbers, sizes), max_size=4))
 @example([("=1+1", "a,b", '"c"', 0.5, 3), ("a\r\nb", "\r", "\n", 0.1, 0)])
 def test_any_names_go_through_the_csv_and_come_back(tmp_path_factory, found):
     path = tmp_path_factory.mktemp("names") / "cases.csv"
@@ -72,6 +73,14 @@ DAMAGE = {
     "a row too long": (lambda text: text[:-1] + ",1\n", "line 43: the row has .* fields"),
     "no Dice": (lambda text: text.replace(",0.95,0.95", ",,0.95", 1), "dice must not be empty"),
     "no case": (lambda text: text.replace("\na,", "\n,", 1), "line 2: case must not be empty"),
+    "a case elsewhere": (
+        lambda text: text.replace("\na,", "\n../../private/b,", 1),
+        "line 2: case must be a name without /, got '../../private/b'",
+    ),
+    "a fold elsewhere": (
+        lambda text: text.replace("\na,,", "\na,../../private/b,", 1),
+        "line 2: fold must be numbers with \\+ between them, or all, got '../../private/b'",
+    ),
     "empty": (lambda text: "", "columns case, .* are missing"),
     "Latin-1": (lambda text: text.replace("name 1", "K\u00f6rper").encode("latin-1"), "in UTF-8"),
     "NUL": (lambda text: text.encode("utf-16"), "in UTF-8"),

@@ -12,6 +12,7 @@ from nnunetv2_lngswr.cli import main as cli
 from nnunetv2_lngswr.experiments.robustness import benchmark_robustness, evaluation_options
 from nnunetv2_lngswr.experiments.robustness.record import RECORD
 from nnunetv2_lngswr.experiments.robustness.splits import check_groups
+from nnunetv2_lngswr.experiments.splits import random_splits
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.experiments.robustness.settings import DATASET, TINY, make_benchmark
 
@@ -77,6 +78,22 @@ def test_groups_are_asked_of_the_cases_that_are_chosen(raw, tmp_path, monkeypatc
     check_groups(
         dataclasses.replace(its, preset=dataclasses.replace(TINY, evaluation=all_of_them)), [0]
     )
+
+
+def test_without_splits_random_ones_lie_there_before_trainings_run_side_by_side(
+    raw, tmp_path, ran, monkeypatch
+):
+    """Each would write nnU-Net's own, and might read them half written."""
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    (raw / DATASET / "splits_final.json").unlink()
+    out = benchmark_robustness(DATASET, "2d", tmp_path / "out", arms=[], preset="tiny", folds=[0])
+    file = out / "nnUNet_preprocessed" / DATASET / "splits_final.json"
+    names = {p.name.rsplit("_", 1)[0] for p in (raw / DATASET / "imagesTr").iterdir()}
+    assert json.loads(file.read_text()) == random_splits(names)
+    file.write_text(json.dumps([random_splits(names)[1], *random_splits(names)[1:]]))
+    before = file.read_text()
+    benchmark_robustness(DATASET, "2d", out, arms=[], preset="tiny", folds=[0])
+    assert file.read_text() == before
 
 
 def test_without_splits_the_cases_are_those_that_nnunets_trainer_draws(raw, tmp_path, monkeypatch):
