@@ -93,6 +93,12 @@ class CaseFiles:
         )
 
 
+def check_folder(path: Path, what: str) -> None:
+    """UserError unless it is a folder that is there."""
+    if not path.is_dir():
+        raise UserError(f"{what}: {path} {'is a file' if path.exists() else 'does not exist'}")
+
+
 def from_folders(
     images: Mapping[str, Sequence[str]], labels: Path, *, ending: str, previous_stage: Path | None
 ) -> list[CaseFiles]:
@@ -114,8 +120,7 @@ def from_folders(
     UserError
         Images without labels, labels without images, cases without their previous stage.
     """
-    if not labels.is_dir():
-        raise UserError(f"label folder {labels} does not exist (-l)")
+    check_folder(labels, "label folder (-l)")
     there = {p.name.removesuffix(ending) for p in labels.glob(f"*{ending}") if p.is_file()}
     _refuse(
         sorted(set(images) - there),

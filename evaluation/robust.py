@@ -17,6 +17,7 @@ once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def evaluate(
     _check_workers(workers)
     places = {"images": images, "labels": labels, "previous_stage": previous_stage}
     given, conditions = Options(**with_new_names(options)), parse_conditions(fail_if)
-    session = _prepare(model_folder, places, given, num_parts, part_id)
+    session = _prepare(model_folder, places, given, num_parts, part_id, output_folder)
     find_runs(conditions, session.planned.runs)  # before hours of work
     return _evaluated(session, conditions, output_folder, workers, overwrite, progress)
 
@@ -153,7 +154,7 @@ def estimate(
     """
     places = {k: arguments.pop(k, None) for k in _INPUTS}
     given, conditions = Options(**with_new_names(arguments)), parse_conditions(fail_if)
-    session = _prepare(model_folder, places, given, num_parts, part_id)
+    session = _prepare(model_folder, places, given, num_parts, part_id, output_folder)
     find_runs(conditions, session.planned.runs)
     finished = []
     if output_folder is not None:
@@ -217,9 +218,13 @@ def _prepare(
     options: Options,
     num_parts: int | None,
     part_id: int | None,
+    output_folder: str | Path | None,
 ) -> Session:
     from evaluation.session import Inputs, prepare
 
+    for place in (model_folder, *places.values()):
+        if output_folder and place and os.path.realpath(place) == os.path.realpath(output_folder):
+            raise UserError(f"{output_folder} is read by this very call: choose another -o")
     paths = {k: None if v is None else Path(v) for k, v in places.items()}
     inputs = Inputs(model_folder=Path(model_folder), **paths)
     return prepare(inputs, options, num_parts=num_parts, part_id=part_id)

@@ -23,6 +23,7 @@ from evaluation.groups import Groups, parse_groups, recorded_groups
 from evaluation.inputs import (
     CaseFiles,
     CaseSource,
+    check_folder,
     choose,
     from_cross_validation,
     from_folders,
@@ -242,8 +243,7 @@ def _list_cases(
             previous_stage=inputs.previous_stage,
         )
     else:
-        if not inputs.images.is_dir():
-            raise UserError(f"image folder {inputs.images} does not exist (-i)")
+        check_folder(inputs.images, "image folder (-i)")
         cases = from_folders(
             model.list_images(inputs.images),
             inputs.labels,

@@ -19,6 +19,7 @@ from evaluation.report.checks import all_checks
 from evaluation.report.intervals import over
 from evaluation.report.members import dice_after_members
 from evaluation.rows import never_there
+from evaluation.seen_cases import seen_cases
 from evaluation.session import BEST_ITERATE, BEST_ITERATE_BEFORE, Session
 
 Part = Mapping[str, Any]
@@ -110,7 +111,12 @@ def _protocol(session: Session, folds: Sequence[int | str]) -> str:
     if not folds:
         return f"{count} cases, given as arrays"
     word = "folds" if len(folds) > 1 else "fold"
-    return f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
+    said = f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
+    assert session.inputs is not None and session.inputs.images is not None
+    dataset = session.model.describe()["dataset"]
+    names = [c.identifier for c in session.cases]
+    seen = seen_cases(dataset, session.inputs.images, names, folds)
+    return f"{said}; {seen}" if seen else said
 
 
 def _groups(session: Session) -> dict[str, Any]:

@@ -36,10 +36,12 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add(
         "model",
+        nargs="?",
         type=given_text,
         metavar="MODEL",
         help="TRAINER__PLANS__CONFIGURATION, or a zip file of nnUNetv2_export_model_to_zip",
     )
+    add("-m", dest="model_too", type=given_text, metavar="MODEL", help="the same, as elsewhere")
     add(
         "-o",
         dest="output",
@@ -131,7 +133,12 @@ def _robustify(arguments: argparse.Namespace) -> int:
         given["settings"] = settings_of(given["settings"])
         if given["settings"] is None:  # would be taken for an option that was not given
             raise UserError("--settings must be a JSON object, got null")
-    model, output = given.pop("model"), given.pop("output")
+    places = [place for place in (given.pop("model"), given.pop("model_too")) if place is not None]
+    if len(places) != 1:
+        raise UserError(
+            "give one model: lngswr robustify MODEL -o OUT, before -f and its folds, or -m MODEL"
+        )
+    (model,), output = places, given.pop("output")
     options = Options(**given)
     from evaluation.compare import OUTPUTS
     from nnunetv2_lngswr.experiments.robustify.run import robustify

@@ -83,9 +83,14 @@ class PlansEntryTrainer(nnUNetTrainer):
     ):
         # before nnU-Net makes any folder: a mistake in the plans must leave nothing behind
         plans = deepcopy(plans)
-        if PLANS_KEY in plans:
+        beside = [
+            key
+            for key, value in plans.items()
+            if key == PLANS_KEY or isinstance(value, dict) and PLANS_KEY in value
+        ]
+        if beside:
             raise UserError(
-                f'plans: "{PLANS_KEY}" has no effect beside "configurations": put it into the '
+                f'plans: "{beside[0]}" has no effect beside "configurations": put it into the '
                 f'configuration, "configurations": {{"{configuration}": {{"{PLANS_KEY}": ...}}}}'
             )
         resolved = PlansManager(plans).get_configuration(configuration).configuration

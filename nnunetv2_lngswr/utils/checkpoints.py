@@ -35,6 +35,7 @@ _ALLOWED = [
     *(type(np.dtype(name)) for name in _NUMBERS),
 ]
 _KINDS = {"network_weights": dict, "trainer_name": str, "init_args": dict}
+FINAL = "checkpoint_final.pth"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
@@ -55,6 +56,8 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
         are named, or entries of another type than nnU-Net writes.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give a checkpoint, such as fold_0/{FINAL} in it")
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}")
     checkpoint = _read(path, trust=trust)

@@ -141,12 +141,15 @@ def _interrupted(output: str | Path | None, number: int) -> str:
     how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     if output is None:
         return f"{how}; what is done is kept: the same call goes on"
+    if not os.path.exists(output):
+        return f"{how}; nothing was written"
     return f"{how}; what is done is kept in {output}: run the same command again to go on"
 
 
 def _refusal(error: OSError, output: str | Path | None) -> str:
     if output is None:
-        return f"{error}; what is done is kept: once that is mended the same call goes on"
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return f"{said}; what is done is kept: once that is mended the same call goes on"
     place = output if error.filename is None else error.filename
     advice = "free space and run" if error.errno in _FULL else "once that is mended run"
     said = f"{place}: {error.strerror or error}"

@@ -28,6 +28,8 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5, what: str = "") -> str:
     """'did you mean A or B?', or all that is known (known `what`: ...) where nothing is near."""
     known = list(known)
+    if "," in name:
+        return f"separate several by spaces, not commas{what and ' (' + what + ')'}"
     near = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
     if near:
         return f"did you mean {' or '.join(near)}?"

@@ -39,7 +39,7 @@ def nothing_runs(monkeypatch):
 
 
 def robustify(name: str, words, *says: str, model=f"ROOT/{FOLDER}", change=spoil.both(), **more):
-    argv = ("robustify", model, "-o", "ROOT/out", *words)
+    argv = ("robustify", *([model] if isinstance(model, str) else model), "-o", "ROOT/out", *words)
     return bad(name, argv, *says, spoil=change, environ=more.pop("environ", ENVIRON), **more)
 
 
@@ -187,21 +187,21 @@ DATA_ROWS = [
         "nnUNet_preprocessed",
         environ=ENVIRON | {"nnUNet_preprocessed": ""},
     ),
-    data("nothing", spoil.remove(DATA), "nnUNetv2_plan_and_preprocess -d 999 -c 2d makes it"),
+    data("nothing", spoil.remove(DATA), ": run nnUNetv2_plan_and_preprocess -d 999 -c 2d"),
     data(
         "nothing, of another planner",
         spoil.both(
             spoil.remove(DATA),
             spoil.change_json(PLANS, {"experiment_planner_used": "nnUNetPlannerResEncM"}),
         ),
-        "nnUNetv2_plan_and_preprocess -d 999 -c 2d -pl nnUNetPlannerResEncM makes it",
+        "nnUNetv2_plan_and_preprocess -d 999 -c 2d -pl nnUNetPlannerResEncM",
     ),
     data(
         "nothing, of a planner that a shell would run",
         spoil.both(
             spoil.remove(DATA), spoil.change_json(PLANS, {"experiment_planner_used": "X; touch y"})
         ),
-        "nnUNetv2_plan_and_preprocess -d 999 -c 2d -pl 'X; touch y' makes it",
+        "nnUNetv2_plan_and_preprocess -d 999 -c 2d -pl 'X; touch y'",
     ),
     data(
         "of a name without a number",
@@ -210,12 +210,12 @@ DATA_ROWS = [
         "Lungs",
     ),
     data("no fingerprint", spoil.remove(f"{DATA}/dataset_fingerprint.json"), "fingerprint"),
-    data("not preprocessed", spoil.remove(PREPROCESSED), f"{PREPROCESS} makes it"),
+    data("not preprocessed", spoil.remove(PREPROCESSED), f": run {PREPROCESS}"),
     data(
         "a case is missing",
         spoil.remove(f"{PREPROCESSED}/case1.pkl"),
         "case1",
-        f": {PREPROCESS} makes it",
+        f": run {PREPROCESS}",
     ),
     data(
         "no plans",
@@ -272,6 +272,9 @@ DATA_ROWS = [
 
 OPTIONS = [
     bad("no model", ["robustify", "-o", "x"], "MODEL"),
+    bad("the model behind folds", ["robustify", "-o", "x", "-f", "0", "m"], "before -f"),
+    bad("two models", ["robustify", "m", "-m", "m", "-o", "x"], "give one model"),
+    robustify("-m: model is not there", ("-f", "7"), "fold", model=("-m", f"ROOT/{FOLDER}")),
     bad("no output", ["robustify", "x"], "-o"),
     robustify("model is empty text", (), "MODEL", model=""),
     robustify("trainer", ("-tr", "nnUNetTrainerLNG"), "nnUNetTrainerLNG", "nnUNetTrainerAT"),

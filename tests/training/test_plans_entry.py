@@ -249,6 +249,12 @@ def test_an_entry_beside_the_configurations_is_refused(plans, cls):
         tiny_dataset.make_trainer(cls, {**plans, "lngswr": SHORT})
 
 
+def test_a_configuration_beside_the_configurations_is_refused(plans):
+    """As a block of the manual is pasted: nnU-Net would not see it."""
+    with pytest.raises(UserError, match='"2d" has no effect beside "configurations"'):
+        tiny_dataset.make_trainer(nnUNetTrainerLNGSWR, {**plans, "2d": {"lngswr": SHORT}})
+
+
 def test_prediction_from_a_folder_with_the_old_names_says_nothing(plans):
     plans = json.loads(json.dumps(plans))
     plans["configurations"]["2d"]["lngswr"] = OLD

@@ -49,7 +49,7 @@ def test_argparse_ends_the_command_itself():
         (
             OSError(errno.ENOSPC, "No space left on device", "x.png"),
             2,
-            "lngswr: [Errno 28] No space left on device: 'x.png'; what is done is kept: "
+            "lngswr: x.png: No space left on device; what is done is kept: "
             "once that is mended the same call goes on\n",
         ),
     ],
@@ -78,9 +78,16 @@ def test_what_the_user_has_to_mend_is_one_line(error, status, said, capsys):
         ),
     ],
 )
-def test_a_command_with_an_output_folder_names_it(error, said, capsys):
+def test_a_command_with_an_output_folder_names_it(error, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "OUT").mkdir()
     run_main("p", raises(error), output="OUT")
     assert capsys.readouterr().err == said
+
+
+def test_an_interrupted_call_that_has_written_nothing_keeps_nothing(capsys, tmp_path):
+    run_main("p", raises(KeyboardInterrupt()), output=tmp_path / "OUT")
+    assert capsys.readouterr().err == "p: interrupted; nothing was written\n"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,11 @@ def test_lookup_finds_what_is_there_and_names_what_is_near():
         lookup(TABLE, "appel", "fruit")
 
 
+def test_names_that_commas_join_are_told_apart_by_spaces():
+    with pytest.raises(UserError, match="'apple,pear'; separate several by spaces, not commas$"):
+        lookup(TABLE, "apple,pear", "fruit")
+
+
 def test_all_are_named_where_none_is_near():
     assert did_you_mean("zzz", TABLE) == "known: apple, pear"
 

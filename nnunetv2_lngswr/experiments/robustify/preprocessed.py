@@ -51,7 +51,7 @@ def find_preprocessed(model: GivenModel, options: Options) -> Path:
     folder = Path(home).absolute() / model.dataset
     missing = [name for name in _NEEDED if not (folder / name).exists()]
     if missing:
-        raise UserError(f"{folder} has no {missing[0]}: {_planning(model)} makes it")
+        raise UserError(f"{folder} has no {missing[0]}: run {_planning(model)}")
     _check_labels(folder, model)
     _check_data(folder, model)
     _check_cases(folder, model)
@@ -119,15 +119,15 @@ def _check_data(folder: Path, model: GivenModel) -> None:
             "belongs to lose their data then, so do it in another nnUNet_preprocessed if there are "
             "any"
         )
-    makes = f"{'' if alike else copied}{command}"
+    makes = f"run {command}" if alike else f"{copied}{command}"
     if not (folder / identifier).is_dir() or not alike:
         what = "does not exist" if alike else "is described by no plans there"
-        raise UserError(f"{folder / identifier} {what}: {makes} makes it")
+        raise UserError(f"{folder / identifier} {what}: {makes}")
     there = _preprocessed_cases(folder, model)
     missing = sorted(_cases(folder, model) - there)
     if missing or not there:
         named = f"case {missing[0]} of {_SPLITS}" if missing else "a single case"
-        raise UserError(f"{folder / identifier} lacks {named}: {makes} makes it")
+        raise UserError(f"{folder / identifier} lacks {named}: {makes}")
 
 
 def _preprocessed_cases(folder: Path, model: GivenModel) -> set[str]:
