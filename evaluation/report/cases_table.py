@@ -155,10 +155,9 @@ def _row(path: Path, line: int, fields: Mapping[str | None, Any]) -> dict[str, A
     if empty:
         raise UserError(f"{path}, line {line}: {', '.join(empty)} must not be empty")
     # both name the case's files
-    if os.path.basename(row["case"]) != row["case"] or "\0" in row["case"]:
-        raise UserError(
-            f"{path}, line {line}: case must be a name without /, got {shown(row['case'])}"
-        )
+    case = str(row["case"])
+    if os.path.basename(case) != case or "\0" in case:
+        raise UserError(f"{path}, line {line}: case must be a name without /, got {shown(case)}")
     if not _FOLD.fullmatch(row["fold"] or ""):
         raise UserError(
             f"{path}, line {line}: fold must be numbers with + between them, or all, got "

@@ -48,8 +48,7 @@ def craft(
 ) -> Tensor:
     """FGSM with random start for one step, PGD for more: the last of the projected ascent steps.
 
-    Unlike the evaluation, which keeps the worst iterate, this does not judge the last one: a
-    forward pass less.
+    Unlike in the evaluation the last one is not judged: a forward pass less.
 
     Parameters
     ----------
@@ -85,17 +84,11 @@ def craft(
         around = ball.enlarged(unprojected_noise)
         ball = ball.enlarged(unprojected_noise + steps * relative_step_size)  # out of reach
 
-    def direction(step: int, current: Tensor) -> Tensor:
+    def gradient_at(step: int, current: Tensor) -> Tensor:
         return finite_or_zero(model.value_and_gradient(current, lambda z: ascended(z, target))[1])
 
-    return last_iterate(
-        x,
-        ball,
-        direction,
-        start=random_start(x, around, generator),
-        steps=steps,
-        size=size,
-    )
+    start = random_start(x, around, generator)
+    return last_iterate(x, ball, gradient_at, start=start, steps=steps, size=size)
 
 
 def _refuse_integers(x: Tensor) -> None:
