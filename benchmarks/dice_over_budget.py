@@ -1,8 +1,10 @@
 """How Dice falls with the attacker's budget, one line per arm, with bands; one panel per benchmark.
 
-    python -m benchmarks.dice_over_budget ROBUSTNESS.json ... [--arms ARM ...] [-o dice.png]
+    python -m benchmarks.dice_over_budget ROBUSTNESS.json[,ROBUSTNESS.json] ... [--arms ARM ...]
+        [-o dice.png]
 
-Worst Dice under the suite; budget 0 is clean. Bands are the intervals over cases or their groups
+Several files of one machine are joined by commas to one panel, as for `evidence_tables`. Worst Dice
+under the suite; budget 0 is clean. Bands are the intervals over cases or their groups
 that the benchmarks give, for their very trainings.
 """
 
@@ -17,8 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.saving import first_paragraph, write_picture
-from benchmarks.trainings import label
-from nnunetv2_lngswr.utils.files import read_json
+from benchmarks.trainings import joined, label
 
 
 def curve(record: Mapping[str, Any], arm: str) -> list[tuple[float, float, float, float]]:
@@ -52,11 +53,11 @@ def draw(records: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> Figure:
 def main(argv: list[str] | None = None) -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
-    parser.add_argument("records", type=Path, nargs="+", metavar="ROBUSTNESS.json")
+    parser.add_argument("records", nargs="+", metavar="ROBUSTNESS.json[,ROBUSTNESS.json]")
     parser.add_argument("--arms", nargs="+", metavar="ARM")
     parser.add_argument("-o", dest="output", type=Path, default=Path("dice.png"))
     args = parser.parse_args(argv)
-    records = [read_json(path, needs=("results", "arms", "runs")) for path in args.records]
+    records = [joined([Path(file) for file in files.split(",")]) for files in args.records]
     arms = args.arms or list(records[0]["arms"])
     write_picture(args.output, draw(records, arms))
 
