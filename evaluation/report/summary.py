@@ -65,7 +65,10 @@ def build_summary(
         "attacks": records.attack_settings(rows),
         "suite_members": dice_after_members(rows),
         "results": results,
-        "checks": all_checks(results, rows),
+        "checks": [
+            *(f"Check failed: {said}" for said in [_seen(session, folds)] if said),
+            *all_checks(results, rows),
+        ],
         "shifts_left_out": planned.corruptions_left_out,
         "shift_strengths": {
             n: {"strengths": list(CORRUPTIONS[n].strengths), "unit": CORRUPTIONS[n].unit}
@@ -112,11 +115,17 @@ def _protocol(session: Session, folds: Sequence[int | str]) -> str:
         return f"{count} cases, given as arrays"
     word = "folds" if len(folds) > 1 else "fold"
     said = f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
-    assert session.inputs is not None and session.inputs.images is not None
-    dataset = session.model.describe()["dataset"]
-    names = [c.identifier for c in session.cases]
-    seen = seen_cases(dataset, session.inputs.images, names, folds)
+    seen = _seen(session, folds)
     return f"{said}; {seen}" if seen else said
+
+
+def _seen(session: Session, folds: Sequence[int | str]) -> str:
+    """What must be said of cases that the model was trained on."""
+    if session.inputs is None or session.inputs.images is None:
+        return ""
+    names = [c.identifier for c in session.cases]
+    dataset = session.model.describe()["dataset"]
+    return seen_cases(dataset, session.inputs.images, names, folds)
 
 
 def _groups(session: Session) -> dict[str, Any]:

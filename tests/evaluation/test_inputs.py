@@ -36,10 +36,15 @@ def test_a_picture_in_colour_holds_all_channels_in_one_file(tmp_path, monkeypatc
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "pre"))
     options = {**FAST, "corruptions": [], "attacks": ["noise"], "epsilons": ["4/255"]}
-    found = robust.evaluate(folder, tmp_path / "validation", **options).rows()
-    given = robust.evaluate(
+    validation = robust.evaluate(folder, tmp_path / "validation", **options)
+    both = robust.evaluate(
         folder, tmp_path / "given", images=raw / "imagesTr", labels=raw / "labelsTr", **options
-    ).rows()
+    )
+    found, given = validation.rows(), both.rows()
+    # of which it was trained on one
+    said = "1 of these cases it was trained on"
+    assert said in both.summary["protocol"] and said not in json.dumps(validation.summary)
+    assert [line for line in both.summary["checks"] if line.startswith(f"Check failed: {said}")]
     assert {r["case"] for r in found} == {"case0"}
     dice = {(r["kind"], r["label"]): r["dice"] for r in given if r["case"] == "case0"}
     assert {(r["kind"], r["label"]): r["dice"] for r in found} == dice
