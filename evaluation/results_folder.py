@@ -23,6 +23,7 @@ from evaluation.claims import MUTEX, Claim, Claims
 from evaluation.differences import differences
 from evaluation.file_hashes import FileHashes
 from evaluation.inputs import CaseSource, Source
+from evaluation.options import OLD_NAMES
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, remove_leftovers, write_file
 from nnunetv2_lngswr.utils.output_folder import output_folder
@@ -95,6 +96,8 @@ class ResultsFolder:
         except UserError as error:
             raise UserError(f"{error}; choose another folder, or --overwrite") from None
         different = differences(before, _as_json(settings))
+        for old, new in OLD_NAMES.items():  # as the flags are called
+            different = [d.replace(f"options.{old}:", f"options.{new}:") for d in different]
         raise UserError(
             f"{self.path} holds results of other settings ({'; '.join(different)}); "
             "choose another folder, or --overwrite to replace them"

@@ -37,7 +37,7 @@ from numpy.exceptions import ComplexWarning
 from evaluation.model.geometry import Placed, check_same_grid, check_sane
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.image_files import check_whole
-from nnunetv2_lngswr.utils.names import refuse_no_utf8
+from nnunetv2_lngswr.utils.names import refuse_no_utf8, some_names
 
 # what readers raise on a file that is not what it seems
 _UNREADABLE = (
@@ -91,8 +91,11 @@ def list_images(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
         if match := pattern.match(path.name):
             cases.setdefault(match[1], []).append(str(path))
     if not cases:
+        others = sorted({p.name.partition(".")[2] for p in Path(folder).iterdir() if p.is_file()})
+        has = f", but files that end in .{some_names(others, between=', .')}" if others else ""
         raise UserError(
-            f"{folder} holds no images named <case>_0000{file_ending} (file_ending of dataset.json)"
+            f"{folder} holds no images named <case>_0000{file_ending} (file_ending of "
+            f"dataset.json){has}"
         )
     for case, files in cases.items():
         found = [Path(f).name.removesuffix(file_ending)[-4:] for f in files]

@@ -124,13 +124,15 @@ def find_raw(dataset: str) -> Path:
         The variable is not set, or the data set is not there.
     """
     raw = os.environ.get("nnUNet_raw")
+    if not raw:
+        raise UserError(f"nnUNet_raw is not set: export nnUNet_raw=FOLDER, which holds {dataset}")
     named = re.fullmatch(r"Dataset\d+_[^/\\]+", dataset)
-    if not raw or not named or not (Path(raw) / dataset / "dataset.json").is_file():
-        there = sorted(p.name for p in Path(raw).glob("Dataset*_*")) if raw else []
+    if not named or not (Path(raw) / dataset / "dataset.json").is_file():
+        there = sorted(p.name for p in Path(raw).glob("Dataset*_*"))
         has = f"; it has {', '.join(there)}" if there else ""
         raise UserError(
-            f"no data set {dataset} in nnUNet_raw ({raw or 'not set'}): "
-            f"give its full name, such as Dataset611_ThyroidUS{has}"
+            f"no data set {dataset} in nnUNet_raw ({raw}): "
+            f"give its full name, such as Dataset611_ThyroidUS, and put it there{has}"
         )
     return Path(raw)
 
