@@ -323,8 +323,9 @@ def _blocks(lengths: Sequence[int], by: Sequence[int], *, shifted: bool) -> tupl
 def _rand(shape, generator: torch.Generator | None, **options) -> Tensor:
     """torch.rand, which knows no batch size that is open while it compiles beside a generator, not
     even beside None."""
-    given = {} if generator is None else {"generator": generator}
-    return torch.rand(shape, **options, **given)
+    if generator is None:
+        return torch.rand(shape, **options)
+    return torch.rand(shape, generator=generator, **options)
 
 
 def _uniform(

@@ -11,6 +11,8 @@ already.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch.optim import Optimizer
 
@@ -33,10 +35,11 @@ def add_to_average(optimizer: Optimizer, *, step: int, momentum: float) -> None:
     """
     weight = max(1 - momentum, 1 / (step + 1))
     parameters = _parameters(optimizer)
-    averages = optimizer.state.get(KEY)
+    state = _state(optimizer)
+    averages = state.get(KEY)
     if averages is None:
         averages = {number: p.detach().clone() for number, p in enumerate(parameters)}
-        optimizer.state[KEY] = averages
+        state[KEY] = averages
     for number, parameter in enumerate(parameters):
         averages[number].lerp_(parameter, weight)
 
@@ -45,10 +48,15 @@ def add_to_average(optimizer: Optimizer, *, step: int, momentum: float) -> None:
 def exchange(optimizer: Optimizer) -> None:
     """Swap weights and average; twice is what it was."""
     parameters = _parameters(optimizer)
-    for number, average in optimizer.state.get(KEY, {}).items():
+    for number, average in _state(optimizer).get(KEY, {}).items():
         held = parameters[number].detach().clone()
         parameters[number].copy_(average)
         average.copy_(held)
+
+
+def _state(optimizer: Optimizer) -> dict[Any, Any]:
+    """Typed as having weights for keys alone, which torch saves and loads others beside."""
+    return cast(dict[Any, Any], optimizer.state)
 
 
 def _parameters(optimizer: Optimizer) -> list[torch.Tensor]:

@@ -149,8 +149,7 @@ def _interrupted(output: str | Path | None, number: int) -> str:
 def _refusal(error: OSError, output: str | Path | None) -> str:
     place = error.filename2 or error.filename  # of a file that could not take another's place
     if output is None:
-        said = f"{place}: {error.strerror}" if place else str(error)
-        return f"{said}; what is done is kept: once that is mended the same call goes on"
+        return f"{error}; what is done is kept: once that is mended the same call goes on"
     place = output if place is None else place
     advice = "free space and run" if error.errno in _FULL else "once that is mended run"
     said = f"{place}: {error.strerror or error}"

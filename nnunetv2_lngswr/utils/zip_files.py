@@ -8,6 +8,7 @@ import zipfile
 from nnunetv2_lngswr.utils.errors import UserError
 
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_NAMES = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA"}
 
 
 def check_compression(entry: zipfile.ZipInfo, zip_file: str | os.PathLike | None) -> None:
@@ -22,7 +23,7 @@ def check_compression(entry: zipfile.ZipInfo, zip_file: str | os.PathLike | None
         Names the entry.
     """
     if entry.compress_type not in _BOUNDED:
-        kind = zipfile.compressor_names.get(entry.compress_type, entry.compress_type)
+        kind = _NAMES.get(entry.compress_type, f"method {entry.compress_type}")
         raise UserError(
             f"{zip_file}: {entry.filename} is compressed by {kind}, which is not read here: zip it "
             "anew with deflate, as nnUNetv2_export_model_to_zip does"

@@ -49,7 +49,7 @@ def test_argparse_ends_the_command_itself():
         (
             OSError(errno.ENOSPC, "No space left on device", "x.png"),
             2,
-            "lngswr: x.png: No space left on device; what is done is kept: "
+            "lngswr: [Errno 28] No space left on device: 'x.png'; what is done is kept: "
             "once that is mended the same call goes on\n",
         ),
     ],

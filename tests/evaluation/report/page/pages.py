@@ -20,6 +20,7 @@ from tests.evaluation.report.rows import rows_of, summary_of
 
 SHA = "made by hand"
 HOSTILE = "<script>window.hacked = 1</script>"
+HOSTILE_CASE = HOSTILE.replace("/", "")  # names files, too
 HOSTILE_FILE = "<img src=x onerror=window.hacked=1>&amp;'\""  # a file may be called so
 ATTACKS = (
     ("pgd_linf", "linf", "1/255"),

@@ -11,9 +11,9 @@ from evaluation import compare, report_page
 from evaluation.report.cases_table import read_cases
 from evaluation.report.formats import interval_text, number_text, percent_text
 from tests.evaluation.report.page.opened import Page
-from tests.evaluation.report.page.pages import HOSTILE, HOSTILE_FILE, make_out
+from tests.evaluation.report.page.pages import HOSTILE, HOSTILE_CASE, HOSTILE_FILE, make_out
 
-CASES = ("a", HOSTILE_FILE, "c", HOSTILE)
+CASES = ("a", HOSTILE_FILE, "c", HOSTILE_CASE)
 
 
 @pytest.fixture(scope="module")

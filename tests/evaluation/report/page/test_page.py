@@ -20,6 +20,7 @@ from evaluation.report.page.evaluation_page import evaluation_page
 from evaluation.rows import MEAN_LABEL, run_key
 from tests.evaluation.report.page.pages import (
     HOSTILE,
+    HOSTILE_CASE,
     NUMBER,
     data_of,
     finite,
@@ -123,7 +124,7 @@ def test_labels_that_are_too_many_for_a_page_are_left_to_cases_csv(monkeypatch, 
 
 def test_names_are_text_wherever_they_stand(tmp_path):
     a, b = (
-        make_out(tmp_path / n, trainer=f"{HOSTILE} {n}", cases=("x", HOSTILE), label=HOSTILE)
+        make_out(tmp_path / n, trainer=f"{HOSTILE} {n}", cases=("x", HOSTILE_CASE), label=HOSTILE)
         for n in "ab"
     )
     compare.compare([a, b], tmp_path / "compared")
@@ -132,7 +133,7 @@ def test_names_are_text_wherever_they_stand(tmp_path):
         scripts = 2 + len(render.SCRIPTS)
         assert page.count("<script") - page.count('"<script') == page.count("</script>") == scripts
         data = data_of(page)
-        assert HOSTILE in data["table"]["cases"] and ["1", HOSTILE] in data["table"]["labels"]
+        assert HOSTILE_CASE in data["table"]["cases"] and ["1", HOSTILE] in data["table"]["labels"]
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
