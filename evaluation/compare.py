@@ -22,7 +22,7 @@ from evaluation.options import LIMITS
 from evaluation.rows import never_there
 from nnunetv2_lngswr.utils.command_line import leave, run_main
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.names import printable
+from nnunetv2_lngswr.utils.names import printable_page
 from nnunetv2_lngswr.utils.option_types import given_text
 from nnunetv2_lngswr.utils.values import check_integer
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     def work() -> int:
         folders = [_folders_of(word) for word in arguments.folders]
         compare(folders, output, seed=arguments.seed, groups=arguments.groups)
-        print(printable((output / "compare.md").read_text(encoding="utf-8")).rstrip())
+        print(printable_page(output / "compare.md"))
         print(f"\nwritten to {output}: {', '.join(OUTPUTS)}")
         return 0
 

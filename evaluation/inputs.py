@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.names import some_names
+from nnunetv2_lngswr.utils.output_folder import input_folder
 
 if TYPE_CHECKING:
     from evaluation.model.case import Case
@@ -93,12 +94,6 @@ class CaseFiles:
         )
 
 
-def check_folder(path: Path, what: str) -> None:
-    """UserError unless it is a folder that is there."""
-    if not path.is_dir():
-        raise UserError(f"{what}: {path} {'is a file' if path.exists() else 'does not exist'}")
-
-
 def from_folders(
     images: Mapping[str, Sequence[str]], labels: Path, *, ending: str, previous_stage: Path | None
 ) -> list[CaseFiles]:
@@ -120,7 +115,7 @@ def from_folders(
     UserError
         Images without labels, labels without images, cases without their previous stage.
     """
-    check_folder(labels, "label folder (-l)")
+    input_folder(labels, "label folder", "-l")
     there = {p.name.removesuffix(ending) for p in labels.glob(f"*{ending}") if p.is_file()}
     _refuse(
         sorted(set(images) - there),

@@ -47,5 +47,5 @@ def _trained_on(dataset: str, folds: Sequence[int | str]) -> set[str] | None:
     try:
         splits = read_json(Path(place, dataset, "splits_final.json"))
         return {str(case) for fold in folds for case in splits[int(fold)]["train"]}
-    except (OSError, UserError, LookupError, TypeError, ValueError):
+    except (OSError, UserError, LookupError, TypeError, ValueError):  # read for a note alone
         return None

@@ -23,7 +23,6 @@ from evaluation.groups import Groups, parse_groups, recorded_groups
 from evaluation.inputs import (
     CaseFiles,
     CaseSource,
-    check_folder,
     choose,
     from_cross_validation,
     from_folders,
@@ -34,6 +33,7 @@ from evaluation.protocol import PlannedRuns
 from evaluation.share import find_share
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
+from nnunetv2_lngswr.utils.output_folder import input_folder
 from nnunetv2_lngswr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _list_cases(
             previous_stage=inputs.previous_stage,
         )
     else:
-        check_folder(inputs.images, "image folder (-i)")
+        input_folder(inputs.images, "image folder", "-i")
         cases = from_folders(
             model.list_images(inputs.images),
             inputs.labels,

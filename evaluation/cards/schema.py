@@ -18,6 +18,7 @@ from jsonschema.exceptions import best_match
 
 from evaluation.cards.archive import read_file
 from evaluation.results_folder import CARD_JSON
+from nnunetv2_lngswr.utils import names
 from nnunetv2_lngswr.utils.errors import UserError, shortened
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
@@ -83,7 +84,7 @@ def printable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [printable(v) for v in value]
     if isinstance(value, str) and not value.isprintable():
-        return "".join(c if c.isprintable() else " " for c in value)
+        return names.printable(value).replace("\n", " ")
     return value
 
 

@@ -42,12 +42,13 @@ def build_summary(
     options, planned = session.options, session.planned
     results = records.summarise(rows, seed=options.seed, groups=session.groups)
     folds = _folds(session)
+    seen = _seen(session, folds)
     environments = [dict(e) for e in dict.fromkeys(tuple(p["environment"].items()) for p in parts)]
     corruptions = dict.fromkeys(r.name for r in planned.runs if r.kind == CORRUPTION)
     return {
         "schema_version": records.SCHEMA_VERSION,
         "model": _model(session, folds),
-        "protocol": _protocol(session, folds),
+        "protocol": "; ".join(filter(None, [_protocol(session, folds), seen])),
         "threat_model": {
             "knowledge": "white box: model, reference and deployed inference",
             "epsilon_unit": options.epsilon_unit,
@@ -66,7 +67,7 @@ def build_summary(
         "suite_members": dice_after_members(rows),
         "results": results,
         "checks": [
-            *(f"Check failed: {said}" for said in [_seen(session, folds)] if said),
+            *([f"Check failed: {seen}"] if seen else []),
             *all_checks(results, rows),
         ],
         "shifts_left_out": planned.corruptions_left_out,
@@ -114,9 +115,7 @@ def _protocol(session: Session, folds: Sequence[int | str]) -> str:
     if not folds:
         return f"{count} cases, given as arrays"
     word = "folds" if len(folds) > 1 else "fold"
-    said = f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
-    seen = _seen(session, folds)
-    return f"{said}; {seen}" if seen else said
+    return f"{count} cases by the mean over {word} {', '.join(map(str, folds))}"
 
 
 def _seen(session: Session, folds: Sequence[int | str]) -> str:

@@ -14,6 +14,7 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import refuse_no_utf8, some_names
+from nnunetv2_lngswr.utils.output_folder import input_folder
 
 VALIDATION = "validation"
 
@@ -80,7 +81,7 @@ def find_inputs(
     """
     if not predictions:
         raise UserError("score needs at least one folder of predictions (-p)")
-    folder = _folder(labels, "label folder", "-l")
+    folder = input_folder(labels, "label folder", "-l")
     ending = ending or _ending_of(folder)
     truth = _cases(folder, ending)
     if not truth:
@@ -136,7 +137,9 @@ def _common_cases(
 def _joined(entry: Folders, ending: str) -> tuple[tuple[Path, ...], dict[str, Path]]:
     """(folders, {case: file}) of one model."""
     given = [entry] if isinstance(entry, (str, Path)) else list(entry)
-    folders = [f for part in given for f in _with_folds(_folder(part, "prediction folder", "-p"))]
+    folders = [
+        f for part in given for f in _with_folds(input_folder(part, "prediction folder", "-p"))
+    ]
     files: dict[str, Path] = {}
     for folder in folders:
         cases = _cases(folder, ending)
@@ -161,14 +164,6 @@ def _with_folds(folder: Path) -> list[Path]:
     folds = [f for f in folder.glob("fold_*") if f.name.removeprefix("fold_").isdecimal()]
     found = [f / VALIDATION for f in folds if (f / VALIDATION).is_dir()]
     return sorted(found, key=lambda f: int(f.parent.name.removeprefix("fold_"))) or [folder]
-
-
-def _folder(path: str | Path, what: str, option: str) -> Path:
-    folder = Path(path)
-    if not folder.is_dir():
-        is_what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{what} {folder} {is_what} ({option})")
-    return folder
 
 
 def _cases(folder: Path, ending: str) -> dict[str, Path]:

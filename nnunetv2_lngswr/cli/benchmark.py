@@ -9,6 +9,7 @@ from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say,
 from nnunetv2_lngswr.experiments.robustness import ARMS, BASELINE, PRESETS, Options
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
+from nnunetv2_lngswr.utils.names import printable_page
 from nnunetv2_lngswr.utils.option_types import given_text
 
 
@@ -205,7 +206,7 @@ def _robustness(arguments: argparse.Namespace) -> int:
         **options,
     )
     if not arguments.dry_run:
-        print((output / "robustness.md").read_text(encoding="utf-8").rstrip())
+        print(printable_page(output / "robustness.md"))
         written = ", ".join(("robustness.md", "robustness.json", *OUTPUTS))
         print(f"\nwritten to {output}: {written}")
     return 0

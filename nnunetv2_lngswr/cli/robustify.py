@@ -7,6 +7,7 @@ from evaluation.groups import add_option as add_groups_option
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say, settings_of
 from nnunetv2_lngswr.experiments.robustify import TRAINERS, Options
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import printable_page
 from nnunetv2_lngswr.utils.option_types import count, given_text
 
 
@@ -147,7 +148,7 @@ def _robustify(arguments: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     if not options.skip_evaluation:
-        print((done.comparison / "compare.md").read_text(encoding="utf-8").rstrip())
+        print(printable_page(done.comparison / "compare.md"))
         print(f"\nwritten to {done.comparison}: {', '.join(OUTPUTS)}")
     print(f"robust model: {done.robust}")
     print(f"nnUNet_results={shlex.quote(str(done.results))} {shlex.join(done.prediction)}")

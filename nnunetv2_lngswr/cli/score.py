@@ -10,6 +10,7 @@ from evaluation.groups import add_option as add_groups_option
 from evaluation.scoring.options import NNUNET_PROCESSES, ScoreOptions
 from nnunetv2_lngswr.cli.arguments import Commands, add_quiet, say
 from nnunetv2_lngswr.utils.errors import UserError
+from nnunetv2_lngswr.utils.names import printable_page
 from nnunetv2_lngswr.utils.option_types import given_text
 
 _DEFAULTS = ScoreOptions()
@@ -142,7 +143,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
     score_predictions(folders, groups=groups, progress=progress, **given)
     output = Path(arguments.output_folder)
-    say((output / "report.md").read_text(encoding="utf-8").rstrip())
+    say(printable_page(output / "report.md"))
     say(f"\nwritten to {output}: report.html, report.md, cases.csv, summary.json and figures")
     return 0
 

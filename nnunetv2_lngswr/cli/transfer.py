@@ -5,6 +5,7 @@ import argparse
 from evaluation.groups import OPTION as GROUPS
 from nnunetv2_lngswr.cli.arguments import Commands, add_device, options_of, say
 from nnunetv2_lngswr.experiments.transfer import Options
+from nnunetv2_lngswr.utils.names import printable_page
 from nnunetv2_lngswr.utils.option_types import count, given_text
 
 
@@ -139,6 +140,6 @@ def _transfer(arguments: argparse.Namespace) -> int:
 
     folder = benchmark_transfer(models, data_sets, output, options, say=say)
     if not options.dry_run:
-        print((folder / "transfer.md").read_text(encoding="utf-8").rstrip())
+        print(printable_page(folder / "transfer.md"))
         print(f"\nwritten to {folder}: {', '.join(OUTPUTS)}")
     return 0

@@ -35,7 +35,6 @@ _ALLOWED = [
     *(type(np.dtype(name)) for name in _NUMBERS),
 ]
 _KINDS = {"network_weights": dict, "trainer_name": str, "init_args": dict}
-FINAL = "checkpoint_final.pth"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 
@@ -57,7 +56,7 @@ def load_checkpoint(path: str | os.PathLike, *, trust: bool = False) -> dict:
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder: give a checkpoint, such as fold_0/{FINAL} in it")
+        raise UserError(f"{path} is a folder: give a file, such as fold_0/checkpoint_final.pth")
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}")
     checkpoint = _read(path, trust=trust)

@@ -68,7 +68,7 @@ def run_main(prog: str, function: Callable[[], int], *, output: str | Path | Non
         elif is_out_of_memory(error):
             said, status = _too_large(error, output), BAD_INPUT
         else:
-            sys.stderr.write(traceback.format_exc())
+            sys.stderr.write(printable(traceback.format_exc()))
             said, status = _please_report(), BUG
     # only here, where the exception no longer keeps a progress bar open on this line
     print(f"{prog}: {printable(said)}", file=sys.stderr)
@@ -147,10 +147,10 @@ def _interrupted(output: str | Path | None, number: int) -> str:
 
 
 def _refusal(error: OSError, output: str | Path | None) -> str:
-    place = error.filename2 or error.filename  # of a file that could not take another's place
     if output is None:
         return f"{error}; what is done is kept: once that is mended the same call goes on"
-    place = output if place is None else place
+    # the second is of a file that could not take another's place
+    place = error.filename2 or error.filename or output
     advice = "free space and run" if error.errno in _FULL else "once that is mended run"
     said = f"{place}: {error.strerror or error}"
     return f"{said}; what is done is kept: {advice} the same command again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from nnunetv2_lngswr.utils.errors import UserError
@@ -47,6 +48,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def printable_page(path: str | os.PathLike) -> str:
+    """What a text file says, as it may be shown on a terminal."""
+    return printable(Path(path).read_text(encoding="utf-8")).rstrip()
 
 
 def is_utf8(path: str | os.PathLike) -> bool:

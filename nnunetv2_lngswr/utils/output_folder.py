@@ -1,4 +1,4 @@
-"""The folder that a command writes to, before anything is written."""
+"""The folders that a command reads and writes, before anything is."""
 
 import os
 from pathlib import Path
@@ -26,3 +26,18 @@ def output_folder(path: str | Path) -> Path:
             f"{above} is a file, so {path} cannot be a folder: choose another one with -o"
         )
     return resolved
+
+
+def input_folder(path: str | Path, what: str, option: str) -> Path:
+    """Return a folder that is there.
+
+    Raises
+    ------
+    UserError
+        It is not there, or a file; says `what` it is for and by which `option` it was given.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        found = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{what} {folder} {found} ({option})")
+    return folder

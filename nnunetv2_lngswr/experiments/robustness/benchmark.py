@@ -125,7 +125,9 @@ def find_raw(dataset: str) -> Path:
     """
     raw = os.environ.get("nnUNet_raw")
     if not raw:
-        raise UserError(f"nnUNet_raw is not set: export nnUNet_raw=FOLDER, which holds {dataset}")
+        raise UserError(
+            f"no data set {dataset} in nnUNet_raw (not set): export nnUNet_raw=FOLDER, which has it"
+        )
     named = re.fullmatch(r"Dataset\d+_[^/\\]+", dataset)
     if not named or not (Path(raw) / dataset / "dataset.json").is_file():
         there = sorted(p.name for p in Path(raw).glob("Dataset*_*"))
