@@ -65,11 +65,7 @@ def read_folder(folder: Path) -> ComparedModel:
         It is not finished, of another version, damaged, lacks rows or has them twice.
     """
     refuse_no_utf8(folder)
-    for name in ("summary.json", "cases.csv"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} has no {name}: it is no finished OUT folder of evaluation.robust"
-            )
+    _refuse_unfinished(folder)
     summary = _read_summary(folder / "summary.json")
     table = folder / "cases.csv"
     rows = read_cases(table)
@@ -86,6 +82,23 @@ def read_folder(folder: Path) -> ComparedModel:
         recorded_groups=((str(folder), summary.get("groups")),),
         summaries=(summary,),
     )
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    if not folder.is_dir():
+        found = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {found}: give OUT folders of lngswr evaluate")
+    for name in ("summary.json", "cases.csv"):
+        if not (folder / name).is_file():
+            begun = (folder / "settings.json").is_file()
+            raise UserError(
+                f"{folder} has no {name}: "
+                + (
+                    "its evaluation has not finished; the same lngswr evaluate again goes on"
+                    if begun
+                    else "it is no OUT folder of lngswr evaluate"
+                )
+            )
 
 
 def _pairs_by(model: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from nnunetv2_lngswr.utils.errors import UserError, blamed_on
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.label_names import BACKGROUND, IGNORE
 from nnunetv2_lngswr.utils.model_files import check_dataset_json, check_description
+from nnunetv2_lngswr.utils.output_folder import input_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def labels_of(dataset_json: str | Path, plans: str | Path | None = None) -> Labe
     UserError
         A file is missing, damaged, or nothing that nnU-Net could work with.
     """
-    content = read_json(dataset_json)
+    content = read_json(input_file(dataset_json, "dataset.json", "-djfile"))
     if plans is None:
         if isinstance(content, Mapping):  # no image is read here
             content = {"channel_names": {"0": "any"}, **content}
@@ -124,7 +125,10 @@ def labels_of(dataset_json: str | Path, plans: str | Path | None = None) -> Labe
             manager = LabelManager(content["labels"], content.get("regions_class_order"))
     else:
         planned = check_description(
-            read_json(plans), content, plans_are=str(plans), dataset_json_is=str(dataset_json)
+            read_json(input_file(plans, "plans.json", "-pfile")),
+            content,
+            plans_are=str(plans),
+            dataset_json_is=str(dataset_json),
         )
         with blamed_on(f"{plans}: nnU-Net finds no label manager"):
             manager = planned.get_label_manager(content)

@@ -11,6 +11,7 @@ from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.names import printable_page
 from nnunetv2_lngswr.utils.option_types import given_text
+from nnunetv2_lngswr.utils.output_folder import input_file
 
 
 def add_command(commands: Commands) -> None:
@@ -193,7 +194,7 @@ def _robustness(arguments: argparse.Namespace) -> int:
     options = options_of(arguments)
     options["settings"] = settings_of(options["settings"] or "{}")
     if options["variants"] is not None:
-        options["variants"] = read_json(options["variants"])
+        options["variants"] = read_json(input_file(options["variants"], "variants", "--variants"))
     for name in ("settings", "variants"):
         # null would be taken for an option that was not given
         if options[name] is None and getattr(arguments, name) is not None:

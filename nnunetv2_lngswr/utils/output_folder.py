@@ -1,4 +1,4 @@
-"""The folders that a command reads and writes, before anything is."""
+"""The files and folders that a command reads and writes, before anything is."""
 
 import os
 from pathlib import Path
@@ -41,3 +41,12 @@ def input_folder(path: str | Path, what: str, option: str) -> Path:
         found = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{what} {folder} {found} ({option})")
     return folder
+
+
+def input_file(path: str | Path, what: str, option: str) -> Path:
+    """Return a file that is there; raises as `input_folder`."""
+    file = Path(path)
+    if not file.is_file():
+        found = "is a folder, not a file" if file.is_dir() else "does not exist"
+        raise UserError(f"{what} {file} {found} ({option})")
+    return file

@@ -97,7 +97,8 @@ ARGUMENTS = [
 ]
 
 DESCRIPTIONS = [
-    bad("no dataset.json", score("-djfile", "ROOT/no.json"), "ROOT/no.json"),
+    bad("no dataset.json", score("-djfile", "ROOT/no.json"), "ROOT/no.json", "-djfile"),
+    bad("no plans.json", score("-pfile", "ROOT/no.json", *DATASET), "ROOT/no.json", "-pfile"),
     bad("dataset.json is cut", score(*DATASET), "dataset.json", spoil=spoil.cut("dataset.json")),
     bad(
         "dataset.json is a list",

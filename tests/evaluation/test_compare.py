@@ -273,8 +273,15 @@ def test_unfinished_foreign_and_single_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least two folders"):
         compare.compare([a], tmp_path / "out")
     (b / "cases.csv").unlink()
-    with pytest.raises(ValueError, match="no cases.csv: it is no finished OUT folder"):
+    with pytest.raises(ValueError, match="no cases.csv: it is no OUT folder of lngswr evaluate"):
         compare.compare([a, b], tmp_path / "out")
+    (b / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match="no cases.csv: .* the same lngswr evaluate again goes on"):
+        compare.compare([a, b], tmp_path / "out")
+    with pytest.raises(ValueError, match="none does not exist: give OUT folders"):
+        compare.compare([a, tmp_path / "none"], tmp_path / "out")
+    with pytest.raises(ValueError, match="summary.json is a file, not a folder"):
+        compare.compare([a, a / "summary.json"], tmp_path / "out")
     shutil.copytree(a, tmp_path / "old")
     summary = json.loads((a / "summary.json").read_text()) | {"schema_version": 0}
     (tmp_path / "old" / "summary.json").write_text(json.dumps(summary))

@@ -55,7 +55,9 @@ def read_arms(
         found[name] = dict(variant)
     unknown = [arm["arm"] for arm in found.values() if arm["arm"] not in list(ARMS)]
     if unknown:
-        raise UserError(f"unknown arm {', '.join(map(str, unknown))}; arms are {', '.join(ARMS)}")
+        raise UserError(
+            f"unknown arm {', '.join(map(_with_its_arm, unknown))}; arms are {', '.join(ARMS)}"
+        )
     _check_entries([settings, *map(settings_of, found.values())])
     return found
 
@@ -68,6 +70,11 @@ def settings_of(arm: Mapping[str, Any]) -> dict[str, Any]:
 def equal_for_all(entry: Mapping[str, Any]) -> list[str]:
     """Return the keys of a "lngswr" entry that are the same for all arms: seed and budget."""
     return sorted({"seed", *SHORT_BUDGET} & set(entry))
+
+
+def _with_its_arm(name: Any) -> str:
+    arms = [arm for arm, trainer in ARMS.items() if trainer == name]
+    return f"{name} (a trainer; its arm is {arms[0]})" if arms else str(name)
 
 
 def _check_variant(name: str, variant: Any, settings: Mapping) -> None:

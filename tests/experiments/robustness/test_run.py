@@ -38,6 +38,10 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["-d", DATASET, "--arms", "LNGSWRR"], "unknown arm LNGSWRR; arms are vanilla, DA5"),
+        (
+            ["-d", DATASET, "--arms", "nnUNetTrainerLNGSWR"],
+            "unknown arm nnUNetTrainerLNGSWR (a trainer; its arm is LNGSWR)",
+        ),
         (["-d", DATASET, "--preset", "big"], "unknown preset big"),
         (["-d", "Dataset999_None"], "no data set Dataset999_None"),
         (["-d", DATASET, "--settings", "{"], "--settings must be JSON"),
@@ -50,7 +54,7 @@ def test_a_dry_run_says_the_commands_and_writes_nothing(raw, tmp_path, capsys):
             "shortest_side must be 8 or more, got 4 (--shortest-side)",
         ),
         (["-d", DATASET, "--attacks", "pgd_linf", "pgdl2"], "pgdl2"),
-        (["-d", DATASET, "--variants", "missing.json"], "missing.json"),
+        (["-d", DATASET, "--variants", "missing.json"], "missing.json does not exist (--variants)"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(raw, tmp_path, capsys, arguments, message):
