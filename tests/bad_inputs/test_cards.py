@@ -43,7 +43,7 @@ CARDS = [
     bad("folder does not exist", ["card", "ROOT/no", *OUT], "ROOT/no"),
     bad("folder is a file", ["card", f"ROOT/{ZIP}", *OUT], f"ROOT/{ZIP}"),
     bad("folder is no UTF-8", ["card", f"ROOT/{FOREIGN}", *OUT], "OUT", "UTF-8"),
-    bad("folder is a model", ["card", "ROOT/images", *OUT], "finished OUT folder"),
+    bad("folder is a model", ["card", "ROOT/images", *OUT], "no OUT folder"),
     bad("of two models", ["card", A, B, *OUT], "checkpoint_sha256", "leaderboard"),
     bad("the same twice", ["card", B, B, *OUT], "twice"),
     bad("unfinished", card(), "summary.json", "finished", spoil=spoil.remove(SUMMARY)),

@@ -207,7 +207,7 @@ def test_names_and_seeds_and_folders_that_are_none_are_refused(tmp_path, capsys)
     for words, said in (
         ([str(a), str(b), "--seed", "-1"], "seed must be an integer >= 0, got -1"),
         ([str(a), f"{b},"], "folders are joined by single commas, got"),
-        ([str(a), f"{b},{tmp_path / 'c'}"], "c has no summary.json"),
+        ([str(a), f"{b},{tmp_path / 'c'}"], "c does not exist"),
     ):
         assert compare.main([*words, "-o", str(tmp_path / "out")]) == 2
         found = capsys.readouterr().err
