@@ -99,7 +99,8 @@ class Branch(nn.Module):
             if by_convolution:
                 self.convolution = _fusing_convolution(channels, spatial_rank, config.gate_init)
         if fuse:
-            self.fusion = DynamicMultiScaleFusion(channels, spatial_rank)
+            with torch.random.fork_rng(devices=[]):  # a seed's training data stay the same
+                self.fusion = DynamicMultiScaleFusion(channels, spatial_rank)
 
     def forward(self, x: Tensor, *, in_place: bool = False) -> Tensor:
         """x (N, C, *spatial) -> the same shape. `in_place`: x may be overwritten."""

@@ -48,9 +48,10 @@ def load_warm_start(
         gates are not learned, so that they would stay at the identity.
     """
     target = network.state_dict()
-    weights = _backbone_weights(checkpoint)
+    given = _without_prefixes(checkpoint["network_weights"])
+    weights = {k: v for k, v in given.items() if is_backbone_key(k)}
     _refuse_another_architecture(weights, target, source)
-    own = {k: v for k, v in checkpoint["network_weights"].items() if not is_backbone_key(k)}
+    own = {k: v for k, v in given.items() if not is_backbone_key(k)}
     if own:
         with blamed_on(f"the LNG-SWR parts in {source} are of other settings than the network's"):
             network.load_state_dict({**weights, **own})
@@ -179,15 +180,10 @@ def build_network(
     return network
 
 
-def _backbone_weights(checkpoint: dict) -> dict[str, Tensor]:
-    """The backbone's part of a checkpoint, without the prefixes of DDP (``module.``) and of
-    torch.compile (``_orig_mod.``)."""
-    weights = {}
-    for key, value in checkpoint["network_weights"].items():
-        key = key.removeprefix("module.").removeprefix("_orig_mod.")
-        if is_backbone_key(key):
-            weights[key] = value
-    return weights
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the keys that they have without DDP (``module.``) and torch.compile
+    (``_orig_mod.``)."""
+    return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in weights.items()}
 
 
 def _refuse_another_architecture(

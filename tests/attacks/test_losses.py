@@ -68,6 +68,24 @@ PER_VOXEL = {
 
 
 @pytest.mark.parametrize("space", (SOFTMAX, REGIONS), ids=("softmax", "regions"))
+def test_dice_and_cross_entropy_are_nnunets_sum_over_counted_voxels(space):
+    z, y = problem(space)
+    got = losses.dice_cross_entropy(z, space.target(y))
+    heads = 2  # of the foreground, in both
+    for case in range(2):
+        overlap, size, entropies = [0.0] * heads, [0.0] * heads, []
+        for number, (p, t, _) in enumerate(voxels(space, z, y, case)):
+            entropies.append(ce(p, t))
+            of = [(number % heads, 0)] if space.regions else [(k, k + 1) for k in range(heads)]
+            for head, at in of:
+                overlap[head] += float(p[at] * t[at])
+                size[head] += float(p[at] + t[at])
+        dice = [(2 * o + 1e-5) / (s + 1e-5) for o, s in zip(overlap, size)]
+        expected = sum(entropies) / len(entropies) + 1 - sum(dice) / heads
+        assert math.isclose(float(got[case]), expected, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("space", (SOFTMAX, REGIONS), ids=("softmax", "regions"))
 @pytest.mark.parametrize("name", PER_VOXEL)
 def test_loss_is_the_mean_of_its_formula_over_counted_voxels(name, space):
     loss, formula = PER_VOXEL[name]

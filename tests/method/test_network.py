@@ -37,12 +37,39 @@ def test_the_parts_are_where_the_network_is():
     assert {t.device.type for t in [*ours.parameters(), *ours.buffers()]} == {"meta"}
 
 
-def test_attaching_draws_nothing_from_the_random_stream():
-    make()
+@pytest.mark.parametrize("options", [{}, {"fusion": "conv"}, {"bottleneck_fusion": True}])
+def test_attaching_draws_nothing_from_the_random_stream(options):
+    network = make()
     before = torch.get_rng_state()
-    attach(make(), LNGSWRConfig(fusion="conv"))
-    make()  # seeds anew: compare states after equal draws
+    attach(network, LNGSWRConfig(**options))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_fusing_convolution_starts_as_the_gate_says(rng):
+    for gate in (0.0, 0.25, 1.0):
+        branches = dict(
+            find_lngswr(attach(make(), LNGSWRConfig(fusion="conv", gate_init=gate))).branches()
+        )
+        branch = next(b for b in branches.values() if b.convolution is not None).eval()
+        channels = branch.convolution.out_channels
+        x = torch.randn((2, channels, 8, 8), generator=rng)
+        with torch.no_grad():
+            expected = (1 - gate) * x + gate * branch.reconstruction(x)
+            assert torch.allclose(branch(x), expected, atol=1e-5)
+
+
+def test_noise_of_every_layer_has_the_strength_and_a_seed_of_its_own():
+    ours = find_lngswr(attach(make(), LNGSWRConfig(noise_guided=0.1)))
+    ours.set_noise_strength(0.3)
+    parts = [p for _, b in ours.branches() for p in (b.noise, b.guidance)]
+    assert len(parts) > 6 and None not in parts
+    assert [float(p.strength) for p in parts] == pytest.approx([0.3] * len(parts))
+    asked = []
+    ours.seed_noise(lambda layer: asked.append(layer) or layer)
+    assert asked == list(range(len(parts) // 2))
+    x = torch.randn((2, FEATURES[1], 8, 8))
+    one, other = ([b for _, b in ours.branches()][i].noise.train() for i in (1, 2))
+    assert not torch.equal(one(x) - x, other(x) - x)
 
 
 def test_a_gain_is_shown_where_one_is_applied():

@@ -110,3 +110,14 @@ def test_bottleneck_fusion_starts_as_identity_and_learns(spatial, rng):
     with torch.no_grad():
         module.gamma.fill_(1.0)
     assert not torch.allclose(module(x), x)
+
+
+def test_bottleneck_fusion_is_the_weighted_sum_of_its_dilations(rng):
+    fusion = DynamicMultiScaleFusion(3, 2)
+    torch.nn.init.constant_(fusion.gamma, 0.7)
+    x = torch.randn((2, 3, 8, 8), generator=rng)
+    logits = fusion.weighting(x.mean((2, 3)))
+    weights = logits.exp() / logits.exp().sum(1, keepdim=True)
+    mixed = torch.stack([branch(x) for branch in fusion.branches], 1)
+    expected = x + 0.7 * (weights.view(2, -1, 1, 1, 1) * mixed).sum(1)
+    assert torch.allclose(fusion(x), expected, atol=1e-5)

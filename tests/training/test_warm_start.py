@@ -102,6 +102,18 @@ def test_warm_start_computes_vanillas_logits_and_its_gains_still_learn(vanilla, 
     assert all(gate.grad.abs().max() > 0 for gate in find_lngswr(ours).gate_parameters())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_of_ddp_and_of_compiling_are_taken_from_all_weights(vanilla, prefix):
+    dimension, kind, _ = vanilla
+    one, other = (
+        attach(model_folders.make_network(dimension, kind=kind, seed=seed), LNGSWRConfig())
+        for seed in (3, 7)
+    )
+    given = {f"{prefix}{k}": v for k, v in one.state_dict().items()}
+    load_warm_start(other, {"network_weights": given})
+    assert all(torch.equal(v, one.state_dict()[k]) for k, v in other.state_dict().items())
+
+
 def test_gates_that_do_not_learn_cannot_start_from_a_vanilla_checkpoint(vanilla):
     """They would stay at the identity, and the reconstruction would do nothing."""
     dimension, kind, path = vanilla
