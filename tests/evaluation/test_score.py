@@ -117,6 +117,8 @@ def test_volumes_are_in_millilitres_and_signed(world):
         reference, predicted = (int(row[k]) for k in ("reference_voxels", "predicted_voxels"))
         if row["label"] != "mean":
             assert float(row["volume_error"]) == pytest.approx(voxel * (predicted - reference))
+            size = abs(float(row["volume_error"]))
+            assert float(row["absolute_volume_error"]) == pytest.approx(size)
             relative = (predicted - reference) / reference
             assert float(row["relative_volume_error"]) == pytest.approx(relative)
 
@@ -210,6 +212,12 @@ def test_pooled_lesions_are_sums_over_cases(world):
         total = record["reference"] + record["predicted"]
         assert record["f1"] == pytest.approx(2 * record["matched"] / total)
         assert 0 < record["matched"] < total
+        for share, whole in (("sensitivity", "reference"), ("precision", "predicted")):
+            assert record[share] == pytest.approx(record["matched"] / record[whole])
+            for r in of:
+                if float(r[f"{whole}_lesions"]):
+                    one = float(r["matched_lesions"]) / float(r[f"{whole}_lesions"])
+                    assert float(r[f"lesion_{share}"]) == pytest.approx(one)
 
 
 @pytest.mark.parametrize("regions", [False, True])

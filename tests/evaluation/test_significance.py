@@ -225,3 +225,27 @@ def test_models_are_swapped_where_one_alone_defines_other_cases_in_some_runs(cou
     larger = np.abs(statistics) >= abs(statistics[0]) - 1e-12
     assert statistics[0] == pytest.approx(mean(a) - mean(b))
     assert significance.swap_test(a, b, seed=0) == pytest.approx(larger.mean())
+
+
+def test_a_drop_reduction_is_the_share_and_its_interval_that_of_shares_drawn():
+    rng = np.random.default_rng(0)
+    clean, of_clean = rng.uniform(0.7, 0.9, (2, 30, 1))
+    dice, of_dice = (
+        clean - rng.uniform(0.0, 0.2, (30, 1)),
+        of_clean - rng.uniform(0.1, 0.5, (30, 1)),
+    )
+    draws = significance.resample(30, seed=1)
+    found = significance.drop_reduction(clean, dice, of_clean, of_dice, draws)
+    drops, others = (clean - dice)[:, 0], (of_clean - of_dice)[:, 0]
+    assert found[0] == pytest.approx(1 - drops.mean() / others.mean())
+    shares = 1 - (draws @ drops) / (draws @ others)
+    assert found[1:] == pytest.approx(np.percentile(shares, [2.5, 97.5]), abs=1e-9)
+
+
+def test_a_share_of_a_drop_that_may_be_none_is_not_a_number():
+    clean = np.full((10, 1), 0.8)
+    dice = clean - np.array([0.3] + [-0.01] * 9)[:, None]  # positive unless the first is not drawn
+    draws = significance.resample(10, seed=0)
+    share = np.mean(draws @ (clean - dice)[:, 0] > 0)
+    assert 0.5 < share < 0.9
+    assert np.isnan(significance.drop_reduction(clean, dice, clean, dice, draws)).all()
