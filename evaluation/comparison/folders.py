@@ -22,6 +22,7 @@ from evaluation.rows import Row, RunKey, part_key, run_key
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json
 from nnunetv2_lngswr.utils.names import refuse_no_utf8, some_names
+from nnunetv2_lngswr.utils.output_folder import no_folder
 from nnunetv2_lngswr.utils.values import shown
 
 KINDS = ("clean", "attack", "worst", "shift")
@@ -85,20 +86,14 @@ def read_folder(folder: Path) -> ComparedModel:
 
 
 def _refuse_unfinished(folder: Path) -> None:
-    if not folder.is_dir():
-        found = "is a file, not a folder" if folder.exists() else "does not exist"
+    if found := no_folder(folder):
         raise UserError(f"{folder} {found}: give OUT folders of lngswr evaluate")
+    why = "it is no OUT folder of lngswr evaluate"
+    if (folder / "settings.json").is_file():
+        why = "its evaluation has not finished; the same lngswr evaluate again goes on"
     for name in ("summary.json", "cases.csv"):
         if not (folder / name).is_file():
-            begun = (folder / "settings.json").is_file()
-            raise UserError(
-                f"{folder} has no {name}: "
-                + (
-                    "its evaluation has not finished; the same lngswr evaluate again goes on"
-                    if begun
-                    else "it is no OUT folder of lngswr evaluate"
-                )
-            )
+            raise UserError(f"{folder} has no {name}: {why}")
 
 
 def _pairs_by(model: Mapping[str, Any]) -> str:

@@ -37,10 +37,16 @@ def input_folder(path: str | Path, what: str, option: str) -> Path:
         It is not there, or a file; says `what` it is for and by which `option` it was given.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        found = "is a file, not a folder" if folder.exists() else "does not exist"
+    if found := no_folder(folder):
         raise UserError(f"{what} {folder} {found} ({option})")
     return folder
+
+
+def no_folder(path: Path) -> str:
+    """What a path is instead of a folder; empty where it is one."""
+    if path.is_dir():
+        return ""
+    return "is a file, not a folder" if path.exists() else "does not exist"
 
 
 def input_file(path: str | Path, what: str, option: str) -> Path:

@@ -47,10 +47,8 @@ def test_attaching_draws_nothing_from_the_random_stream(options):
 
 def test_a_fusing_convolution_starts_as_the_gate_says(rng):
     for gate in (0.0, 0.25, 1.0):
-        branches = dict(
-            find_lngswr(attach(make(), LNGSWRConfig(fusion="conv", gate_init=gate))).branches()
-        )
-        branch = next(b for b in branches.values() if b.convolution is not None).eval()
+        ours = find_lngswr(attach(make(), LNGSWRConfig(fusion="conv", gate_init=gate)))
+        branch = next(b for _, b in ours.branches() if b.convolution is not None).eval()
         channels = branch.convolution.out_channels
         x = torch.randn((2, channels, 8, 8), generator=rng)
         with torch.no_grad():
@@ -61,14 +59,15 @@ def test_a_fusing_convolution_starts_as_the_gate_says(rng):
 def test_noise_of_every_layer_has_the_strength_and_a_seed_of_its_own():
     ours = find_lngswr(attach(make(), LNGSWRConfig(noise_guided=0.1)))
     ours.set_noise_strength(0.3)
-    parts = [p for _, b in ours.branches() for p in (b.noise, b.guidance)]
+    branches = [b for _, b in ours.branches()]
+    parts = [p for b in branches for p in (b.noise, b.guidance)]
     assert len(parts) > 6 and None not in parts
     assert [float(p.strength) for p in parts] == pytest.approx([0.3] * len(parts))
     asked = []
     ours.seed_noise(lambda layer: asked.append(layer) or layer)
-    assert asked == list(range(len(parts) // 2))
+    assert asked == list(range(len(branches)))
     x = torch.randn((2, FEATURES[1], 8, 8))
-    one, other = ([b for _, b in ours.branches()][i].noise.train() for i in (1, 2))
+    one, other = (branches[i].noise.train() for i in (1, 2))
     assert not torch.equal(one(x) - x, other(x) - x)
 
 
