@@ -126,6 +126,21 @@ def test_original_unit_is_the_files():
     assert math.isclose(float(norms["rms_range"]), 0.05, rel_tol=1e-5)
 
 
+def test_norms_are_of_the_channels_that_can_move():
+    x = two_channel_case()[:1]
+    moved = x.clone()
+    moved[:, 0] += 0.25 * (x[:, 0].amax() - x[:, 0].amin())
+    for channels, rms in ((2, 0.25 / math.sqrt(2)), (1, 0.25)):
+        norms = perturbation_norms(moved, x, Bounds.of(x, image_channels=channels))
+        assert float(norms["linf_range"]) == pytest.approx(0.25)
+        assert float(norms["rms_range"]) == pytest.approx(rms)
+        assert float(norms["l2_range"]) == pytest.approx(0.25 * math.sqrt(x[0, 0].numel()))
+    constant = torch.cat([x[:, :1], torch.ones_like(x[:, :1])], 1)
+    also = constant + (moved - x)[:, :1] * torch.tensor([1, 0]).view(1, 2, *[1] * (x.ndim - 2))
+    norms = perturbation_norms(also, constant, Bounds.of(constant))
+    assert float(norms["rms_range"]) == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_channels_that_are_no_image_stay_fixed_and_do_not_count(norm):
     x = two_channel_case()

@@ -121,7 +121,9 @@ def test_gamma_is_the_exponent_or_its_inverse():
     found = set()
     for seed in SEEDS:
         y = apply_strength("gamma", x, strength=1.9, seed=seed)
-        found |= {g for g, expected in by_exponent.items() if torch.allclose(y, expected, atol=1e-4)}
+        found |= {
+            g for g, expected in by_exponent.items() if torch.allclose(y, expected, atol=1e-4)
+        }
     assert found == set(by_exponent)
 
 

@@ -1,5 +1,7 @@
 """Laws of the figures over trainings and groups, against closed forms and a mixed model."""
 
+import itertools
+
 import numpy as np
 import pandas
 import pytest
@@ -122,6 +124,17 @@ def test_a_share_of_the_drop_is_that_of_the_table_and_none_of_nothing():
     assert found.low < 0.5 < found.high < 0.6
     none = estimate(reduction_figure(clean, dice, base, base), [3, 3], draws, paired=True)
     assert np.isnan([none.value, none.low, none.high, none.p]).all()
+
+
+def test_a_share_of_the_drop_is_of_the_trainings_and_cases_that_are_drawn():
+    rng = np.random.default_rng(0)
+    clean, base = (rng.uniform(0.8, 0.9, (count, 4, 1)) for count in (2, 3))
+    dice, attacked = (rng.uniform(0.4, 0.7, (count, 4, 1)) for count in (2, 3))
+    share = reduction_figure(clean, dice, base, attacked)
+    for mine, its, case in itertools.product(range(2), range(3), range(4)):
+        drawn = [np.eye(2)[[mine]], np.eye(3)[[its]]], np.eye(4)[[case]]
+        drops = (clean - dice)[mine, case, 0], (base - attacked)[its, case, 0]
+        assert share(*drawn) == pytest.approx(1 - drops[0] / drops[1])
 
 
 @pytest.mark.parametrize("trainings", [3, 10])

@@ -170,12 +170,18 @@ def test_a_step_that_overflows_changes_nothing(rng, bad):
     assert prior.steps == 2 and torch.isfinite(prior.energy).all()
 
 
-def test_axis_of_length_one_has_no_high_band(rng):
-    x = torch.randn((8, 2, 1, 16, 16), generator=rng)
-    prior, flat = prior_of((0, 1, 2)), prior_of((0, 1))
+@pytest.mark.parametrize("lone", [0, 1, 2])
+def test_an_axis_of_length_one_is_as_one_along_which_nothing_changes(rng, lone):
+    shape = [6, 8, 10]
+    shape[lone] = 1
+    x = torch.randn((8, 2, *shape), generator=rng)
+    prior, twice = prior_of((0, 1, 2)), prior_of((0, 1, 2))
     observe(prior, x)
-    observe(flat, x[:, :, 0])
-    assert torch.allclose(prior.energy[:, :4], flat.energy) and not prior.energy[:, 4:].any()
+    observe(twice, x.repeat_interleave(2, dim=lone + 2))
+    # two equal values have one coefficient, of twice the energy
+    assert torch.allclose(2 * prior.energy, twice.energy, atol=1e-5)
+    assert ((prior.energy > 0).sum(1) == 4).all()
+    assert torch.allclose(prior.variance, twice.variance)
 
 
 def test_state_travels(rng):

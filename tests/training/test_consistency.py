@@ -39,7 +39,15 @@ def test_consistency_loss_is_the_clean_loss_plus_the_weighted_divergence_of_ever
     assert torch.allclose(loss, expected)
     loss.backward()
     assert outputs[0].grad[3:].abs().sum() > 0 and outputs[0].grad[:3].abs().sum() > 0
-    single = ConsistencyLoss(
-        lambda z, t: F.cross_entropy(z, t[:, 0]), 1.0, samples, SPACE
-    )  # no deep supervision
-    assert torch.isfinite(single(outputs[0], targets[0]))
+
+
+def test_without_deep_supervision_it_is_the_same_of_one_scale(rng):
+    samples, z = torch.tensor([1, 2]), torch.randn(3 + 2, 2, 8, 8, generator=rng)
+    target = torch.randint(0, 2, (3, 1, 8, 8), generator=rng)
+
+    def plain(z, t):
+        return F.cross_entropy(z, t[:, 0])
+
+    counted = torch.ones(2, 1, 8, 8)
+    expected = plain(z[:3], target) + 3 * divergence(z[samples], z[3:], counted, regions=False)
+    assert torch.allclose(ConsistencyLoss(plain, 3.0, samples, SPACE)(z, target), expected)

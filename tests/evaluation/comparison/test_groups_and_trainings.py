@@ -12,7 +12,7 @@ from evaluation.comparison.paired_rows import COLUMNS
 from evaluation.comparison.replicates import Replicate, paired_by_seed, replicates_of, seed_of
 from evaluation.report.cases_table import read_cases, write_cases
 from evaluation.report.records import write_summary
-from evaluation.trainings import TwoLevelDraws, difference_figure, estimate
+from evaluation.trainings import TwoLevelDraws, difference_figure, estimate, reduction_figure
 from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.comparison.results import write_result
 from tests.evaluation.test_compare import find
@@ -21,7 +21,17 @@ CASES = [f"p{i // 2}_{i}" for i in range(6)]
 PATTERN = r"^p\d"
 
 
-def result(folder, *, shift=0.0, spread=0.0, seed=0, groups=None, training_seed=None, **more):
+def result(
+    folder,
+    *,
+    shift=0.0,
+    of_clean=0.0,
+    spread=0.0,
+    seed=0,
+    groups=None,
+    training_seed=None,
+    **more,
+):
     """An OUT folder whose attacked Dice differ from case to case, by a patient's part and more."""
     write_result(folder, cases=CASES, **more)
     rng = np.random.default_rng(seed)
@@ -29,8 +39,8 @@ def result(folder, *, shift=0.0, spread=0.0, seed=0, groups=None, training_seed=
     moved = {case: shift + of_patient[case[1]] + rng.normal(0, spread / 4) for case in CASES}
     rows = read_cases(folder / "cases.csv")
     for row in rows:
-        if row["kind"] != "clean":
-            row["dice"] = float(np.clip(row["dice"] + moved[row["case"]], 0, 1))
+        by = of_clean if row["kind"] == "clean" else moved[row["case"]]
+        row["dice"] = float(np.clip(row["dice"] + by, 0, 1))
     write_cases(folder / "cases.csv", rows)
     summary = json.loads((folder / "summary.json").read_text())
     if groups:
@@ -41,15 +51,14 @@ def result(folder, *, shift=0.0, spread=0.0, seed=0, groups=None, training_seed=
     return folder
 
 
-def attacked(folders):
-    """(trainings, cases, labels) of the worst at 2/255, trainings by seed."""
+def values_of(folders, run=("worst_linf", "2/255")):
+    """(trainings, cases, labels) of a run, trainings by seed."""
     model = read_models([folders, folders], names=["a", "b"])[0][0]
     assert len(model.replicates) == len(folders)
     values = np.empty((len(folders), len(CASES), 2))
     for number, replicate in enumerate(model.replicates):
         for row in replicate.rows:
-            run = row["attack"], row["epsilon_text"]
-            if run == ("worst_linf", "2/255") and row["label"] != "mean":
+            if (row["attack"], row["epsilon_text"]) == run and row["label"] != "mean":
                 values[number, CASES.index(row["case"]), int(row["label"]) - 1] = row["dice"]
     return values
 
@@ -79,7 +88,7 @@ def test_whole_groups_are_drawn_and_named(tmp_path):
         [other[k] for k in ("dice", "difference", "reduction")]
     )
     # of three the interval goes from one patient's mean to another's
-    difference = attacked([b])[0] - attacked([a])[0]
+    difference = values_of([b])[0] - values_of([a])[0]
     of_patients = [
         np.mean([d for case, d in zip(CASES, difference) if case[1] == patient])
         for patient in "012"
@@ -136,6 +145,7 @@ def test_several_trainings_have_figures_over_both_levels(tmp_path, paired):
                 tmp_path / f"{name}{s}",
                 trainer=name,
                 shift=(0.02 + 0.01 * (s % 2)) * (name == "b") + 0.01 * (s % 3),
+                of_clean=-0.01 * (s % 4) * (name == "b"),
                 spread=0.03,
                 seed=s,
                 training_seed=s,
@@ -146,7 +156,7 @@ def test_several_trainings_have_figures_over_both_levels(tmp_path, paired):
     }
     records = compare.compare([*folders.values()], tmp_path / "out", groups=PATTERN)
     found = find(records, "b", "worst_linf", "2/255")
-    figure = difference_figure(attacked(folders["b"]), attacked(folders["a"]))
+    figure = difference_figure(values_of(folders["b"]), values_of(folders["a"]))
     draws = TwoLevelDraws.of(np.repeat([0, 1, 2], 2), seed=0)
     expected = estimate(figure, [3, 3], draws, paired=paired)
     assert found["trainings"] == 3 and found["paired_trainings"] == (3 if paired else 0)
@@ -157,7 +167,14 @@ def test_several_trainings_have_figures_over_both_levels(tmp_path, paired):
         (expected.se_trainings, expected.se_groups)
     )
     assert found["difference_again"] == pytest.approx(found["difference"])
-    assert found["reduction_again_low"] < found["reduction_again"] < found["reduction_again_high"]
+    clean = ("clean", "")
+    drops = [
+        f(folders[name]) for name in "ba" for f in (lambda of: values_of(of, clean), values_of)
+    ]
+    share = estimate(reduction_figure(*drops), [3, 3], draws, paired=paired)
+    ends = [found[f"reduction_again{end}"] for end in ("", "_low", "_high")]
+    assert ends == pytest.approx([share.value, share.low, share.high])
+    assert share.low < share.value < share.high
     tested = [r for r in records if r.get("p_again") is not None]
     corrected = significance.holm([r["p_again"] for r in tested])
     assert [r["p_again_holm"] for r in tested] == corrected and len(tested) > 2
