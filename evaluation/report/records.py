@@ -9,7 +9,6 @@ clean with its own, the other metrics, and the same for every label.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from evaluation import significance
 from evaluation.corruption_table import is_affine
 from evaluation.groups import Groups
-from evaluation.metrics import CALIBRATION, METRICS
+from evaluation.metrics import CALIBRATION, METRICS, nanmean
 from evaluation.protocol import CORRUPTION
 from evaluation.report.cases_table import SIZES
 from evaluation.report.formats import json_ready
@@ -95,7 +94,7 @@ class Table:
                 found.setdefault(at, []).append(row[metric])
         values = np.full((max(map(len, found.values())), len(where), len(columns)), np.nan)
         for (case, label), of in found.items():
-            values[:, case, label] = _mean_of_defined(of)
+            values[:, case, label] = nanmean(of)
             values[: len(of), case, label] = of
         return values
 
@@ -286,11 +285,6 @@ def calibration_figures(
         mean = significance.mean_over_cases(values)
         figures |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
     return figures
-
-
-def _mean_of_defined(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else float("nan")
 
 
 def _dice_with_interval(dice: np.ndarray, drawn: Drawn) -> dict[str, float]:

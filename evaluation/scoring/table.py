@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import Label
+from evaluation.metrics import Label, nanmean
 from evaluation.rows import MEAN_LABEL
 from evaluation.scoring.label_set import LabelSet
 from evaluation.scoring.measures import COUNTS, Units, measure_names
@@ -60,7 +59,7 @@ class ScoreTable:
         return rows
 
     def _case_mean(self, of_case: Mapping[Label, Measured]) -> Measured:
-        means = {m: _mean_of_defined([of[m] for of in of_case.values()]) for m in self.measures}
+        means = {m: nanmean([of[m] for of in of_case.values()]) for m in self.measures}
         return means | {c: sum(of[c] for of in of_case.values()) for c in COUNTS}
 
 
@@ -138,8 +137,3 @@ def _filled(
 
 def _order(label: Label) -> tuple[int, ...]:
     return label if isinstance(label, tuple) else (label,)
-
-
-def _mean_of_defined(values: Sequence[float]) -> float:
-    defined = [v for v in values if not math.isnan(v)]
-    return sum(defined) / len(defined) if defined else math.nan

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_lngswr.attacks.best_iterate import finite_or_zero
 from nnunetv2_lngswr.attacks.geometry import like_channels, project_onto_ball, step_direction
 from nnunetv2_lngswr.attacks.threat_model import Ball
 
@@ -50,7 +51,7 @@ class Perturbation:
         assert leaf.grad is not None
         # with a gradient scaler this is a multiple of the gradient, which a step's direction does
         # not show
-        gradient = torch.nan_to_num(leaf.grad, nan=0.0, posinf=0.0, neginf=0.0)
+        gradient = finite_or_zero(leaf.grad)
         step = size * step_direction(gradient, ball)
         moved = project_onto_ball(leaf.detach() + step, x, ball) - x
         scale = like_channels(ball.scale, x)
