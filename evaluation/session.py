@@ -30,6 +30,7 @@ from evaluation.inputs import (
 )
 from evaluation.options import Options
 from evaluation.protocol import PlannedRuns
+from evaluation.seen_cases import refuse_seen
 from evaluation.share import find_share
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import refuse_no_utf8
@@ -242,6 +243,7 @@ def _list_cases(
             channels=model.image_channels,
             previous_stage=inputs.previous_stage,
         )
+        refuse_seen(cases, model.folder, model.plans.dataset_name, model.file_ending)
     else:
         input_folder(inputs.images, "image folder", "-i")
         cases = from_folders(

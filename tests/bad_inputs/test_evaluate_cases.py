@@ -247,6 +247,11 @@ def validation(name: str, change, *says: str, words=(), environ=FOLDERS):
     return bad(f"validation: {name}", (*VALIDATE, *words), *says, spoil=change, environ=environ)
 
 
+def trained(name: str, content: str, *says: str):
+    """What nnU-Net left of the fold's validation when it was trained."""
+    return validation(name, spoil.write(f"{MODEL}/fold_0/validation/summary.json", content), *says)
+
+
 def splits(name: str, content: str, *says: str):
     return validation(name, spoil.write(SPLITS, content), "splits_final.json", *says)
 
@@ -259,6 +264,15 @@ VALIDATION = [
         environ={"nnUNet_raw": "", "nnUNet_preprocessed": ""},
     ),
     validation("no splits", spoil.remove(SPLITS), "splits_final.json", "-i"),
+    trained(
+        "the fold was trained on what the splits now hold out",
+        '{"metric_per_case": [{"reference_file": "/data/case1.nii.gz"}]}',
+        "splits_final.json of Dataset999_Tiny",
+        "fold 0",
+        "may have seen case0",
+    ),
+    trained("record of the fold's validation is no JSON", "{", "summary.json", "JSON"),
+    trained("record of the fold's validation is empty", "{}", "summary.json", "metric_per_case"),
     validation("splits are a folder", spoil.folder(SPLITS), "splits_final.json"),
     validation("splits end early", spoil.cut(SPLITS), "splits_final.json"),
     splits("splits are an object", '{"train": [], "val": ["case0"]}'),

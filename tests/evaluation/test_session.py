@@ -10,6 +10,7 @@ import pytest
 from evaluation import robust, session
 from evaluation.model import folder as model_folder
 from evaluation.options import Options
+from nnunetv2_lngswr.utils.errors import UserError
 from tests.evaluation.tiny import FAST
 from tests.model_folders import make_case, make_model_folder
 
@@ -28,6 +29,22 @@ def validating(tmp_path, monkeypatch, state_dicts):
     for name, place in (("nnUNet_raw", raw), ("nnUNet_preprocessed", preprocessed)):
         monkeypatch.setenv(name, str(place.parent))
     return folder
+
+
+def test_validation_cases_are_those_that_each_fold_had_when_it_was_trained(validating, tmp_path):
+    options = {**FAST, "corruptions": [], "attacks": ["noise"], "epsilons": ["4/255"]}
+    for fold in range(3):  # as nnU-Net leaves it; more than is looked at now is no harm
+        place = validating / f"fold_{fold}" / "validation"
+        place.mkdir(exist_ok=True)
+        cases = [{"reference_file": f"C:\\raw\\labelsTr\\case{n}.nii.gz"} for n in (fold, 7)]
+        (place / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
+    assert robust.evaluate(validating, tmp_path / "out", **options).finished
+    summary = validating / "fold_2" / "validation" / "summary.json"
+    summary.write_text(summary.read_text().replace("case2", "case0"))
+    with pytest.raises(UserError, match="in fold 2 .*which may have seen case2: put the splits"):
+        robust.evaluate(validating, tmp_path / "no", **options)
+    assert not (tmp_path / "no").exists()
+    assert robust.evaluate(validating, tmp_path / "one", folds=[1], **options).finished
 
 
 @pytest.mark.parametrize("surrogate", [False, True])

@@ -213,29 +213,3 @@ def _extract(archive: zipfile.ZipFile, path: Path, configuration: str | None, ta
         with archive.open(name) as source, open(file, "xb") as written:
             shutil.copyfileobj(source, written)
     return target / model.name
-
-
-def validation_cases(fold: Path, ending: str) -> set[str] | None:
-    """Return the cases that a fold was validated on when it was trained; None if nothing says so.
-
-    Parameters
-    ----------
-    fold
-        Its folder.
-    ending
-        The model's file_ending.
-
-    Raises
-    ------
-    UserError
-        The summary of its validation is damaged.
-    """
-    summary = fold / "validation" / "summary.json"
-    if not summary.is_file():
-        return None
-    cases = read_json(summary, needs=("metric_per_case",))["metric_per_case"]
-    try:
-        files = [PurePosixPath(case["reference_file"].replace("\\", "/")).name for case in cases]
-    except (TypeError, KeyError, AttributeError):
-        raise UserError(f'{summary}: "metric_per_case" must list cases with their files') from None
-    return {file.removesuffix(ending) for file in files}

@@ -17,7 +17,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from evaluation.inputs import from_cross_validation
 from evaluation.model.case import CasePreprocessor
-from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel, validation_cases
+from evaluation.seen_cases import validation_cases
+from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
 from nnunetv2_lngswr.experiments.robustify.options import Options
 from nnunetv2_lngswr.experiments.splits import SPLIT_SEED, random_splits, read_splits
 from nnunetv2_lngswr.utils.errors import UserError

@@ -9,14 +9,13 @@ from pathlib import Path
 from evaluation.file_hashes import FileHashes
 from evaluation.groups import parse_groups
 from evaluation.inputs import CaseFiles, choose, from_cross_validation, from_folders
-from nnunetv2_lngswr.experiments.robustify.given_model import validation_cases
+from evaluation.seen_cases import refuse_seen
 from nnunetv2_lngswr.experiments.transfer.data_sets import DataSet
 from nnunetv2_lngswr.experiments.transfer.meaning import Meanings, channels, check_same_meaning
 from nnunetv2_lngswr.experiments.transfer.models import TrainedModel
 from nnunetv2_lngswr.experiments.transfer.options import Options
 from nnunetv2_lngswr.experiments.transfer.shared_cases import refuse_shared_cases
 from nnunetv2_lngswr.utils.errors import UserError
-from nnunetv2_lngswr.utils.names import some_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +112,5 @@ def _validation_files(model: TrainedModel, data_set: DataSet, fold: int) -> list
         channels=len(channels(data_set)),
         previous_stage=None,
     )
-    validated = validation_cases(model.folder / f"fold_{fold}", data_set.file_ending)
-    if validated is not None:
-        others = [c.identifier for c in files if c.identifier not in validated]
-        if others:
-            raise UserError(
-                f"splits_final.json of {model.dataset} has other validation cases in fold {fold} "
-                f"than {model.folder} was trained with, which may have seen {some_names(others)}: "
-                "put the splits of its training into nnUNet_preprocessed"
-            )
+    refuse_seen(files, model.folder, model.dataset, data_set.file_ending)
     return files
