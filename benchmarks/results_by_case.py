@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluation.comparison.folders import ComparedModel
 from evaluation.comparison.paired_rows import paired_rows
-from evaluation.comparison.replicates import replicates_of
+from evaluation.comparison.replicates import Part, replicates_of
 from evaluation.groups import Groups
 from evaluation.rows import Row
 
@@ -54,13 +54,16 @@ def results_of(
 
 def _model(record: Mapping[str, Any], arm: str) -> ComparedModel:
     runs = [run for run in record["runs"] if run["arm"] == arm]
-    parts = [(run["seed"], list(run[KEY]["clean"]), list(_rows(run[KEY]))) for run in runs]
-    cases = list(dict.fromkeys(case for _, its, _ in parts for case in its))
+    parts = [
+        Part(seed=run["seed"], cases=list(run[KEY]["clean"]), rows=list(_rows(run[KEY])))
+        for run in runs
+    ]
+    cases = list(dict.fromkeys(case for part in parts for case in part.cases))
     return ComparedModel(
         name=arm,
         folders=tuple(Path(run["plans"]) for run in runs),
         summary={"cases": cases},
-        rows=[row for *_, rows in parts for row in rows],
+        rows=[row for part in parts for row in part.rows],
         replicates=replicates_of(parts, cases),
     )
 

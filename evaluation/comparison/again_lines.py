@@ -81,8 +81,9 @@ def _trainings_said(model: ComparedModel, baseline: ComparedModel) -> str:
     count = len(model.replicates)
     if not count:
         return (
-            f"{len(model.folders)} folders with other cases each, which do not make up whole "
-            "trainings: nothing is said of training it again"
+            f"{len(model.folders)} folders, which do not make up whole trainings (folds that lack "
+            "cases, that have the same cases, or of no known training): nothing is said of "
+            "training it again"
         )
     if count == 1:
         return "trained once: nothing is known of training it again"

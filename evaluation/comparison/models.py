@@ -22,7 +22,7 @@ from evaluation.comparison.notes import (
     notes_on_models,
     of_arrays,
 )
-from evaluation.comparison.replicates import replicates_of, seed_of
+from evaluation.comparison.replicates import part_of, replicates_of
 from evaluation.comparison.settings import compared_settings
 from evaluation.differences import differences
 from evaluation.protocol import CORRUPTION
@@ -76,6 +76,7 @@ def join_models(
         raise UserError(f"every model needs at least one folder, got {[len(p) for p in parts]}")
     for of in parts:
         refuse_twice(of)
+        _refuse_one_training_twice(of)
     _refuse_other_suites(parts)
     parts, lone_attacks = _with_common_attacks(parts)
     parts, notes = _with_own_corruptions(parts)
@@ -124,6 +125,18 @@ def refuse_twice(parts: Sequence[ComparedModel]) -> None:
             raise UserError(
                 f"{other} and {folder} are the same folder, which was given twice for one model; "
                 "give each of its folders once"
+            )
+
+
+def _refuse_one_training_twice(parts: Sequence[ComparedModel]) -> None:
+    """Nor may one checkpoint be judged twice on the same cases, in a copy or another folder."""
+    for one, other in itertools.combinations(parts, 2):
+        by_fold = [set(p.summary["model"]["checkpoint_sha256"].items()) for p in (one, other)]
+        cases = set(one.summary["cases"]) & set(other.summary["cases"])
+        if set.intersection(*by_fold) and cases:
+            raise UserError(
+                f"{one.place} and {other.place} are of the same checkpoint and cases, which would "
+                "count as two trainings: give one of them"
             )
 
 
@@ -201,9 +214,7 @@ def _joined(parts: Sequence[ComparedModel]) -> ComparedModel:
         rows=[r for p in parts for r in p.rows],
         inputs={c: sha for p in parts for c, sha in p.inputs.items()},
         previous_stages={c: sha for p in parts for c, sha in p.previous_stages.items()},
-        replicates=replicates_of(
-            [(seed_of(p.summary), p.summary["cases"], p.rows) for p in parts], cases
-        ),
+        replicates=replicates_of([part_of(p.summary, p.rows) for p in parts], cases),
         recorded_groups=tuple(recorded for p in parts for recorded in p.recorded_groups),
         summaries=tuple(summary for p in parts for summary in p.summaries),
     )

@@ -1,8 +1,10 @@
 """A model's trainings: which OUT folders are one training of it, and which have the same seed.
 
-Folders of one seed are its folds; folders with the same cases are seeds. Each training must have
-all cases, or nothing is said of training again. The seed is that of the plans' "lngswr" entry,
-which the summary holds; of folders from before it did, that of the benchmark's names of plans.
+Folders of one seed are its folds, which have other cases each. Each training must have all cases,
+or nothing is said of training again; nor is it where folds have the same cases (new images, by one
+fold after the other), since folds are no repetitions. The seed is that of the plans' "lngswr"
+entry, which the summary holds; of folders from before it did, that of the benchmark's names of
+plans.
 """
 
 from __future__ import annotations
@@ -38,38 +40,77 @@ def seed_of(summary: Mapping[str, Any]) -> int | None:
     return int(named[1]) if named else None
 
 
-def replicates_of(
-    parts: Sequence[tuple[int | None, Sequence[str], Sequence[Row]]], cases: Sequence[str]
-) -> tuple[Replicate, ...]:
-    """The trainings of a model, by its folders.
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One folder of a model, as far as it says of which training it is."""
+
+    seed: int | None
+    """Of `seed_of`."""
+    cases: Sequence[str]
+    rows: Sequence[Row]
+    """As cases.csv."""
+    folder: str | None = None
+    """Of the model; None: not known."""
+    folds: Sequence[Any] = ()
+
+
+def part_of(summary: Mapping[str, Any], rows: Sequence[Row]) -> Part:
+    """That of an OUT folder, by its summary.json."""
+    model = summary["model"]
+    return Part(
+        seed=seed_of(summary),
+        cases=summary["cases"],
+        rows=rows,
+        folder=model.get("folder"),
+        folds=model["folds"],
+    )
+
+
+def replicates_of(parts: Sequence[Part], cases: Sequence[str]) -> tuple[Replicate, ...]:
+    """The trainings of a model, by its folders: of one seed or, where that is not known, of one
+    model folder.
 
     Parameters
     ----------
     parts
-        Of each folder: its seed, its cases and its rows.
+        Its folders.
     cases
-        Of all folders.
+        Of all of them.
 
     Returns
     -------
     tuple
-        By seed; empty where a training lacks cases that others have, or cannot be told from others.
+        By seed; empty where a training lacks cases that others have, where the folds of one
+        training have the same cases, and where it cannot be told which folds are of one training.
     """
-    seeds = [seed for seed, _, _ in parts]
-    together: dict[Any, tuple[int | None, set[str], list[Row]]] = {}
-    for seed, of, rows in parts:
-        key = (seed, 0)
-        # the same cases once more: another training, of a seed that is not known or given twice
-        while key in together and together[key][1] & set(of):
-            key = (seed, key[1] + 1)
-        _, has, all_rows = together.setdefault(key, (seed, set(), []))
-        has.update(of)
-        all_rows.extend(rows)
-    if any(has != set(cases) for _, has, _ in together.values()):
+    together: dict[Any, list[list[Part]]] = {}
+    for part in parts:
+        key = part.seed if part.seed is not None else (part.folder,)
+        trainings = together.setdefault(key, [])
+        for training in trainings:
+            if not any(set(part.cases) & set(other.cases) for other in training):
+                training.append(part)
+                break
+        else:  # the same cases once more
+            trainings.append([part])
+    for trainings in together.values():
+        if len(trainings) > 1 and not all(
+            len(training) == 1 and training[0].folds == trainings[0][0].folds
+            for training in trainings
+        ):
+            return ()
+    found = [training for trainings in together.values() for training in trainings]
+    if any({case for part in of for case in part.cases} != set(cases) for of in found):
         return ()
-    known = None not in seeds and len(together) == len(set(seeds))
-    found = [Replicate(seed=s if known else None, rows=r) for s, _, r in together.values()]
-    return tuple(sorted(found, key=lambda r: (r.seed is None, r.seed or 0)))
+    seeds = [of[0].seed for of in found]
+    known = None not in seeds and len(set(seeds)) == len(seeds)
+    replicates = [
+        Replicate(
+            seed=of[0].seed if known else None, rows=[row for part in of for row in part.rows]
+        )
+        for of in found
+    ]
+    return tuple(sorted(replicates, key=lambda r: (r.seed is None, r.seed or 0)))
 
 
 def paired_by_seed(

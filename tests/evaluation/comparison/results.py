@@ -43,7 +43,8 @@ def write_result(
                 rows.append(r if r["kind"] == "clean" else {**r, "dice": r["dice"] + gain})
     summary = summary_of(rows)
     summary["cases"] = list(cases[::order])
-    summary["model"] |= {"trainer": trainer, **(model or {})}
+    made_of = {"folder": f"models/{folder.name}", "checkpoint_sha256": {"0": str(folder)}}
+    summary["model"] |= {**made_of, "trainer": trainer, **(model or {})}
     summary["options"] |= OPTIONS | (options or {})
     write_cases(folder / "cases.csv", rows)
     write_summary(folder / "summary.json", summary)

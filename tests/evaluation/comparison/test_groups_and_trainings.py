@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ import pytest
 from evaluation import compare, significance
 from evaluation.comparison.models import read_models
 from evaluation.comparison.paired_rows import COLUMNS
-from evaluation.comparison.replicates import Replicate, paired_by_seed, replicates_of, seed_of
+from evaluation.comparison.replicates import (
+    Part,
+    Replicate,
+    paired_by_seed,
+    replicates_of,
+    seed_of,
+)
 from evaluation.report.cases_table import read_cases, write_cases
 from evaluation.report.records import write_summary
 from evaluation.trainings import TwoLevelDraws, difference_figure, estimate, reduction_figure
@@ -209,24 +216,54 @@ def test_trained_once_is_said_and_its_figures_are_left_out(tmp_path):
     assert "B: trained once: nothing is known of training it again" in text
 
 
-def rows(*cases):
-    return [{"case": c} for c in cases]
+def part(seed, *cases, folder=None, folds=(0,)):
+    rows = [{"case": c} for c in cases]
+    return Part(seed=seed, cases=cases, rows=rows, folder=folder, folds=folds)
 
 
 def test_folders_are_told_apart_as_folds_and_seeds():
-    parts = [(s, [c], rows(c)) for c in ("x", "y") for s in (1, 0)]
+    parts = [part(s, c, folds=(f,)) for f, c in enumerate("xy") for s in (1, 0)]
     found = replicates_of(parts, ["x", "y"])
     assert [r.seed for r in found] == [0, 1]
     assert all([r["case"] for r in of.rows] == ["x", "y"] for of in found)
-    # without seeds by their cases alone, and then nothing can be paired
-    unknown = replicates_of([(None, *part[1:]) for part in parts], ["x", "y"])
-    assert [len(r.rows) for r in unknown] == [2, 2] and {r.seed for r in unknown} == {None}
-    assert paired_by_seed(unknown, found) == ([0, 1], [0, 1], False)
     # one seed twice is two trainings of no known pairs
-    twice = replicates_of([(3, ["x"], rows("x"))] * 2, ["x"])
+    twice = replicates_of([part(3, "x")] * 2, ["x"])
     assert [r.seed for r in twice] == [None, None]
+    assert paired_by_seed(twice, found) == ([0, 1], [0, 1], False)
     # a training that lacks a fold
     assert replicates_of(parts[:3], ["x", "y"]) == ()
+
+
+def test_without_seeds_trainings_are_told_apart_by_the_models_folders():
+    order = [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+    named = [part(None, "xy"[f], folder=m, folds=(f,)) for m, f in order]
+    for of in (named, named[::-1]):
+        found = replicates_of(of, ["x", "y"])
+        assert [sorted(id(r) for r in training.rows) for training in found] == [
+            sorted(id(r) for p in of if p.folder == folder for r in p.rows)
+            for folder in dict.fromkeys(p.folder for p in of)
+        ]
+    # of one folder, or of none that is known: which fold belongs to which cannot be told
+    for folder in ("a", None):
+        parts = [part(None, "xy"[f], folder=folder, folds=(f,)) for _, f in order]
+        assert replicates_of(parts, ["x", "y"]) == ()
+        assert len(replicates_of(parts[:2], ["x"])) == 2  # one fold, trained again in its place
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_folds_that_judge_the_same_cases_are_no_repetitions(seed):
+    parts = [part(seed, "x", "y", folder="a", folds=(f,)) for f in range(3)]
+    assert replicates_of(parts, ["x", "y"]) == ()
+    assert len(replicates_of(parts[:1], ["x", "y"])) == 1
+
+
+def test_a_checkpoint_counts_once(tmp_path):
+    a, b, c = (result(tmp_path / n, training_seed=s) for s, n in enumerate("abc"))
+    assert compare.compare([[a, b], c], tmp_path / "out")
+    shutil.copytree(a, tmp_path / "copy")
+    with pytest.raises(UserError, match=r"a and .*copy are of the same checkpoint and cases"):
+        compare.compare([[a, tmp_path / "copy"], c], tmp_path / "no")
+    assert compare.compare([a, tmp_path / "copy"], tmp_path / "itself")  # as two models it may
 
 
 def test_common_seeds_are_paired():

@@ -170,7 +170,9 @@ class Evaluations:
             rows += with_worst(made)
         summary = summary_of(rows)
         summary["cases"] = cases
-        summary["model"] |= {"trainer": trainer, "dataset": trained_on, "folds": [fold]}
+        of_model = {"trainer": trainer, "dataset": trained_on, "folder": str(model)}
+        of_fold = {"folds": [fold], "checkpoint_sha256": {str(fold): f"{model} {fold}"}}
+        summary["model"] |= of_model | of_fold
         summary["options"] |= OPTIONS | {"epsilons": ["4/255"]}
         write_cases(out / "cases.csv", rows)
         write_summary(out / "summary.json", summary)
