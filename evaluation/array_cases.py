@@ -65,6 +65,7 @@ class ArrayCase:
                 f"{self.place}: label must have the image's spatial shape "
                 f"{tuple(image.shape[1:])}, got {tuple(label.shape)}"
             )
+        image = image.float()
         if not torch.isfinite(image).all():
             raise UserError(f"{self.place}: image holds NaN or infinite values")
         # as int64, and so compared: torch has few operations for unsigned integers
@@ -78,7 +79,7 @@ class ArrayCase:
             )
         # copies of our own: what was given may change, and stays as it is
         for name, value in (
-            ("image", image.float().clone()),
+            ("image", image.clone()),
             ("label", whole.clone()),
             ("spacing", spacing),
         ):

@@ -270,7 +270,10 @@ def _check_logits(z: Any, x: torch.Tensor, heads: int) -> None:
 def _refuse_probabilities(z: torch.Tensor, space: LabelSpace) -> None:
     if not bool(((z >= 0) & (z <= 1)).all()):
         return
-    if space.regions or torch.allclose(z.sum(1), torch.ones_like(z[:, 0]), atol=1e-3):
+    sums = z.sum(1)
+    # the sigmoid of one channel, to which that of the background was added
+    alone = not z[:, 0].any() and bool(sums.any())
+    if space.regions or alone or torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
         raise UserError(
             "the network returned probabilities (all within 0 and 1), and must return logits: "
             "leave its softmax or sigmoid out"

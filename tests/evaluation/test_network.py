@@ -302,6 +302,10 @@ BAD = [
     ({"cases": [("a", torch.zeros(1, 4, 4), torch.zeros(4, 5))]}, "the image's spatial shape"),
     ({"cases": [("a", "no", torch.zeros(4, 4))]}, "image must be a tensor or an array, got 'no'"),
     ({"cases": [("a", torch.full((1, 4, 4), torch.nan), torch.zeros(4, 4))]}, "NaN or infinite"),
+    (
+        {"cases": [("a", torch.tensor(1e300).double().expand(1, 4, 4), torch.zeros(4, 4))]},
+        "NaN or infinite",
+    ),
     ({"cases": [("a", torch.zeros(1, 4, 4), torch.full((4, 4), 0.5))]}, "whole numbers"),
     ({"cases": [("a", torch.zeros(1, 4, 4), torch.zeros(4, 4), (1, 0))]}, "2 numbers > 0"),
     ({"cases": [("a", torch.zeros(1, 4, 4), torch.full((4, 4), 7))]}, r"label holds \[7\]"),
@@ -313,6 +317,7 @@ BAD = [
     ({"network": lambda x: nothing(x)[:, :, 1:]}, r"must return logits \(1, 2, 20, 24\)"),
     ({"network": lambda x: nothing(x).argmax(1, keepdim=True)}, "got int64 of shape"),
     ({"network": lambda x: nothing(x).softmax(1)}, "returned probabilities"),
+    ({"network": lambda x: (3 * x[:, :1]).sigmoid()}, "returned probabilities"),
     ({"network": lambda x: nothing(x) * torch.nan}, "NaN or infinite logits"),
     ({"workers": 2}, "workers cannot be set for a network that is given"),
     ({"tile_step_size": 0.3, "folds": [0]}, "folds, tile_step_size cannot be set"),
