@@ -321,7 +321,7 @@ def _place_of(key: str, where: str) -> str | None:
     """Where a key belongs that is known elsewhere in the entry."""
     inside = ADVERSARIAL_KEY in where
     if not inside and key in _fields(ATConfig):
-        return f'it belongs into "{ADVERSARIAL_KEY}": {{"{ADVERSARIAL_KEY}": {{"{key}": ...}}}}'
+        return f'it belongs into "{ADVERSARIAL_KEY}", as "{ADVERSARIAL_KEY}": {{"{key}": ...}}'
     if inside and key in _fields(LNGSWRConfig) | _fields(RunSettings):
         return f'it belongs beside "{ADVERSARIAL_KEY}", not into it'
     return None

@@ -293,7 +293,7 @@ def test_unknown_adversarial_keys_are_named_with_the_nearest_by_every_trainer(de
 
 def test_a_key_at_the_wrong_level_is_told_its_own():
     with pytest.raises(
-        UserError, match='it belongs into "adversarial": {"adversarial": {"epsilon"'
+        UserError, match='it belongs into "adversarial", as "adversarial": {"epsilon"'
     ):
         read_settings({"lngswr": {"epsilon": "8/255"}})
     for key in ("noise_guided", "num_epochs"):

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Event
 
 from nnunetv2_lngswr.experiments.robustness.benchmark import TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands, side_by_side
+from nnunetv2_lngswr.experiments.trainings import has_ended
 from nnunetv2_lngswr.utils.processes import end_running
 
 
@@ -17,15 +19,20 @@ def run_all(commands: Commands, runs: Sequence[TrainingRun]) -> None:
         A training or an evaluation failed.
     """
 
+    ending = Event()
+
     def one(run: TrainingRun) -> None:
-        train(commands, run)
-        evaluate(commands, run)
+        for step in (train, evaluate):
+            # between the two no command runs that could be asked to end
+            if not ending.is_set():
+                step(commands, run)
 
     with ThreadPoolExecutor(1 if commands.dry_run else side_by_side(commands.benchmark)) as pool:
         try:
             for done in as_completed([pool.submit(one, run) for run in runs]):
                 done.result()
         except BaseException:
+            ending.set()
             pool.shutdown(wait=False, cancel_futures=True)
             end_running()
             raise
@@ -35,7 +42,7 @@ def train(commands: Commands, run: TrainingRun) -> None:
     """Train a run unless that is done; one that was cut off goes on from its last checkpoint."""
     its = commands.benchmark
     folder = its.fold_folder(run)
-    if (folder / "validation" / "summary.json").is_file():
+    if has_ended(folder):
         return
     command = ["nnUNetv2_train", its.dataset_id, its.configuration, str(run.fold)]
     command += ["-tr", run.trainer, "-p", run.plans, "-device", its.device]
