@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +43,23 @@ def read_probabilities(
         The file is missing, damaged or of another kind; its shape, channels or values are not those
         of the prediction's probabilities.
     """
-    found = _read(file)
     wanted = labels.channels()
-    if found.shape[1:] != prediction.shape:
-        raise UserError(
-            f"{file}: probabilities of shape {found.shape[1:]} are not those of {prediction_file}, "
-            f"which has {prediction.shape}; {_MEND}"
-        )
-    if wanted is not None and len(found) != wanted:
-        raise UserError(
-            f"{file}: {len(found)} channels of probabilities, but the labels of "
-            f"{labels.dataset_json} make {wanted}"
-        )
+
+    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if len(shape) < 3 or dtype.kind != "f":
+            raise UserError(f"{file}: {KEY} are {dtype} of shape {shape}, no probabilities")
+        if shape[1:] != prediction.shape:
+            raise UserError(
+                f"{file}: probabilities of shape {shape[1:]} are not those of {prediction_file}, "
+                f"which has {prediction.shape}; {_MEND}"
+            )
+        if wanted is not None and shape[0] != wanted:
+            raise UserError(
+                f"{file}: {shape[0]} channels of probabilities, but the labels of "
+                f"{labels.dataset_json} make {wanted}"
+            )
+
+    found = _read(file, check)
     if not ((found >= -TIE) & (found <= 1 + TIE)).all():  # false for NaN too
         raise UserError(f"{file}: probabilities must be in [0, 1]; are these logits?")
     if not labels.has_regions and np.abs(found.sum(0, dtype=np.float64) - 1).max() > 10 * TIE:
@@ -65,21 +71,40 @@ def read_probabilities(
     return np.clip(found, 0, 1)
 
 
-def _read(file: Path) -> np.ndarray:
+def _read(file: Path, check: Callable[[tuple[int, ...], np.dtype], None]) -> np.ndarray:
+    """The array, once `check` has seen its shape and type: a small file may hold a huge one."""
     if not file.is_file():
         raise UserError(f"{file} does not exist, which --npz needs: {_MEND}")
     try:
         with np.load(file) as content:
             if KEY not in content:
                 raise UserError(f"{file} holds no {KEY}, but {', '.join(content) or 'nothing'}")
-            found = content[KEY]
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+            check(*_shape_and_type(content.zip, f"{KEY}.npy"))
+            return content[KEY]
+    except (
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        AttributeError,
+        KeyError,
+    ) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"cannot read {file}: {error}; predict the case again") from None
-    if found.ndim < 3 or found.dtype.kind != "f":
-        raise UserError(f"{file}: {KEY} are {found.dtype} of shape {found.shape}, no probabilities")
-    return found
+
+
+def _shape_and_type(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    with archive.open(name) as member:
+        headers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        version = np.lib.format.read_magic(member)
+        if version not in headers:  # of arrays with named fields alone
+            raise ValueError(f"{name} is an array of another kind")
+        shape, _, dtype = headers[version](member)
+    return shape, dtype
 
 
 def _check_match(
