@@ -64,11 +64,6 @@ class AttackResult:
         return self.forwards + self.gradients
 
     @property
-    def best_loss_history(self) -> torch.Tensor:
-        """(evaluations, B), the highest loss so far, which need not be that of `perturbed`."""
-        return _weakest_if_not_finite(self.loss_history).cummax(0).values
-
-    @property
     def best_dice_history(self) -> torch.Tensor:
         """(evaluations, B), the lowest Dice so far: never rises; nan where none is defined."""
         lowest = _highest_if_undefined(self.dice_history).cummin(0).values

@@ -70,7 +70,6 @@ def test_best_dice_never_rises_and_is_that_of_what_is_returned(name, trained):
     _, result = run(name, trained, steps=10)
     history = result.best_dice_history
     assert (history.diff(dim=0) <= 0).all() and torch.equal(history[-1], result.dice)
-    assert (result.best_loss_history.diff(dim=0) >= 0).all()
     # of the lowest Dice, the highest loss
     lowest = result.dice_history == result.dice
     losses_there = result.loss_history.masked_fill(~lowest, -math.inf)
