@@ -10,6 +10,7 @@ from evaluation.report import strength
 from evaluation.report.records import MEAN_TITLES
 from evaluation.rows import Row
 from nnunetv2_lngswr.attacks.registry import ATTACKS
+from nnunetv2_lngswr.attacks.suites import without_norm
 
 CONTROLS = {spec.name: spec.control for spec in ATTACKS.values() if spec.control}
 
@@ -55,7 +56,7 @@ def run_title(record: Record) -> str:
 def _against(control: str, results: Sequence[Record]) -> str:
     """What one control says of the attacks at its budgets; nothing where there are none."""
     found = [r for r in results if r["kind"] == "attack" and r["epsilon_text"]]
-    weaker = {_budget(r): r["dice"] for r in found if _without_norm(r["attack"]) == control}
+    weaker = {_budget(r): r["dice"] for r in found if without_norm(r["attack"]) == control}
     attacks = [
         r for r in found if _budget(r) in weaker and not r["attack"].startswith(tuple(CONTROLS))
     ]
@@ -78,11 +79,6 @@ def _against(control: str, results: Sequence[Record]) -> str:
         f"Check passed: no attack is weaker than {title} at the same budget, by mean Dice "
         f"({len(defined)} comparisons); this checks nothing else."
     )
-
-
-def _without_norm(attack: str) -> str:
-    """The name of an attack that runs in either norm, and is called after it in one."""
-    return attack.removesuffix("_linf").removesuffix("_l2")
 
 
 def _budget(record: Record) -> tuple[str, str]:

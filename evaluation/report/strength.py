@@ -147,7 +147,8 @@ def _range(rows: Sequence[Row]) -> float:
 
 
 def _is_control(row: Row) -> bool:
-    return is_noise(row) or row["attack"].startswith(("transfer", "square"))
+    spec = attack_of_report(row["attack"])
+    return spec is not None and bool(spec.control)
 
 
 def _by_run(rows: Iterable[Row]) -> Mapping[Run, list[Row]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of
+from nnunetv2_lngswr.attacks.suites import SUITES, evaluations_of, without_norm
 from nnunetv2_lngswr.attacks.terms import TORCHATTACKS_PREFIX, Norm
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.names import lookup
@@ -241,7 +241,7 @@ def get_attack(name: str) -> AttackSpec:
 
 def attack_of_report(name: str) -> AttackSpec | None:
     """The spec behind a name as reports have it, its norm appended or not; None: not known here."""
-    return ATTACKS.get(name) or ATTACKS.get(name.removesuffix("_l2").removesuffix("_linf"))
+    return ATTACKS.get(name) or ATTACKS.get(without_norm(name))
 
 
 def run_attack(

@@ -92,9 +92,14 @@ def words_of_before(words: Iterable[str]) -> list[str]:
     return ["worst-v1" if word == "worst" else word for word in words]
 
 
+def without_norm(attack: str) -> str:
+    """The name of an attack that runs in either norm, and is called after it in one."""
+    return attack.removesuffix("_l2").removesuffix("_linf")
+
+
 def suites_among(names: Iterable[str]) -> list[str]:
     """Those of the names that are suites, whatever their norm, each once."""
-    found = [n.removesuffix("_l2").removesuffix("_linf") for n in names]
+    found = map(without_norm, names)
     return list(dict.fromkeys(n for n in found if n in SUITES))
 
 
