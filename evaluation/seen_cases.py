@@ -54,7 +54,9 @@ def _trained_on(dataset: str, folds: Sequence[int | str]) -> set[str] | None:
 
 
 def validation_cases(fold: Path, ending: str) -> set[str] | None:
-    """Return the cases that a fold was validated on when it was trained; None if nothing says so.
+    """Return the cases that a fold was validated on; None if nothing says so.
+
+    Those of an earlier training in the same place are among them, as nnU-Net leaves their files.
 
     Parameters
     ----------
@@ -106,5 +108,5 @@ def refuse_seen(cases: Sequence[CaseFiles], folder: Path, dataset: str, ending: 
             raise UserError(
                 f"splits_final.json of {dataset} has other validation cases in fold {fold} than "
                 f"{folder} was trained with, which may have seen {some_names(others)}: put the "
-                "splits of its training into nnUNet_preprocessed, or give -i and -l"
+                "splits of its training into nnUNet_preprocessed"
             )

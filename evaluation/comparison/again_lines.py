@@ -81,9 +81,9 @@ def _trainings_said(model: ComparedModel, baseline: ComparedModel) -> str:
     count = len(model.replicates)
     if not count:
         return (
-            f"{len(model.folders)} folders, which do not make up whole trainings (folds that lack "
-            "cases, that have the same cases, or of no known training): nothing is said of "
-            "training it again"
+            f"{len(model.folders)} folders, which do not make up whole trainings: nothing is said "
+            "of training it again. Each needs all cases, its folds other ones, and a seed or a "
+            "model folder of its own"
         )
     if count == 1:
         return "trained once: nothing is known of training it again"

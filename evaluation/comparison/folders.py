@@ -123,13 +123,22 @@ def _read_summary(path: Path) -> dict[str, Any]:
     ):
         if not is_right:
             raise UserError(f"{path}: {what} is damaged, got {shown(found)}; evaluate it again")
-    for key, kind in (("trainer", str), ("folds", list)):
-        if not isinstance(model.get(key), kind):
+    for key, is_right in (
+        ("trainer", isinstance(model.get("trainer"), str)),
+        ("folds", isinstance(model.get("folds"), list)),
+        ("folder", isinstance(model.get("folder"), str | None)),
+        ("checkpoint_sha256", _is_of_texts(model.get("checkpoint_sha256", {}))),
+    ):
+        if not is_right:
             raise UserError(
                 f"{path} does not say which model it is of: model.{key} is "
                 f"{shown(model.get(key))}; evaluate it again"
             )
     return summary
+
+
+def _is_of_texts(table: Any) -> bool:
+    return isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
 
 
 def _are_texts(values: Any) -> bool:

@@ -131,7 +131,9 @@ def refuse_twice(parts: Sequence[ComparedModel]) -> None:
 def _refuse_one_training_twice(parts: Sequence[ComparedModel]) -> None:
     """Nor may one checkpoint be judged twice on the same cases, in a copy or another folder."""
     for one, other in itertools.combinations(parts, 2):
-        by_fold = [set(p.summary["model"]["checkpoint_sha256"].items()) for p in (one, other)]
+        by_fold = [
+            set(p.summary["model"].get("checkpoint_sha256", {}).items()) for p in (one, other)
+        ]
         cases = set(one.summary["cases"]) & set(other.summary["cases"])
         if set.intersection(*by_fold) and cases:
             raise UserError(

@@ -1,16 +1,18 @@
 """A model's trainings: which OUT folders are one training of it, and which have the same seed.
 
-Folders of one seed are its folds, which have other cases each. Each training must have all cases,
-or nothing is said of training again; nor is it where folds have the same cases (new images, by one
-fold after the other), since folds are no repetitions. The seed is that of the plans' "lngswr"
-entry, which the summary holds; of folders from before it did, that of the benchmark's names of
-plans.
+Folders of one seed are the folds of one training, unless they have cases in common: then it was
+trained in several model folders, or again in its place. Where the seed is not known, folders of one
+model folder are. Each training must have all cases, or nothing is said of training again; nor is it
+where folds have the same cases (new images, by one fold after the other), since folds are no
+repetitions. The seed is that of the plans' "lngswr" entry, which the summary holds; of folders from
+before it did, that of the benchmark's names of plans.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +69,7 @@ def part_of(summary: Mapping[str, Any], rows: Sequence[Row]) -> Part:
 
 
 def replicates_of(parts: Sequence[Part], cases: Sequence[str]) -> tuple[Replicate, ...]:
-    """The trainings of a model, by its folders: of one seed or, where that is not known, of one
-    model folder.
+    """The trainings of a model, by its folders.
 
     Parameters
     ----------
@@ -80,26 +81,21 @@ def replicates_of(parts: Sequence[Part], cases: Sequence[str]) -> tuple[Replicat
     Returns
     -------
     tuple
-        By seed; empty where a training lacks cases that others have, where the folds of one
-        training have the same cases, and where it cannot be told which folds are of one training.
+        By seed; empty where nothing is to be said of training again.
     """
-    together: dict[Any, list[list[Part]]] = {}
-    for part in parts:
-        key = part.seed if part.seed is not None else (part.folder,)
-        trainings = together.setdefault(key, [])
-        for training in trainings:
-            if not any(set(part.cases) & set(other.cases) for other in training):
-                training.append(part)
-                break
-        else:  # the same cases once more
-            trainings.append([part])
-    for trainings in together.values():
-        if len(trainings) > 1 and not all(
-            len(training) == 1 and training[0].folds == trainings[0][0].folds
-            for training in trainings
-        ):
+    by_seed = _grouped(parts, lambda part: part.seed if part.seed is not None else (part.folder,))
+    groups = []
+    for group in by_seed:
+        # a seed that was trained in several places
+        groups += [group] if _is_one_training(group) else _grouped(group, lambda part: part.folder)
+    found = []
+    for group in groups:
+        if _is_one_training(group):
+            found.append(group)
+        elif all(part.cases == group[0].cases and part.folds == group[0].folds for part in group):
+            found += [[part] for part in group]  # one fold, trained again in its place
+        else:
             return ()
-    found = [training for trainings in together.values() for training in trainings]
     if any({case for part in of for case in part.cases} != set(cases) for of in found):
         return ()
     seeds = [of[0].seed for of in found]
@@ -111,6 +107,19 @@ def replicates_of(parts: Sequence[Part], cases: Sequence[str]) -> tuple[Replicat
         for of in found
     ]
     return tuple(sorted(replicates, key=lambda r: (r.seed is None, r.seed or 0)))
+
+
+def _grouped(parts: Sequence[Part], key: Callable[[Part], Any]) -> list[list[Part]]:
+    groups: dict[Any, list[Part]] = {}
+    for part in parts:
+        groups.setdefault(key(part), []).append(part)
+    return list(groups.values())
+
+
+def _is_one_training(parts: Sequence[Part]) -> bool:
+    """No case is in two of them: they are folds."""
+    counts = Counter(case for part in parts for case in set(part.cases))
+    return max(counts.values(), default=0) <= 1
 
 
 def paired_by_seed(

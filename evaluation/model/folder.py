@@ -7,6 +7,7 @@ function in the precision of x. What a preprocessed case is, case.py says.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -190,7 +191,7 @@ class SegmentationModel:
     def describe(self) -> dict[str, Any]:
         """What a report must state about the model, JSON-ready."""
         return {
-            "folder": str(self.folder),
+            "folder": os.path.abspath(self.folder),
             "trainer": self.trainer_name,
             "plans": self.plans.plans_name,
             "dataset": self.plans.dataset_name,

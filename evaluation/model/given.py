@@ -289,8 +289,8 @@ def _modules_of(network: Any) -> list[nn.Module]:
 
 
 def _sha256(modules: list[nn.Module]) -> str | None:
-    """Of all weights and buffers; None without a module, of which nothing is known."""
-    if not modules:
+    """Of all weights and buffers; None without any, of which nothing is known."""
+    if not any(module.state_dict() for module in modules):
         return None
     digest = hashlib.sha256()
     for module in modules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from nnunetv2_lngswr.utils.errors import UserError
 KEY = "probabilities"
 TIE = 1e-3
 """What two probabilities may differ by where either is taken for the larger."""
+_DAMAGED = (
+    *(ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError),
+    *(AttributeError, TypeError, tokenize.TokenError),  # no archive, a damaged header
+)
 _MEND = (
     "score the folder that nnUNetv2_predict --save_probabilities or nnUNetv2_train --npz wrote, as "
     "it wrote it"
@@ -81,14 +86,7 @@ def _read(file: Path, check: Callable[[tuple[int, ...], np.dtype], None]) -> np.
                 raise UserError(f"{file} holds no {KEY}, but {', '.join(content) or 'nothing'}")
             check(*_shape_and_type(content.zip, f"{KEY}.npy"))
             return content[KEY]
-    except (
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        AttributeError,
-        KeyError,
-    ) as error:
+    except _DAMAGED as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"cannot read {file}: {error}; predict the case again") from None

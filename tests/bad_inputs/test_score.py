@@ -43,6 +43,12 @@ def change_npz(change):
     return spoiled
 
 
+def single_array(root) -> None:
+    """A .npy under the name of a .npz."""
+    with open(root / NPZ, "wb") as file:
+        np.save(file, np.zeros((3, 2, 2, 2)))
+
+
 ARGUMENTS = [
     bad("no predictions", ["score", "-l", L, "-o", "ROOT/out"], "-p"),
     bad("no labels", ["score", "-p", A, "-o", "ROOT/out"], "-l"),
@@ -235,6 +241,7 @@ PROBABILITIES = [
     bad("no probabilities", score("--npz"), NPZ, "--npz", spoil=spoil.remove(NPZ)),
     bad("probabilities are cut", score("--npz"), NPZ, spoil=spoil.cut(NPZ)),
     bad("probabilities are text", score("--npz"), NPZ, spoil=spoil.write(NPZ, "text")),
+    bad("a single array", score("--npz"), NPZ, spoil=single_array),
     bad("another name", score("--npz"), NPZ, "softmax", spoil=npz(softmax=np.ones(3))),
     bad("objects", score("--npz"), NPZ, spoil=npz(probabilities=np.array([{}], dtype=object))),
     bad("of one number", score("--npz"), NPZ, spoil=npz(probabilities=np.array(1.0))),

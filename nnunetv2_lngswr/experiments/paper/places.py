@@ -12,7 +12,6 @@ from typing import Any
 from nnunetv2_lngswr.experiments.paper.protocol import FOLDERS, PLANS, Protocol
 from nnunetv2_lngswr.experiments.preprocessed_labels import outdated
 from nnunetv2_lngswr.experiments.splits import read_splits
-from nnunetv2_lngswr.experiments.trainings import has_ended
 from nnunetv2_lngswr.utils.errors import UserError
 from nnunetv2_lngswr.utils.files import read_json, write_file
 
@@ -154,7 +153,9 @@ class Places:
 
     def trained(self, trainer: str, fold: int) -> bool:
         """Whether a training has ended."""
-        return has_ended(self.model(trainer) / f"fold_{fold}")
+        folder = self.model(trainer) / f"fold_{fold}"
+        ended = (folder / "checkpoint_final.pth", folder / "validation" / "summary.json")
+        return all(file.is_file() for file in ended)
 
     def evaluated(self, trainer: str) -> bool:
         """Whether there is an evaluation of a trainer's models as they are."""

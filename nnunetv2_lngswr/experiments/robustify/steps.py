@@ -9,7 +9,6 @@ from typing import Any
 
 from nnunetv2_lngswr.experiments.robustify.given_model import GivenModel
 from nnunetv2_lngswr.experiments.robustify.options import Options
-from nnunetv2_lngswr.experiments.trainings import has_ended
 
 BEFORE, AFTER = "before", "after"
 
@@ -106,7 +105,7 @@ def steps(plan: Plan) -> Iterator[Step]:
         yield Step(
             name=f"train_fold_{fold}",
             command=command,
-            done=has_ended(folder),
+            done=(folder / "validation" / "summary.json").is_file(),
             show=r"Epoch \d+$|Epoch time|Pseudo dice|Mean Validation Dice|CATASTROPHIC",
         )
     if evaluated:

@@ -6,7 +6,6 @@ from threading import Event
 
 from nnunetv2_lngswr.experiments.robustness.benchmark import TrainingRun
 from nnunetv2_lngswr.experiments.robustness.commands import Commands, side_by_side
-from nnunetv2_lngswr.experiments.trainings import has_ended
 from nnunetv2_lngswr.utils.processes import end_running
 
 
@@ -42,7 +41,7 @@ def train(commands: Commands, run: TrainingRun) -> None:
     """Train a run unless that is done; one that was cut off goes on from its last checkpoint."""
     its = commands.benchmark
     folder = its.fold_folder(run)
-    if has_ended(folder):
+    if (folder / "validation" / "summary.json").is_file():
         return
     command = ["nnUNetv2_train", its.dataset_id, its.configuration, str(run.fold)]
     command += ["-tr", run.trainer, "-p", run.plans, "-device", its.device]

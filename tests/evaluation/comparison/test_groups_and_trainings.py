@@ -26,6 +26,8 @@ from tests.evaluation.test_compare import find
 
 CASES = [f"p{i // 2}_{i}" for i in range(6)]
 PATTERN = r"^p\d"
+ORDER = [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
+"""(model folder, fold) as no shell gives them, but a user may."""
 
 
 def result(
@@ -230,13 +232,19 @@ def test_folders_are_told_apart_as_folds_and_seeds():
     twice = replicates_of([part(3, "x")] * 2, ["x"])
     assert [r.seed for r in twice] == [None, None]
     assert paired_by_seed(twice, found) == ([0, 1], [0, 1], False)
+    # but told apart by their places, which are not needed for the folds of one training
+    places = [part(3, "xy"[f], folder=m, folds=(f,)) for m, f in ORDER]
+    assert [[r["case"] for r in of.rows] for of in replicates_of(places, ["x", "y"])] == [
+        ["x", "y"]
+    ] * 2
+    assert len(replicates_of([places[0], places[2]], ["x", "y"])) == 1
     # a training that lacks a fold
     assert replicates_of(parts[:3], ["x", "y"]) == ()
 
 
 def test_without_seeds_trainings_are_told_apart_by_the_models_folders():
-    order = [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
-    named = [part(None, "xy"[f], folder=m, folds=(f,)) for m, f in order]
+
+    named = [part(None, "xy"[f], folder=m, folds=(f,)) for m, f in ORDER]
     for of in (named, named[::-1]):
         found = replicates_of(of, ["x", "y"])
         assert [sorted(id(r) for r in training.rows) for training in found] == [
@@ -245,7 +253,7 @@ def test_without_seeds_trainings_are_told_apart_by_the_models_folders():
         ]
     # of one folder, or of none that is known: which fold belongs to which cannot be told
     for folder in ("a", None):
-        parts = [part(None, "xy"[f], folder=folder, folds=(f,)) for _, f in order]
+        parts = [part(None, "xy"[f], folder=folder, folds=(f,)) for _, f in ORDER]
         assert replicates_of(parts, ["x", "y"]) == ()
         assert len(replicates_of(parts[:2], ["x"])) == 2  # one fold, trained again in its place
 

@@ -68,10 +68,7 @@ class Noted:
             folder = Path(words[words.index("-o") + 1])
         if not ended:
             raise CommandError(f"{words[0]} failed")
-        if words[0] == "nnUNetv2_train":
-            (folder / "checkpoint_final.pth").touch()
-            folder /= "validation"
-        summary = folder / "summary.json"
+        summary = folder / ("validation" if words[0] == "nnUNetv2_train" else "") / "summary.json"
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text("{}")
 

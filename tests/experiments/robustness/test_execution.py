@@ -65,22 +65,6 @@ def test_after_a_failure_a_training_that_goes_on_beside_it_is_not_evaluated(tmp_
     assert sorted(ran) == ["train_vanilla_seed0_fold0", "train_vanilla_seed0_fold1"]
 
 
-@pytest.mark.parametrize("there", ["", "checkpoint_final.pth", "validation/summary.json", "both"])
-def test_a_training_has_ended_when_both_its_checkpoint_and_its_validation_are_there(
-    tmp_path, monkeypatch, there
-):
-    ran, (run,) = [], vanilla_runs(1)
-    monkeypatch.setattr(Commands, "run", lambda self, name, command, show: ran.append(command))
-    its = make_benchmark(tmp_path)
-    for name in ("checkpoint_final.pth", "validation/summary.json"):
-        if there in (name, "both"):
-            (its.fold_folder(run) / name).parent.mkdir(parents=True, exist_ok=True)
-            (its.fold_folder(run) / name).touch()
-    execution.train(Commands(its, print), run)
-    assert len(ran) == (there != "both")
-    assert not ran or ("--c" in ran[0]) == (there == "checkpoint_final.pth")
-
-
 @pytest.mark.parametrize(("groups", "words"), [(None, []), (r"-p\d+", [r"--groups=-p\d+"])])
 def test_groups_reach_the_evaluations(tmp_path, monkeypatch, groups, words):
     ran = []
