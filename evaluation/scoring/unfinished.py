@@ -56,8 +56,7 @@ class Unfinished:
         """While this call scores: nobody else does so into OUT, and what OUT keeps is of these
         settings.
 
-        Where it ends in a UserError, OUT is as it was; where in anything else, the cases that are
-        scored stay.
+        However it ends, the cases that are scored stay; where none is, OUT is as it was.
 
         Parameters
         ----------
@@ -70,19 +69,16 @@ class Unfinished:
         ------
         UserError
             Another call is at work in OUT, or has left cases there that were scored with other
-            settings, which are named.
+            settings, which are named; or what ended this one, with what it has kept.
         """
         made = [p for p in (self.out, *self.out.parents) if not p.exists()]
         with hold(self.out, "lngswr score"):
-            before = self._cases()
             try:
                 self._open(settings, overwrite)
-                yield
-            except BaseException as error:
+                with self._saying_what_is_kept():
+                    yield
+            except BaseException:
                 with suppress(OSError):
-                    new = self._cases() - before if isinstance(error, UserError) else ()
-                    for path in new:
-                        path.unlink()
                     self._leave_nothing(made)
                 raise
 
@@ -142,6 +138,19 @@ class Unfinished:
         if overwrite:
             shutil.rmtree(self.folder, ignore_errors=True)
         write_file(file, json.dumps(settings, indent=1) + "\n")
+
+    @contextmanager
+    def _saying_what_is_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            kept = len(self._cases())
+            if not kept:
+                raise
+            raise UserError(
+                f"{error}; {kept} scored {'case is' if kept == 1 else 'cases are'} kept in "
+                f"{self.folder}: mend this and repeat the call to go on"
+            ) from None
 
     def _leave_nothing(self, made: list[Path]) -> None:
         """Of a call that has come to nothing; `made`: folders that were not there before."""

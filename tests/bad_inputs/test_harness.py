@@ -63,6 +63,21 @@ def ask(main, tmp_path, capfd, monkeypatch) -> list[str]:
     return complaints(bad("row", [], "x must be y"), tmp_path, main, capfd, monkeypatch)
 
 
+def test_only_what_a_row_says_may_be_left(tmp_path, capfd, monkeypatch):
+    def left(leaves: str) -> list[str]:
+        row = bad("row", [], "x must be y", leaves=leaves)
+        return complaints(row, tmp_path, command(SAID, write="out/a"), capfd, monkeypatch)
+
+    (tmp_path / "out").mkdir()
+    assert left("") == ["changed: out/a"]
+    (tmp_path / "out/a").unlink()
+    assert left("ou") == ["changed: out/a"]
+    (tmp_path / "out/a").unlink()
+    assert left("out") == []
+    (tmp_path / "out/a").write_text("of the user")
+    assert left("out") == ["changed: out/a"]
+
+
 def test_what_is_as_it_should_be_is_not_complained_of(tmp_path, capfd, monkeypatch):
     assert ask(command(SAID), tmp_path, capfd, monkeypatch) == []
 

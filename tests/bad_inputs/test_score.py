@@ -10,7 +10,8 @@ from tests.bad_inputs.spoil import DROP
 from tests.evaluation.scoring.files import GEOMETRY, SHAPE, truth
 
 A, B, L = "ROOT/a", "ROOT/b", "ROOT/labels"
-FILE, LABEL, NPZ = "a/p0_1.nii.gz", "labels/p0_1.nii.gz", "a/p0_1.npz"
+FILE, LABEL, NPZ = "a/p0_0.nii.gz", "labels/p0_0.nii.gz", "a/p0_0.npz"
+"""Of the first case: what is scored before a bad file is kept."""
 DATASET = ("-djfile", "ROOT/dataset.json")
 PLANS = "nnUNetTrainer__nnUNetPlans__2d/plans.json"
 
@@ -20,7 +21,7 @@ def score(*words: str, p=(A, B), labels=L, out="ROOT/out") -> tuple[str, ...]:
 
 
 def image(path: str, array=None, **geometry):
-    array = truth(1) if array is None else array
+    array = truth(0) if array is None else array
     return spoil.image(path, array.astype(np.uint8), **{**GEOMETRY, **geometry})
 
 
@@ -162,7 +163,7 @@ FILES = [
     bad(
         "a prediction is missing",
         score(),
-        "p0_1",
+        "p0_0",
         "ROOT/a",
         "--chill",
         spoil=spoil.remove(FILE),
@@ -195,7 +196,7 @@ FILES = [
     bad("the first label is cut", score(), "labels/p0_0", spoil=spoil.cut("labels/p0_0.nii.gz")),
     bad("a prediction may not be read", score(), FILE, refused=FILE, spoil=writable_output),
     bad("output may not be written", score(), "ROOT/out", refused=FILE),
-    bad("another shape", score(), FILE, LABEL, "shape", spoil=image(FILE, truth(1)[:, :-1])),
+    bad("another shape", score(), FILE, LABEL, "shape", spoil=image(FILE, truth(0)[:, :-1])),
     bad("another spacing", score(), FILE, LABEL, "spacing", spoil=image(FILE, spacing=(1, 1, 2))),
     bad("another origin", score(), FILE, LABEL, "origin", spoil=image(FILE, origin=(9, 9, 9))),
     bad(
@@ -207,21 +208,21 @@ FILES = [
         spoil=image(FILE, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)),
     ),
     bad(
-        "an unknown label", score(*DATASET), FILE, "[7]", spoil=image(FILE, 7 * truth(1).clip(0, 1))
+        "an unknown label", score(*DATASET), FILE, "[7]", spoil=image(FILE, 7 * truth(0).clip(0, 1))
     ),
     bad(
         "an image instead of labels",
         score(),
         FILE,
         "0.5",
-        spoil=spoil.image(FILE, truth(1) / 2, **GEOMETRY),
+        spoil=spoil.image(FILE, truth(0) / 2, **GEOMETRY),
     ),
     bad(
         "a label that is not finite",
         score(),
         LABEL,
         "NaN",
-        spoil=spoil.image(LABEL, np.where(truth(1) == 2, np.nan, 1.0), **GEOMETRY),
+        spoil=spoil.image(LABEL, np.where(truth(0) == 2, np.nan, 1.0), **GEOMETRY),
     ),
     bad(
         "nothing but background",
@@ -234,6 +235,7 @@ FILES = [
                 for c in ("p0_0", "p0_1", "p1_2")
             )
         ),
+        leaves="out",
     ),
 ]
 

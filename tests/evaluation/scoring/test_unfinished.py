@@ -197,15 +197,22 @@ def test_a_case_whose_files_have_changed_is_scored_again(labelled, scored, file)
     assert scored == [CASES[1], *CASES[3:]]
 
 
-def test_what_the_user_has_to_mend_leaves_things_as_they_were(labelled, scored):
-    interrupt(labelled, scored, error=UserError("a bad file"))
-    assert not (labelled / "out").exists()
-    interrupt(labelled, scored, after=2)
-    kept = names(labelled / "out/unfinished/cases")
-    interrupt(labelled, scored, after=1, error=UserError("a bad file"))
-    assert names(labelled / "out/unfinished/cases") == kept
+def test_a_bad_file_costs_no_scored_case(labelled, scored):
+    """However late it comes; before the first case it leaves nothing."""
+    bad, good = labelled / f"b/{CASES[3]}.nii.gz", (labelled / f"b/{CASES[3]}.nii.gz").read_bytes()
+    score(labelled, out="whole")
+    bad.write_bytes(good[:-20])
+    with pytest.raises(UserError, match=rf"{bad}.*; 3 scored cases are kept in .*out/unfinished"):
+        score(labelled)
+    scored.clear()
+    bad.write_bytes(good)
     score(labelled)
-    assert scored == list(CASES[2:])
+    assert scored == list(CASES[3:]) and written(labelled) == written(labelled, "whole")
+    scored.clear()
+    scored.end[0] = UserError("a bad file")
+    with pytest.raises(UserError, match="^a bad file$"):
+        score(labelled, out="none")
+    assert not (labelled / "none").exists()
 
 
 def test_an_interrupt_before_the_first_case_leaves_nothing(labelled, scored):
