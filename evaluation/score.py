@@ -68,7 +68,7 @@ def score_predictions(
     ------
     UserError
         What does not fit together, by name, and an unfinished call with other arguments; nothing
-        is written then.
+        but the cases that are scored is written then.
     """
     chosen, output = ScoreOptions(**options), checked_output(output_folder)
     from evaluation.scoring import label_set, run

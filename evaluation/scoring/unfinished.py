@@ -56,7 +56,7 @@ class Unfinished:
         """While this call scores: nobody else does so into OUT, and what OUT keeps is of these
         settings.
 
-        However it ends, the cases that are scored stay; where none is, OUT is as it was.
+        However it ends, the cases that are scored stay; where none is, nothing new is in OUT.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Unfinished:
         with hold(self.out, "lngswr score"):
             try:
                 self._open(settings, overwrite)
-                with self._saying_what_is_kept():
+                with self._saying_what_is_kept(overwrite):
                     yield
             except BaseException:
                 with suppress(OSError):
@@ -140,7 +140,7 @@ class Unfinished:
         write_file(file, json.dumps(settings, indent=1) + "\n")
 
     @contextmanager
-    def _saying_what_is_kept(self) -> Iterator[None]:
+    def _saying_what_is_kept(self, overwrite: bool) -> Iterator[None]:
         try:
             yield
         except UserError as error:
@@ -149,7 +149,8 @@ class Unfinished:
                 raise
             raise UserError(
                 f"{error}; {kept} scored {'case is' if kept == 1 else 'cases are'} kept in "
-                f"{self.folder}: mend this and repeat the call to go on"
+                f"{self.folder}: the same call{' without --overwrite' if overwrite else ''} goes "
+                "on with them, other arguments or another dataset.json need --overwrite"
             ) from None
 
     def _leave_nothing(self, made: list[Path]) -> None:

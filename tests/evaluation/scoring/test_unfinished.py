@@ -202,8 +202,10 @@ def test_a_bad_file_costs_no_scored_case(labelled, scored):
     bad, good = labelled / f"b/{CASES[3]}.nii.gz", (labelled / f"b/{CASES[3]}.nii.gz").read_bytes()
     score(labelled, out="whole")
     bad.write_bytes(good[:-20])
-    with pytest.raises(UserError, match=rf"{bad}.*; 3 scored cases are kept in .*out/unfinished"):
+    with pytest.raises(UserError, match=rf"{bad}.*; 3 scored cases are kept .* call goes on"):
         score(labelled)
+    with pytest.raises(UserError, match="3 scored cases .* call without --overwrite goes on"):
+        score(labelled, overwrite=True)
     scored.clear()
     bad.write_bytes(good)
     score(labelled)
